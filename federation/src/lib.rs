@@ -1,0 +1,1 @@
+//! The signed protocol between Matrix servers.
