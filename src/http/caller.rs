@@ -1,0 +1,101 @@
+//! Who makes a request: from the access token to a session.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use http::{header, request::Parts};
+
+use super::{LimitKey, MatrixError};
+use crate::{account::Session, app::App};
+
+/// The address of the other end of the connection, put into each request's extensions by the listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// Where a request came from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub ip: IpAddr,
+    pub user_agent: Option<String>,
+}
+
+impl Origin {
+    fn of(parts: &Parts) -> Self {
+        let peer = parts.extensions.get::<Peer>();
+        let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        Self {
+            ip: peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip()),
+            user_agent: agent.map(|agent| agent.chars().take(256).collect()),
+        }
+    }
+}
+
+/// Extracted from each request before its body is read.
+pub trait Caller: Sized + Send {
+    fn identify(app: &App, parts: &Parts) -> impl Future<Output = Result<Self, MatrixError>> + Send;
+
+    /// Whose budget the request counts against.
+    fn limit_key(&self) -> LimitKey;
+}
+
+/// Anybody: no token is looked at.
+#[derive(Clone, Debug)]
+pub struct Anonymous {
+    pub origin: Origin,
+}
+
+/// Anybody, known by their token if they sent one. A bad token is an error even so.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    pub session: Option<Session>,
+    pub origin: Origin,
+}
+
+impl Caller for Anonymous {
+    async fn identify(_: &App, parts: &Parts) -> Result<Self, MatrixError> {
+        Ok(Self { origin: Origin::of(parts) })
+    }
+
+    fn limit_key(&self) -> LimitKey {
+        LimitKey::Address(self.origin.ip)
+    }
+}
+
+impl Caller for Session {
+    async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
+        let token = token(parts).ok_or_else(MatrixError::missing_token)?;
+        Ok(app.sessions.authenticate(&token, &Origin::of(parts)).await?)
+    }
+
+    fn limit_key(&self) -> LimitKey {
+        LimitKey::Account(self.recipient)
+    }
+}
+
+impl Caller for Visitor {
+    async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
+        let origin = Origin::of(parts);
+        let session = match token(parts) {
+            Some(token) => Some(app.sessions.authenticate(&token, &origin).await?),
+            None => None,
+        };
+        Ok(Self { session, origin })
+    }
+
+    fn limit_key(&self) -> LimitKey {
+        self.session.as_ref().map_or(LimitKey::Address(self.origin.ip), Caller::limit_key)
+    }
+}
+
+/// The access token of the header or, for clients from before it, of the query.
+fn token(parts: &Parts) -> Option<String> {
+    if let Some(header) = parts.headers.get(header::AUTHORIZATION) {
+        let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned());
+    }
+    let pairs = parts.uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs
+        .into_iter()
+        .find(|(name, _)| *name == "access_token")
+        .map(|(_, value)| value.to_owned())
+        .filter(|token| !token.is_empty())
+}

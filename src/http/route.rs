@@ -1,0 +1,252 @@
+//! From a Matrix endpoint's definition to a handler.
+//!
+//! A handler is `async fn(App, Caller, Request) -> Result<impl Reply, MatrixError>`. [`Routes::add`] mounts it under all
+//! paths that the request's definition knows, with `r0` beside every `v3`, and keeps the table of what is served.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{RawPathParams, Request, State},
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, on},
+};
+use bytes::Bytes;
+use http::{Method, StatusCode, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use ruma::api::{
+    IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt,
+    error::{DeserializationError, FromHttpRequestError},
+    path_builder::PathBuilder,
+};
+use serde::de::IgnoredAny;
+
+use super::{Caller, Class, MatrixError};
+use crate::app::App;
+
+/// The largest body of a JSON request. The longest legal text, every character escaped, stays below it.
+pub const MAX_BODY: usize = 1024 * 1024;
+
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a handler may answer with.
+pub trait Reply {
+    fn reply(self) -> Result<Response, MatrixError>;
+}
+
+impl<T: OutgoingResponse> Reply for T {
+    fn reply(self) -> Result<Response, MatrixError> {
+        let response =
+            self.try_into_http_response::<Vec<u8>>().map_err(|cause| MatrixError::internal(&cause))?;
+        Ok(response.map(Body::from))
+    }
+}
+
+/// A JSON body that ruma has no type for.
+pub struct Json<T>(pub T);
+
+impl<T: serde::Serialize> Reply for Json<T> {
+    fn reply(self) -> Result<Response, MatrixError> {
+        let body = serde_json::to_vec(&self.0).map_err(|cause| MatrixError::internal(&cause))?;
+        Ok(json_response(StatusCode::OK, body))
+    }
+}
+
+impl<T: serde::Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        self.reply().unwrap_or_else(IntoResponse::into_response)
+    }
+}
+
+/// An answer that the handler has made whole.
+pub struct Whole(pub Response);
+
+impl Reply for Whole {
+    fn reply(self) -> Result<Response, MatrixError> {
+        Ok(self.0)
+    }
+}
+
+pub fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    response
+}
+
+/// The endpoints of an API: a router, and the list of what is in it.
+#[derive(Default)]
+pub struct Routes {
+    router: Router<App>,
+    served: BTreeSet<(String, String)>,
+}
+
+impl Routes {
+    /// Mounts a handler for a ruma request under all its paths.
+    pub fn add<R, C, O, H, F>(self, handler: H) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        C: Caller,
+        O: Reply,
+        H: Fn(App, C, R) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<O, MatrixError>> + Send,
+    {
+        let class = if R::RATE_LIMITED { Class::Default } else { Class::Free };
+        self.limited(class, handler)
+    }
+
+    /// [`Self::add`] with a rate limit of its own.
+    pub fn limited<R, C, O, H, F>(mut self, class: Class, handler: H) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        C: Caller,
+        O: Reply,
+        H: Fn(App, C, R) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<O, MatrixError>> + Send,
+    {
+        let paths: BTreeSet<String> =
+            R::PATH_BUILDER.all_paths().flat_map(|path| [path.to_owned(), historical(path)]).collect();
+        for path in paths {
+            let handler = handler.clone();
+            self = self.mount(R::METHOD, &path, move |State(app): State<App>, params, request| {
+                handle(app, class, handler.clone(), params, request)
+            });
+        }
+        self
+    }
+
+    /// Mounts the handler of a known request under one more path with the same parameters.
+    pub fn alias<R, C, O, H, F>(self, path: &str, handler: H) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        C: Caller,
+        O: Reply,
+        H: Fn(App, C, R) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<O, MatrixError>> + Send,
+    {
+        let class = if R::RATE_LIMITED { Class::Default } else { Class::Free };
+        self.mount(R::METHOD, path, move |State(app): State<App>, params, request| {
+            handle(app, class, handler.clone(), params, request)
+        })
+    }
+
+    /// Mounts a plain axum handler.
+    pub fn mount<H, T>(mut self, method: Method, path: &str, handler: H) -> Self
+    where
+        H: axum::handler::Handler<T, App>,
+        T: 'static,
+    {
+        // Paths of two definitions may be one after `r0` was added; the first stays.
+        if self.served.insert((method.to_string(), path.to_owned())) {
+            let filter = MethodFilter::try_from(method).unwrap_or(MethodFilter::GET);
+            self.router = self.router.route(path, on(filter, handler));
+        }
+        self
+    }
+
+    pub fn merge(mut self, other: Self) -> Self {
+        self.router = self.router.merge(other.router);
+        self.served.extend(other.served);
+        self
+    }
+
+    /// Every (method, path) that is served.
+    pub fn served(&self) -> &BTreeSet<(String, String)> {
+        &self.served
+    }
+
+    pub fn into_router(self) -> Router<App> {
+        self.router
+    }
+}
+
+/// The name of a path before the specification had version numbers of its own. Old clients know no other.
+fn historical(path: &str) -> String {
+    path.replacen("/_matrix/client/v3/", "/_matrix/client/r0/", 1)
+}
+
+async fn handle<R, C, O, H, F>(
+    app: App,
+    class: Class,
+    handler: H,
+    params: RawPathParams,
+    request: Request,
+) -> Result<Response, MatrixError>
+where
+    R: IncomingRequest + Send + 'static,
+    C: Caller,
+    O: Reply,
+    H: Fn(App, C, R) -> F,
+    F: Future<Output = Result<O, MatrixError>> + Send,
+{
+    let (parts, body) = request.into_parts();
+    let caller = C::identify(&app, &parts).await?;
+    app.limits.check(class, caller.limit_key())?;
+    let body = read(&parts, body).await?;
+    let request = parse::<R>(parts, &params, &body)?;
+    drop((params, body));
+    handler(app, caller, request).await?.reply()
+}
+
+/// The whole body, or an error as soon as it is clear that it is too large.
+pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, MatrixError> {
+    let too_large =
+        || MatrixError::too_large(format!("the body is larger than the limit of {MAX_BODY} bytes"));
+    let announced = parts
+        .headers
+        .get(http::header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > MAX_BODY as u64) {
+        return Err(too_large());
+    }
+    if parts.headers.get(http::header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(MatrixError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "M_UNKNOWN",
+            "compressed requests are not accepted",
+        ));
+    }
+    let collected =
+        tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await.map_err(|_| {
+            MatrixError::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "the body came too slowly")
+        })?;
+    match collected {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(cause) if cause.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(MatrixError::bad_json("the body ended early")),
+    }
+}
+
+fn parse<R: IncomingRequest>(parts: Parts, params: &RawPathParams, body: &Bytes) -> Result<R, MatrixError> {
+    let params: Vec<&str> = params.iter().map(|(_, value)| value).collect();
+    // Clients leave out bodies that would be `{}`.
+    let body: &[u8] = if body.is_empty() && parts.method != Method::GET { b"{}" } else { body.as_ref() };
+    R::try_from_http_request(http::Request::from_parts(parts, body), &params)
+        .map_err(|cause| explain(cause, body))
+}
+
+/// Tells broken JSON, JSON of the wrong shape and wrong parameters apart.
+fn explain(cause: FromHttpRequestError, body: &[u8]) -> MatrixError {
+    match cause {
+        FromHttpRequestError::Deserialization(cause) => match cause {
+            DeserializationError::Json(_) if serde_json::from_slice::<IgnoredAny>(body).is_err() => {
+                MatrixError::not_json("the body is not JSON")
+            }
+            DeserializationError::Json(cause) => MatrixError::bad_json(cause.to_string()),
+            DeserializationError::Utf8(_) => MatrixError::not_json("the body is not UTF-8"),
+            DeserializationError::Query(cause) => {
+                let text = cause.to_string();
+                if text.contains("missing field") {
+                    MatrixError::missing_param(text)
+                } else {
+                    MatrixError::invalid_param(text)
+                }
+            }
+            cause => MatrixError::invalid_param(cause.to_string()),
+        },
+        cause => MatrixError::internal(&cause),
+    }
+}

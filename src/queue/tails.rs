@@ -1,0 +1,228 @@
+//! The ends of the queues that somebody reads at the moment, in memory.
+//!
+//! A waiting reader costs no database work: the writer's commits arrive here, are appended to the tails that exist,
+//! and wake them. Everything here can be dropped at any time; a reader that finds its position before the start of a
+//! tail reads the stored queue instead.
+//!
+//! What fades (typing, presence) has no stored queue. It shares the wake-up and has numbers of its own, which begin anew
+//! with each start of the process ([`Tails::boot`]).
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{Entry, entry};
+use crate::store::{Delivered, Subscriber};
+
+/// Entries kept a tail: more than a client misses between two polls of a busy room.
+const LENGTH: usize = 128;
+
+pub struct Tails {
+    head: AtomicI64,
+    fading: AtomicU64,
+    boot: u64,
+    tails: Mutex<HashMap<i64, Arc<Tail>>>,
+}
+
+/// The end of one recipient's queue.
+pub struct Tail {
+    inner: Mutex<Inner>,
+    wake: Notify,
+}
+
+struct Inner {
+    /// Every entry above this position is in `entries`.
+    floor: i64,
+    entries: VecDeque<Entry>,
+    /// The last number at which something that fades changed for this recipient.
+    fading: u64,
+}
+
+impl Tails {
+    /// `boot` tells this run of the process from others.
+    pub fn new(boot: u64) -> Self {
+        Self { head: AtomicI64::new(0), fading: AtomicU64::new(0), boot, tails: Mutex::new(HashMap::new()) }
+    }
+
+    /// To be called once, before anybody reads.
+    pub fn start_at(&self, head: i64) {
+        self.head.store(head, Ordering::Release);
+    }
+
+    pub fn head(&self) -> i64 {
+        self.head.load(Ordering::Acquire)
+    }
+
+    pub fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// The number of the last change of anything that fades.
+    pub fn fading(&self) -> u64 {
+        self.fading.load(Ordering::Acquire)
+    }
+
+    pub fn of(&self, recipient: i64) -> Arc<Tail> {
+        let mut tails = self.tails.lock();
+        // The head is read under the lock that `committed` takes: no commit falls between the two.
+        let floor = self.head();
+        Arc::clone(tails.entry(recipient).or_insert_with(|| Arc::new(Tail::new(floor))))
+    }
+
+    /// Announces a change of something that fades; `change` is called with its number before anybody wakes.
+    pub fn fade(&self, recipients: impl IntoIterator<Item = i64>, change: impl FnOnce(u64)) {
+        let woken: Vec<Arc<Tail>> = {
+            let tails = self.tails.lock();
+            let number = self.fading.load(Ordering::Acquire) + 1;
+            change(number);
+            let woken = recipients.into_iter().filter_map(|recipient| tails.get(&recipient).cloned());
+            let woken = woken.inspect(|tail| tail.inner.lock().fading = number).collect();
+            self.fading.store(number, Ordering::Release);
+            woken
+        };
+        for tail in woken {
+            tail.wake.notify_waiters();
+        }
+    }
+
+    /// Wakes a recipient's readers without anything to read, so that they look at their session again.
+    pub fn nudge(&self, recipient: i64) {
+        let tail = self.tails.lock().get(&recipient).cloned();
+        if let Some(tail) = tail {
+            tail.wake.notify_waiters();
+        }
+    }
+
+    /// Wakes everybody: the server is about to stop.
+    pub fn nudge_all(&self) {
+        let tails: Vec<_> = self.tails.lock().values().cloned().collect();
+        for tail in tails {
+            tail.wake.notify_waiters();
+        }
+    }
+
+    /// Forgets the tails that nobody holds.
+    pub fn sweep(&self) {
+        self.tails.lock().retain(|_, tail| Arc::strong_count(tail) > 1);
+    }
+}
+
+impl Subscriber for Tails {
+    fn committed(&self, head: i64, delivered: &[Delivered]) {
+        let mut woken: Vec<Arc<Tail>> = Vec::new();
+        {
+            let tails = self.tails.lock();
+            for delivery in delivered {
+                let (Some(tail), Some(entry)) = (tails.get(&delivery.recipient), entry(delivery)) else {
+                    continue;
+                };
+                tail.push(entry);
+                woken.push(Arc::clone(tail));
+            }
+            self.head.store(head, Ordering::Release);
+        }
+        for tail in woken {
+            tail.wake.notify_waiters();
+        }
+    }
+}
+
+impl Tail {
+    fn new(floor: i64) -> Self {
+        let inner = Inner { floor, entries: VecDeque::new(), fading: 0 };
+        Self { inner: Mutex::new(inner), wake: Notify::new() }
+    }
+
+    fn push(&self, entry: Entry) {
+        let mut inner = self.inner.lock();
+        if inner.entries.len() == LENGTH
+            && let Some(oldest) = inner.entries.pop_front()
+        {
+            inner.floor = oldest.position;
+        }
+        inner.entries.push_back(entry);
+    }
+
+    /// The entries with `after < position ≤ to`, or `None` if some of them are no longer here.
+    pub fn read(&self, after: i64, to: i64) -> Option<Vec<Entry>> {
+        let inner = self.inner.lock();
+        if after < inner.floor {
+            return None;
+        }
+        let start = inner.entries.partition_point(|entry| entry.position <= after);
+        Some(inner.entries.range(start..).take_while(|entry| entry.position <= to).copied().collect())
+    }
+
+    /// Whether something came after these, or may have.
+    pub fn has_news(&self, after: i64, fading_after: u64) -> bool {
+        let inner = self.inner.lock();
+        inner.fading > fading_after
+            || after < inner.floor
+            || inner.entries.back().is_some_and(|entry| entry.position > after)
+    }
+
+    /// Resolves at the next wake-up after this call, even if it is polled only later.
+    pub fn woken(&self) -> tokio::sync::futures::Notified<'_> {
+        self.wake.notified()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Kind;
+
+    fn delivery(recipient: i64, position: i64) -> Delivered {
+        let kind = Kind::Event as i16;
+        Delivered { recipient, position, kind, room: 1, item: position, flags: 0 }
+    }
+
+    fn positions(entries: &[Entry]) -> Vec<i64> {
+        entries.iter().map(|entry| entry.position).collect()
+    }
+
+    #[test]
+    fn a_tail_serves_what_came_after_it_began() {
+        let tails = Tails::new(1);
+        tails.start_at(10);
+        let tail = tails.of(7);
+        tails.committed(12, &[delivery(7, 11), delivery(8, 12)]);
+        assert_eq!(positions(&tail.read(10, 12).unwrap()), [11]);
+        assert_eq!(tail.read(9, 12), None, "position 10 may have been an entry of theirs");
+    }
+
+    #[test]
+    fn a_full_tail_forgets_the_oldest_and_says_so() {
+        let tails = Tails::new(1);
+        let tail = tails.of(7);
+        for position in 1..=200 {
+            tails.committed(position, &[delivery(7, position)]);
+        }
+        assert_eq!(tail.read(0, 200), None);
+        assert_eq!(tail.read(72, 200).unwrap().len(), LENGTH);
+    }
+
+    #[test]
+    fn nobody_hears_of_others_entries() {
+        let tails = Tails::new(1);
+        let tail = tails.of(7);
+        tails.committed(1, &[delivery(8, 1)]);
+        assert!(!tail.has_news(0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_wake_up_between_looking_and_waiting_is_not_lost() {
+        let tails = Tails::new(1);
+        let tail = tails.of(7);
+        let woken = tail.woken();
+        tails.committed(1, &[delivery(7, 1)]);
+        woken.await;
+    }
+}

@@ -1,0 +1,87 @@
+//! The tokens that clients hold, as text: opaque to them, and accepted wherever a token is.
+//!
+//! - `s<epoch>_<position>_<boot>_<fading>`: a place in a queue (`next_batch`).
+//! - `r<seq>`: a place in a room's log, between event `seq` and the one after it (`prev_batch`, `start`, `end`).
+//!
+//! The epoch belongs to the database: it changes when a backup is restored, because positions after that mean other
+//! things than before. A token of another epoch, or of the future, is answered as if there were none.
+
+use std::{fmt, str::FromStr};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    Queue { epoch: u64, position: i64, boot: u64, fading: u64 },
+    Room { seq: i64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is not a token of this server")]
+pub struct TokenError;
+
+impl fmt::Display for Token {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Queue { epoch, position, boot, fading } => {
+                write!(out, "s{epoch}_{position}_{boot}_{fading}")
+            }
+            Self::Room { seq } => write!(out, "r{seq}"),
+        }
+    }
+}
+
+impl FromStr for Token {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        if let Some(seq) = text.strip_prefix('r') {
+            return seq.parse().map(|seq| Self::Room { seq }).map_err(|_| TokenError);
+        }
+        let mut parts = text.strip_prefix('s').ok_or(TokenError)?.split('_');
+        let mut next = || parts.next().ok_or(TokenError);
+        let (epoch, position, boot, fading) = (next()?, next()?, next()?, next()?);
+        if parts.next().is_some() {
+            return Err(TokenError);
+        }
+        let number = |text: &str| text.parse::<u64>().map_err(|_| TokenError);
+        Ok(Self::Queue {
+            epoch: number(epoch)?,
+            position: i64::try_from(number(position)?).map_err(|_| TokenError)?,
+            boot: number(boot)?,
+            fading: number(fading)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_as_they_went_out() {
+        for token in [
+            Token::Queue { epoch: 7, position: 123, boot: 4, fading: 5 },
+            Token::Room { seq: -3 },
+            Token::Room { seq: 0 },
+        ] {
+            assert_eq!(token.to_string().parse(), Ok(token));
+        }
+    }
+
+    #[test]
+    fn garbage_is_no_token() {
+        for text in [
+            "",
+            "s",
+            "r",
+            "s1",
+            "s1_2_3",
+            "s1_-2_3_4",
+            "s1_2_3_4_5",
+            "rx",
+            "t12",
+            "s1_99999999999999999999_1_1",
+        ] {
+            assert_eq!(text.parse::<Token>(), Err(TokenError), "{text}");
+        }
+    }
+}

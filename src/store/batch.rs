@@ -1,0 +1,144 @@
+//! One write: rows and statements that become durable together or not at all.
+//!
+//! The rows of a message are kept apart by table, so that the writer can insert the rows of all batches of a group
+//! with one statement a table. A batch counts its *steps*: things that happen one after the other. Each step gets a
+//! position of its own when the batch is committed.
+
+use super::Statement;
+
+/// What a queue entry's `item` holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    Value(i64),
+    /// The position of the step itself: how entries point at rows that carry the position of their last change.
+    Position,
+}
+
+/// An entry for the queue of one recipient.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    pub recipient: i64,
+    pub step: u32,
+    pub kind: i16,
+    pub room: i64,
+    pub item: Item,
+    pub flags: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct EventRow {
+    pub room: i64,
+    pub seq: i64,
+    pub event_id: String,
+    pub step: u32,
+    pub pdu: std::sync::Arc<str>,
+    pub verdict: i64,
+    pub sender_device: Option<i64>,
+    pub txn_id: Option<String>,
+}
+
+/// A change of a room's current state.
+#[derive(Clone, Debug)]
+pub struct StateRow {
+    pub room: i64,
+    pub kind: String,
+    pub state_key: String,
+    pub seq: i64,
+    pub event: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct UnreadRow {
+    pub recipient: i64,
+    pub room: i64,
+    pub seq: i64,
+    pub highlight: bool,
+    pub thread: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct TxnRow {
+    pub device: i64,
+    pub path: i64,
+    pub txn_id: String,
+    pub event: String,
+    pub created_ts: i64,
+}
+
+pub(super) type Adopt = Box<dyn FnOnce(i64) + Send + Sync>;
+
+#[derive(Default)]
+pub struct Batch {
+    pub(super) steps: u32,
+    pub(super) events: Vec<EventRow>,
+    pub(super) state: Vec<StateRow>,
+    pub(super) unread: Vec<UnreadRow>,
+    pub(super) txns: Vec<TxnRow>,
+    pub(super) deliveries: Vec<Delivery>,
+    pub(super) statements: Vec<Statement>,
+    pub(super) adopt: Option<Adopt>,
+}
+
+impl Batch {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts the next step. Its position is the batch's base plus the number returned (see [`super::Committed`]).
+    pub fn step(&mut self) -> u32 {
+        self.steps += 1;
+        self.steps
+    }
+
+    pub fn event(&mut self, row: EventRow) {
+        self.events.push(row);
+    }
+
+    pub fn state(&mut self, row: StateRow) {
+        self.state.push(row);
+    }
+
+    pub fn unread(&mut self, row: UnreadRow) {
+        self.unread.push(row);
+    }
+
+    pub fn txn(&mut self, row: TxnRow) {
+        self.txns.push(row);
+    }
+
+    pub fn deliver(&mut self, delivery: Delivery) {
+        self.deliveries.push(delivery);
+    }
+
+    /// Statements run in the order they were pushed, after the batch's rows.
+    pub fn push(&mut self, statement: Statement) {
+        self.statements.push(statement);
+    }
+
+    /// Called with the batch's base position right after the commit and before any reader wakes: where memory catches
+    /// up with the database. It must not block.
+    pub fn on_commit(&mut self, adopt: impl FnOnce(i64) + Send + Sync + 'static) {
+        self.adopt = Some(Box::new(adopt));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.state.is_empty()
+            && self.unread.is_empty()
+            && self.txns.is_empty()
+            && self.deliveries.is_empty()
+            && self.statements.is_empty()
+    }
+}
+
+impl From<Statement> for Batch {
+    fn from(statement: Statement) -> Self {
+        Self { statements: vec![statement], ..Self::default() }
+    }
+}
+
+impl From<Vec<Statement>> for Batch {
+    fn from(statements: Vec<Statement>) -> Self {
+        Self { statements, ..Self::default() }
+    }
+}

@@ -1,0 +1,74 @@
+//! All SQL, and nothing but SQL.
+//!
+//! Reads go to a pool of connections and see whatever is committed. Writes are data ([`Batch`]) for the one
+//! [`writer`], which commits them in groups. The files below name their tables; each function is one statement or one
+//! question. Texts are shared by all databases: `$1` placeholders, no identity columns, lists as JSON arrays.
+
+mod batch;
+mod error;
+mod open;
+mod queue;
+mod statement;
+mod writer;
+
+use std::{path::Path, sync::Arc};
+
+use sqlx::SqlitePool;
+use tokio::task::JoinHandle;
+
+pub(crate) use self::statement::statement;
+use self::writer::Writer;
+pub use self::{
+    batch::{Batch, Delivery, EventRow, Item, StateRow, TxnRow, UnreadRow},
+    error::Error,
+    open::Durability,
+    statement::{Arg, Expect, Record, Statement},
+    writer::{Committed, Delivered, Subscriber},
+};
+
+/// A handle on the database; clones share it.
+#[derive(Clone)]
+pub struct Store {
+    readers: SqlitePool,
+    writer: Writer,
+    /// The last position when the database was opened.
+    head: i64,
+}
+
+impl Store {
+    /// Opens the database below `path`, brings its schema up to date and starts the writer. The task ends once the last
+    /// handle is gone; if it ends before, no write can succeed any more and the process should stop.
+    pub async fn open(
+        path: &Path,
+        durability: Durability,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<(Self, JoinHandle<()>), Error> {
+        let pools = open::open(path, durability).await?;
+        let (head,): (i64,) =
+            sqlx::query_as("SELECT position FROM head WHERE id = 1").fetch_one(&pools.readers).await?;
+        let (writer, task) = Writer::start(pools.writer, subscriber);
+        Ok((Self { readers: pools.readers, writer, head }, task))
+    }
+
+    /// The last position that was given out before this process started.
+    pub fn head_at_start(&self) -> i64 {
+        self.head
+    }
+
+    /// Makes a batch durable. When this returns `Ok`, it is on disk; on an error nothing of it is.
+    pub async fn commit(&self, batch: impl Into<Batch>) -> Result<Committed, Error> {
+        self.writer.commit(batch.into()).await
+    }
+
+    async fn all<T: Record>(&self, question: Statement) -> Result<Vec<T>, Error> {
+        Ok(statement::bind_as(&question).fetch_all(&self.readers).await?)
+    }
+
+    async fn optional<T: Record>(&self, question: Statement) -> Result<Option<T>, Error> {
+        Ok(statement::bind_as(&question).fetch_optional(&self.readers).await?)
+    }
+
+    async fn one<T: Record>(&self, question: Statement) -> Result<T, Error> {
+        Ok(statement::bind_as(&question).fetch_one(&self.readers).await?)
+    }
+}

@@ -1,0 +1,98 @@
+//! Opening the database: the file, its settings and its schema.
+
+use std::{borrow::Cow, path::Path, time::Duration};
+
+use sqlx::{
+    SqlStr, SqlitePool,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
+    sqlite::{
+        SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+    },
+};
+
+use super::Error;
+
+/// Every schema change ever made, oldest first. One that was released is never edited.
+const MIGRATIONS: &[(&str, &str)] =
+    &[("first light", include_str!("../../migrations/sqlite/0001_first_light.sql"))];
+
+/// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.
+const READERS: u32 = 4;
+
+/// When a commit counts as done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// When it would survive a loss of power.
+    #[default]
+    Full,
+    /// When it would survive a crash of the process; the last moments before a loss of power may be missing.
+    Normal,
+}
+
+pub(super) struct Pools {
+    pub(super) readers: SqlitePool,
+    pub(super) writer: SqlitePool,
+}
+
+pub(super) async fn open(path: &Path, durability: Durability) -> Result<Pools, Error> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(match durability {
+            Durability::Full => SqliteSynchronous::Full,
+            Durability::Normal => SqliteSynchronous::Normal,
+        })
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
+        .foreign_keys(false)
+        .busy_timeout(Duration::from_secs(10))
+        .statement_cache_capacity(256)
+        // Without this a checkpoint can leave the WAL at its largest size for ever.
+        .pragma("journal_size_limit", "67108864")
+        .pragma("wal_autocheckpoint", "4000")
+        .pragma("cache_size", "-4096");
+
+    let writer = SqlitePoolOptions::new()
+        .min_connections(1)
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_with(options.clone())
+        .await
+        .map_err(|cause| explain(path, cause))?;
+    migrate(&writer).await?;
+    let readers = SqlitePoolOptions::new()
+        .min_connections(1)
+        .max_connections(READERS)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_with(options.read_only(false).create_if_missing(false))
+        .await
+        .map_err(|cause| explain(path, cause))?;
+    Ok(Pools { readers, writer })
+}
+
+fn explain(path: &Path, cause: sqlx::Error) -> Error {
+    match Error::from(cause) {
+        Error::Database(cause) => Error::Open { path: path.display().to_string(), cause: cause.to_string() },
+        known => known,
+    }
+}
+
+async fn migrate(pool: &SqlitePool) -> Result<(), Error> {
+    let migrations = MIGRATIONS.iter().zip(1..).map(|((description, text), version)| {
+        let (kind, text) = (MigrationType::Simple, SqlStr::from_static(text));
+        Migration::new(version, Cow::Borrowed(description), kind, text, false)
+    });
+    match Migrator::with_migrations(migrations.collect()).run(pool).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(found)) => {
+            Err(Error::Newer { found, known: MIGRATIONS.len() as i64 })
+        }
+        Err(MigrateError::Execute(cause)) => Err(cause.into()),
+        Err(cause) => Err(Error::Migration(cause.to_string())),
+    }
+}
