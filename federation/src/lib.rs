@@ -1,1 +1,23 @@
 //! The signed protocol between Matrix servers.
+//!
+//! What an event is in each room version, how it is hashed, signed, verified and authorised. No database, no network, no
+//! server state: everything here is a function of its arguments.
+
+pub mod auth;
+mod builder;
+mod hash;
+pub mod json;
+mod limits;
+mod pdu;
+mod redaction;
+mod signing_key;
+mod verify;
+mod version;
+
+pub use auth::{Rejected, auth_types, authorize, authorize_built, authorize_by_state};
+pub use builder::{BuildError, Draft, Position};
+pub use limits::{Limits, MAX_AUTH_EVENTS, MAX_FIELD_BYTES, MAX_PDU_BYTES, MAX_PREV_EVENTS};
+pub use pdu::{Pdu, PduError};
+pub use signing_key::{SigningKey, SigningKeyError};
+pub use verify::{MAX_RECEIVED_BYTES, Received, References, Verified, VerifyError};
+pub use version::{UnsupportedVersion, rules};
