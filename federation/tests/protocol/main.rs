@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod authorisation;
 mod common;
+mod json;
+mod limits;
+mod received;
+mod redaction;
 mod vectors;
 mod versions;
