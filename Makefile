@@ -1,0 +1,34 @@
+# Every command of the project. Each installs what it needs first (tests/setup.sh; by apt as root or with sudo).
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-more bench lint setup
+
+# `make run ARGS="--config hearth.toml"`
+ARGS ?=
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: ## build Hearth (the first time takes some minutes) and serve on 127.0.0.1:8008, data in ./hearth-data
+	@tests/setup.sh build
+	cargo run --release --locked -- serve $(ARGS)
+
+setup: ## install what the tests need
+	@tests/setup.sh
+
+# The tests come last, so that their verdict is the last thing to read.
+test: setup lint ## formatting, lints and all tests, real clients among them
+	cargo test --workspace --locked --doc
+	cargo test --workspace --locked --lib --bins --tests
+
+test-more: setup ## all tests with their longer versions: more rounds, more data
+	HEARTH_TEST_MORE=1 cargo test --workspace --locked --lib --bins --tests
+
+bench: ## measure Hearth side by side with Synapse
+	@tests/setup.sh build
+	tests/bench/run.sh $(ARGS)
+
+lint: ## what must hold before any commit: formatting and clippy
+	@tests/setup.sh build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
