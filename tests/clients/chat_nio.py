@@ -102,7 +102,7 @@ class Chat:
             try:
                 # Now and then without a sync too, to see that syncing itself has failed.
                 await asyncio.wait_for(self.changed.wait(), min(left, 1))
-            except TimeoutError:
+            except asyncio.TimeoutError:
                 pass
 
     # --- the steps ---
