@@ -57,3 +57,12 @@ where
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// A number that says how much a test does: `few` as a rule, `many` under `make test-more`.
+pub(crate) fn rounds(few: usize, many: usize) -> usize {
+    if std::env::var_os("HEARTH_TEST_MORE").is_some() {
+        many
+    } else {
+        few
+    }
+}
