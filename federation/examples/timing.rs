@@ -4,9 +4,10 @@
 
 use std::{error::Error, hint::black_box, time::Instant};
 
-use hearth_federation::{Draft, Limits, Pdu, Position, Received, References, SigningKey};
+use hearth_federation::{Draft, Limits, Pdu, Position, Received, References, SigningKey, authorize_built};
 use ruma::{
-    MilliSecondsSinceUnixEpoch, RoomVersionId, owned_event_id, owned_room_id, owned_user_id, server_name,
+    MilliSecondsSinceUnixEpoch, RoomVersionId, events::StateEventType, owned_event_id, owned_room_id,
+    owned_user_id, server_name,
 };
 use serde_json::{json, value::to_raw_value};
 
@@ -43,6 +44,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let public_key = key.public_key();
     time("build", || build().is_ok());
     time("sign alone", || !key.sign(text.as_bytes()).is_empty());
+
+    let state = [
+        built("m.room.create", "", &json!({ "room_version": "12" }), &version, &key)?,
+        built("m.room.member", "@alice:example.org", &json!({ "membership": "join" }), &version, &key)?,
+        built("m.room.power_levels", "", &json!({ "users": { "@bob:example.org": 50 } }), &version, &key)?,
+    ];
+    let fetch_state = |kind: &StateEventType, state_key: &str| {
+        state.iter().find(|pdu| {
+            pdu.kind.to_string() == kind.to_string() && pdu.state_key.as_deref() == Some(state_key)
+        })
+    };
+    time("authorise", || authorize_built(&version, &pdu, fetch_state).is_ok());
     time("read from store", || Pdu::from_stored(pdu.event_id.clone(), text.to_owned(), &version).is_ok());
     time("parse as received", || Received::parse(text, &version, References::Limited).is_ok());
     time("parse and verify", || {
@@ -50,6 +63,27 @@ fn main() -> Result<(), Box<dyn Error>> {
             .is_ok_and(|received| received.verify(|_, _| Some(public_key)).is_ok())
     });
     Ok(())
+}
+
+/// A state event by Alice, whatever it follows.
+fn built(
+    kind: &str,
+    state_key: &str,
+    content: &serde_json::Value,
+    version: &RoomVersionId,
+    key: &SigningKey,
+) -> Result<Pdu, Box<dyn Error>> {
+    let is_create = kind == "m.room.create";
+    let draft = Draft {
+        room_id: (!is_create).then(|| owned_room_id!("!rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr")),
+        sender: owned_user_id!("@alice:example.org"),
+        kind: kind.into(),
+        state_key: Some(state_key.to_owned()),
+        content: to_raw_value(content)?,
+        redacts: None,
+    };
+    let position = Position::new(Vec::new(), Vec::new(), 1, MilliSecondsSinceUnixEpoch::now());
+    Ok(draft.build(version, position, server_name!("example.org"), key, Limits::FEDERATED)?)
 }
 
 fn time(what: &str, mut step: impl FnMut() -> bool) {

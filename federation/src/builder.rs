@@ -10,11 +10,14 @@
 
 use ruma::{
     EventId, IdParseError, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId,
-    ServerName, events::TimelineEventType, room_version_rules::RoomVersionRules,
+    ServerName,
+    events::{StateEventType, TimelineEventType},
+    room_version_rules::RoomVersionRules,
 };
 use serde_json::value::RawValue;
 
 use crate::{
+    auth::{Rejected, auth_types},
     hash::{self, hash_text, sha256},
     json::{self, JsonError, Value, write_string},
     limits::{Limits, MAX_AUTH_EVENTS, MAX_FIELD_BYTES, MAX_PREV_EVENTS},
@@ -123,6 +126,11 @@ impl Position {
 }
 
 impl Draft {
+    /// Which state its `auth_events` are to be taken from; see [`auth_types`].
+    pub fn auth_types(&self, version: &RoomVersionId) -> Result<Vec<(StateEventType, String)>, Rejected> {
+        auth_types(version, &self.kind, &self.sender, self.state_key.as_deref(), &self.content)
+    }
+
     /// Make the event.
     ///
     /// Content may not hold fractions, exponents or integers past ±(2^53 − 1) in *any* room version: where versions 1 to 5

@@ -2,6 +2,12 @@
 //!
 //! What an event is in each room version, how it is hashed, signed, verified and authorised. No database, no network, no
 //! server state: everything here is a function of its arguments.
+//!
+//! - A local event: [`Draft::auth_types`] says which state allows it, [`Draft::build`] makes it, [`authorize_built`] judges it.
+//! - An event from elsewhere: [`Received::parse`], [`Received::verify`] with the keys it asked for, [`authorize`].
+//! - A stored event: [`Pdu::from_stored`].
+//!
+//! What is hashed, signed, stored and served is one text, which [`json`] decides.
 
 pub mod auth;
 mod builder;

@@ -59,6 +59,8 @@ pub struct Pdu {
     pub rejected: bool,
     /// Whether `json` names the room.
     names_room: bool,
+    /// What the authorisation rules read in place of `content`.
+    truncated_content: Option<Box<RawValue>>,
 }
 
 /// Why stored text isn't an event.
@@ -117,6 +119,13 @@ impl Pdu {
         } else {
             None
         };
+        let truncated_content = if fields.kind == TimelineEventType::RoomPowerLevels
+            && !rules.authorization.strict_canonical_json
+        {
+            truncated(fields.content)?
+        } else {
+            None
+        };
         Ok(Self {
             event_id,
             room_id,
@@ -131,6 +140,7 @@ impl Pdu {
             content: fields.content.to_owned(),
             rejected: false,
             names_room,
+            truncated_content,
             json,
         })
     }
@@ -217,6 +227,8 @@ impl Pdu {
             json,
             rejected: false,
             names_room,
+            // The builder makes no such numbers.
+            truncated_content: None,
         }
     }
 }
@@ -236,6 +248,18 @@ pub(crate) struct Parts {
     pub(crate) content: Box<RawValue>,
     pub(crate) json: Box<RawValue>,
     pub(crate) names_room: bool,
+}
+
+/// RV-20: power levels of versions 1 to 5 may be fractions, which count without what is behind the point. `None` if these
+/// aren't.
+fn truncated(content: &RawValue) -> Result<Option<Box<RawValue>>, PduError> {
+    let mut value = json::parse(content.get())?;
+    if !value.truncate_numbers() {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    value.write(&mut text);
+    Ok(Some(RawValue::from_string(text)?))
 }
 
 /// The room that a create event of version 12 makes.
@@ -283,8 +307,9 @@ impl Event for Pdu {
         &self.kind
     }
 
+    /// What the rules read: power levels without the fractions that old versions allow.
     fn content(&self) -> &RawValue {
-        &self.content
+        self.truncated_content.as_deref().unwrap_or(&self.content)
     }
 
     fn state_key(&self) -> Option<&str> {

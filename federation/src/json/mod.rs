@@ -109,6 +109,19 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Cut the fractions off all numbers, exponents applied. Says whether there were any.
+    pub(crate) fn truncate_numbers(&mut self) -> bool {
+        match self {
+            Self::Number(number) => number.truncate(),
+            // Not `any`, which would stop at the first.
+            Self::Array(items) => items.iter_mut().fold(false, |cut, item| item.truncate_numbers() | cut),
+            Self::Object(object) => {
+                object.entries.iter_mut().fold(false, |cut, (_, value)| value.truncate_numbers() | cut)
+            }
+            Self::Null | Self::Bool(_) | Self::String(_) => false,
+        }
+    }
+
     /// Whether every number in it is one that canonical JSON allows.
     pub fn check_integers(&self) -> Result<(), JsonError> {
         match self {
@@ -129,6 +142,19 @@ impl Number<'_> {
     /// The value, if it was written as an integer and fits.
     fn as_integer(&self) -> Option<i64> {
         self.0.parse().ok()
+    }
+
+    /// Make it an integer if it isn't written as one and has a value that fits; say whether that changed it.
+    fn truncate(&mut self) -> bool {
+        if !self.0.contains(['.', 'e', 'E']) {
+            return false;
+        }
+        let Ok(value) = self.0.parse::<f64>() else { return false };
+        if value.abs() > MAX_SAFE_INTEGER as f64 {
+            return false;
+        }
+        self.0 = Cow::Owned((value as i64).to_string());
+        true
     }
 
     /// Whether canonical JSON writes it exactly so. The parser has made sure of the grammar of numbers.

@@ -63,8 +63,7 @@ impl Room {
     }
 
     fn auth_events(&self, draft: &Draft) -> Result<Vec<OwnedEventId>, Rejected> {
-        let state_key = draft.state_key.as_deref();
-        let types = auth_types(&self.version, &draft.kind, &draft.sender, state_key, &draft.content)?;
+        let types = draft.auth_types(&self.version)?;
         Ok(types
             .into_iter()
             .filter_map(|(kind, key)| Some(self.state(&kind, &key)?.event_id.clone()))
@@ -168,6 +167,29 @@ fn power_levels_are_integers_from_version_10() {
             if number(&room.version) < 12 { json!({ ALICE: 100, BOB: " 07 " }) } else { json!({ BOB: "7" }) };
         let verdict = room.send(ALICE, "m.room.power_levels", Some(""), &json!({ "users": users }));
         assert_eq!(verdict.is_ok(), strings, "{}: {verdict:?}", room.version);
+    }
+}
+
+/// RV-20: the builder makes none, but older servers have.
+#[test]
+fn power_levels_may_be_fractions_before_version_6() {
+    for version in versions().filter(|version| number(version) < 6) {
+        let mut room = Room::new(version, "public");
+        room.member(BOB, BOB, "join").unwrap();
+        let content = json!({ "users": { ALICE: 100, BOB: 50 }, "state_default": 51 });
+        let draft = room.draft(ALICE, "m.room.power_levels", Some(""), &content);
+        let auth_events = room.auth_events(&draft).unwrap();
+        let pdu = room.build(draft, auth_events);
+        // 50.9 is not enough for 51, but 0.51e2 is.
+        for (level, enough) in [("50.9", false), ("0.51e2", true)] {
+            let text = pdu.json.get().replace(r#""@bob:domain":50"#, &format!(r#""@bob:domain":{level}"#));
+            assert_ne!(text, pdu.json.get());
+            let levels = Pdu::from_stored(pdu.event_id.clone(), text, &room.version).unwrap();
+            assert!(levels.content.get().contains(level), "what is stored stays");
+            room.authorize(&levels).unwrap();
+            room.adopt(levels);
+            assert_eq!(room.send(BOB, "m.room.topic", Some(""), &json!({})).is_ok(), enough, "{level}");
+        }
     }
 }
 
