@@ -35,7 +35,7 @@ apt_install() {
   fi
   command -v apt-get >/dev/null || die "please install what Debian calls: $*"
   say "installing $*"
-  "${as_root[@]}" apt-get -qq update || die "apt-get update failed"
+  "${as_root[@]}" apt-get -qq update || say "some package lists could not be renewed; going on"
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null ||
     die "apt-get could not install: $*"
 }
