@@ -6,6 +6,7 @@ mod config;
 mod environment;
 mod http;
 mod queue;
+mod room;
 mod store;
 
 fn main() {}

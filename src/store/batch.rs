@@ -4,7 +4,7 @@
 //! with one statement a table. A batch counts its *steps*: things that happen one after the other. Each step gets a
 //! position of its own when the batch is committed.
 
-use super::Statement;
+use super::{Arg, Statement};
 
 /// What a queue entry's `item` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +119,28 @@ impl Batch {
     /// up with the database. It must not block.
     pub fn on_commit(&mut self, adopt: impl FnOnce(i64) + Send + Sync + 'static) {
         self.adopt = Some(Box::new(adopt));
+    }
+
+    /// Adds what another batch does, after what this one does. Its steps follow this one's, and the number returned is
+    /// what its own step numbers grow by.
+    pub fn append(&mut self, mut other: Self) -> u32 {
+        let shift = self.steps;
+        self.steps += other.steps;
+        other.events.iter_mut().for_each(|row| row.step += shift);
+        other.deliveries.iter_mut().for_each(|delivery| delivery.step += shift);
+        let args = other.statements.iter_mut().flat_map(|statement| statement.args.iter_mut());
+        args.for_each(|arg| {
+            if let Arg::Position(step) = arg {
+                *step += shift;
+            }
+        });
+        self.events.append(&mut other.events);
+        self.state.append(&mut other.state);
+        self.unread.append(&mut other.unread);
+        self.txns.append(&mut other.txns);
+        self.deliveries.append(&mut other.deliveries);
+        self.statements.append(&mut other.statements);
+        shift
     }
 
     pub fn is_empty(&self) -> bool {

@@ -4,10 +4,13 @@
 //! [`writer`], which commits them in groups. The files below name their tables; each function is one statement or one
 //! question. Texts are shared by all databases: `$1` placeholders, no identity columns, lists as JSON arrays.
 
+pub mod alias;
 mod batch;
 mod error;
+pub mod event;
 mod open;
 mod queue;
+pub mod room;
 mod statement;
 mod writer;
 

@@ -1,0 +1,227 @@
+//! Creating rooms: all first events in one go, in the order that the specification gives (`createRoom`).
+
+use std::sync::Arc;
+
+use ruma::{
+    OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId,
+    events::{StateEventType, TimelineEventType},
+    serde::JsonObject,
+};
+use serde_json::{Value, json, value::to_raw_value};
+
+use super::{Core, Error, NewEvent, Rooms, snapshot::Snapshot, writer::Work};
+use crate::store::{self, alias as alias_table, room as room_table};
+
+/// Sets of defaults for a new room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    PrivateChat,
+    TrustedPrivateChat,
+    PublicChat,
+}
+
+/// What a room is to be like.
+#[derive(Clone, Debug)]
+pub struct NewRoom {
+    pub creator: OwnedUserId,
+    pub version: RoomVersionId,
+    pub preset: Preset,
+    /// In the public directory.
+    pub published: bool,
+    pub alias: Option<OwnedRoomAliasId>,
+    pub name: Option<String>,
+    pub topic: Option<String>,
+    pub creation_content: JsonObject,
+    pub power_levels: JsonObject,
+    /// Type, state key and content.
+    pub initial_state: Vec<(StateEventType, String, Value)>,
+    pub invites: Vec<OwnedUserId>,
+    pub is_direct: bool,
+}
+
+impl Rooms {
+    /// Creates a room. It exists with all its first events, or not at all.
+    pub async fn create(&self, new: NewRoom) -> Result<OwnedRoomId, Error> {
+        let core = &self.core;
+        let number = self.next_number();
+        // Version 12 takes the id from the first event; until then the room goes by another.
+        let random = core.environment.entropy.token(18);
+        let room_id = RoomId::parse(format!("!{random}:{}", core.server_name))
+            .map_err(|cause| Error::Internal(cause.to_string()))?;
+        let snapshot = Snapshot::empty(number, room_id, new.version.clone())?;
+        let mut work = Work::start(core, snapshot).await?;
+        work.append_all(first_events(core, &new).await?, None).await.map_err(|cause| match cause {
+            Error::Forbidden(why) => Error::InvalidRoomState(why),
+            other => other,
+        })?;
+        let room_id = work.snapshot().room_id.clone();
+        let version = new.version.as_str();
+        let batch = work.batch();
+        batch.push(room_table::insert_room(number, room_id.as_str(), version));
+        if new.published {
+            batch.push(room_table::publish(number, true));
+        }
+        if let Some(alias) = &new.alias {
+            let now = core.environment.clock.now_ms();
+            batch.push(alias_table::insert(alias.as_str(), number, new.creator.as_str(), now));
+        }
+        work.commit(None).await.map_err(|cause| match (cause, new.alias) {
+            (store::Error::Conflict, Some(alias)) => Error::AliasInUse(alias),
+            (cause, _) => cause.into(),
+        })?;
+        Ok(room_id)
+    }
+}
+
+async fn first_events(core: &Arc<Core>, new: &NewRoom) -> Result<Vec<NewEvent>, Error> {
+    let rules = new.version.rules().ok_or_else(|| Error::UnsupportedVersion(new.version.clone()))?;
+    let creators_are_privileged = rules.authorization.explicitly_privilege_room_creators;
+    let mut events = Events { sender: &new.creator, events: Vec::new() };
+
+    events.state(StateEventType::RoomCreate, "", create_content(core, new, &rules.authorization))?;
+    let join = core.member_content(&new.creator, "join").await?;
+    events.state(StateEventType::RoomMember, new.creator.as_str(), join)?;
+
+    let given = |kind: StateEventType| {
+        let mut state = new.initial_state.iter();
+        state.find(move |(given, key, _)| *given == kind && key.is_empty()).map(|(_, _, content)| content)
+    };
+    let levels = match given(StateEventType::RoomPowerLevels) {
+        Some(levels) => levels.clone(),
+        None => power_levels(new, creators_are_privileged),
+    };
+    events.state(StateEventType::RoomPowerLevels, "", levels)?;
+    if let Some(alias) = &new.alias {
+        events.state(StateEventType::RoomCanonicalAlias, "", json!({ "alias": alias }))?;
+    }
+
+    let public = new.preset == Preset::PublicChat;
+    let presets = [
+        (StateEventType::RoomJoinRules, json!({ "join_rule": if public { "public" } else { "invite" } })),
+        (StateEventType::RoomHistoryVisibility, json!({ "history_visibility": "shared" })),
+        (
+            StateEventType::RoomGuestAccess,
+            json!({ "guest_access": if public { "forbidden" } else { "can_join" } }),
+        ),
+    ];
+    for (kind, content) in presets {
+        if given(kind.clone()).is_none() {
+            events.state(kind, "", content)?;
+        }
+    }
+    for (kind, state_key, content) in &new.initial_state {
+        // RC-04: name and topic of the request beat these.
+        let beaten = (*kind == StateEventType::RoomName && new.name.is_some())
+            || (*kind == StateEventType::RoomTopic && new.topic.is_some())
+            || *kind == StateEventType::RoomPowerLevels;
+        if !(beaten && state_key.is_empty()) {
+            events.state(kind.clone(), state_key, content.clone())?;
+        }
+    }
+    if let Some(name) = &new.name {
+        events.state(StateEventType::RoomName, "", json!({ "name": name }))?;
+    }
+    if let Some(topic) = &new.topic {
+        // RC-06
+        let text = json!([{ "body": topic, "mimetype": "text/plain" }]);
+        events.state(
+            StateEventType::RoomTopic,
+            "",
+            json!({ "topic": topic, "m.topic": { "m.text": text } }),
+        )?;
+    }
+    for invitee in &new.invites {
+        core.check_reachable(invitee)?;
+        let mut content = core.member_content(invitee, "invite").await?;
+        if new.is_direct {
+            content["is_direct"] = json!(true);
+        }
+        events.state(StateEventType::RoomMember, invitee.as_str(), content)?;
+    }
+    Ok(events.events)
+}
+
+struct Events<'a> {
+    sender: &'a UserId,
+    events: Vec<NewEvent>,
+}
+
+impl Events<'_> {
+    fn state(&mut self, kind: StateEventType, state_key: &str, content: Value) -> Result<(), Error> {
+        let content = to_raw_value(&content).map_err(|cause| Error::BadJson(cause.to_string()))?;
+        self.events.push(NewEvent {
+            sender: self.sender.to_owned(),
+            kind: TimelineEventType::from(kind.to_string()),
+            state_key: Some(state_key.to_owned()),
+            content,
+            redacts: None,
+        });
+        Ok(())
+    }
+}
+
+fn create_content(core: &Core, new: &NewRoom, rules: &ruma::room_version_rules::AuthorizationRules) -> Value {
+    let mut content = Value::Object(new.creation_content.clone().into_iter().collect());
+    // RC-05: these are the server's to say.
+    content["room_version"] = json!(new.version);
+    if rules.use_room_create_sender {
+        if let Some(content) = content.as_object_mut() {
+            content.remove("creator");
+        }
+    } else {
+        content["creator"] = json!(new.creator);
+    }
+    if !core.policy.federate {
+        content["m.federate"] = json!(false);
+    }
+    // RC-03: in version 12 trusted invitees are creators too.
+    if rules.additional_room_creators && new.preset == Preset::TrustedPrivateChat {
+        let given = content["additional_creators"].as_array().cloned().unwrap_or_default();
+        let mut creators = given;
+        for invitee in &new.invites {
+            if !creators.contains(&json!(invitee)) {
+                creators.push(json!(invitee));
+            }
+        }
+        if !creators.is_empty() {
+            content["additional_creators"] = Value::Array(creators);
+        }
+    }
+    content
+}
+
+fn power_levels(new: &NewRoom, creators_are_privileged: bool) -> Value {
+    let mut users = serde_json::Map::new();
+    if !creators_are_privileged {
+        users.insert(new.creator.to_string(), json!(100));
+        if new.preset == Preset::TrustedPrivateChat {
+            users.extend(new.invites.iter().map(|invitee| (invitee.to_string(), json!(100))));
+        }
+    }
+    let mut content = json!({
+        "ban": 50,
+        "events": {
+            "m.room.avatar": 50,
+            "m.room.canonical_alias": 50,
+            "m.room.encryption": 100,
+            "m.room.history_visibility": 100,
+            "m.room.name": 50,
+            "m.room.power_levels": 100,
+            "m.room.server_acl": 100,
+            // RV-33: only a creator may upgrade a room of version 12.
+            "m.room.tombstone": if creators_are_privileged { 150 } else { 100 },
+        },
+        "events_default": 0,
+        "invite": if new.preset == Preset::PublicChat { 50 } else { 0 },
+        "kick": 50,
+        "notifications": { "room": 50 },
+        "redact": 50,
+        "state_default": 50,
+        "users": users,
+        "users_default": 0,
+    });
+    for (key, value) in &new.power_levels {
+        content[key] = json!(value);
+    }
+    content
+}

@@ -1,0 +1,80 @@
+//! Why a room refuses something.
+
+use hearth_federation::{BuildError, PduError, Rejected, UnsupportedVersion};
+use ruma::{OwnedRoomAliasId, RoomVersionId};
+
+use crate::store;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The rules of the room, or of this server, don't allow it.
+    #[error("{0}")]
+    Forbidden(String),
+    /// It doesn't exist, or the user may not know that it does.
+    #[error("{0}")]
+    NotFound(&'static str),
+    /// The request makes no sense with the room as it is.
+    #[error("{0}")]
+    BadState(String),
+    #[error("{0}")]
+    InvalidParam(String),
+    #[error("{0}")]
+    BadJson(String),
+    /// An event or a text over a limit; the message names the limit and the size.
+    #[error("{0}")]
+    TooLarge(String),
+    /// `createRoom` was asked for state that the room's own rules refuse.
+    #[error("the room can't be created so: {0}")]
+    InvalidRoomState(String),
+    #[error("{0}")]
+    BadAlias(String),
+    #[error("the alias {0} is taken")]
+    AliasInUse(OwnedRoomAliasId),
+    #[error("room version {0} is not supported")]
+    UnsupportedVersion(RoomVersionId),
+    /// Stored data that can't be read: an error of ours.
+    #[error("event {seq} of room {room} is damaged: {cause}")]
+    Damaged { room: i64, seq: i64, cause: String },
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    pub fn forbidden(why: impl Into<String>) -> Self {
+        Self::Forbidden(why.into())
+    }
+}
+
+impl From<BuildError> for Error {
+    fn from(cause: BuildError) -> Self {
+        match cause {
+            BuildError::TooLarge { .. } | BuildError::FieldTooLong { .. } => {
+                Self::TooLarge(cause.to_string())
+            }
+            BuildError::Content(_) => Self::BadJson(cause.to_string()),
+            BuildError::Field { .. } => Self::InvalidParam(cause.to_string()),
+            BuildError::Version(UnsupportedVersion(version)) => Self::UnsupportedVersion(version),
+            BuildError::TooMany { .. }
+            | BuildError::NoReferenceHash(_)
+            | BuildError::Id(_)
+            | BuildError::Json(_) => Self::Internal(cause.to_string()),
+        }
+    }
+}
+
+impl From<Rejected> for Error {
+    fn from(cause: Rejected) -> Self {
+        match cause {
+            Rejected::Rule(rule) => Self::Forbidden(rule),
+            Rejected::Version(UnsupportedVersion(version)) => Self::UnsupportedVersion(version),
+        }
+    }
+}
+
+impl From<PduError> for Error {
+    fn from(cause: PduError) -> Self {
+        Self::Internal(cause.to_string())
+    }
+}

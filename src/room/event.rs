@@ -1,0 +1,103 @@
+//! An event as this server has it: the PDU, its place in the room's log, and what has become of it.
+
+use std::sync::OnceLock;
+
+use hearth_federation::{Pdu, PduError};
+use ruma::{EventId, OwnedEventId, RoomVersionId};
+
+use super::Error;
+use crate::store::event::StoredEvent;
+
+/// What the checks on receipt made of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i64)]
+pub enum Verdict {
+    Accepted = 0,
+    /// Allowed by the state before it but not by the current state: kept, but not shown.
+    SoftFailed = 1,
+    Rejected = 2,
+}
+
+impl Verdict {
+    fn from_number(number: i64) -> Self {
+        match number {
+            0 => Self::Accepted,
+            1 => Self::SoftFailed,
+            _ => Self::Rejected,
+        }
+    }
+}
+
+/// Which device sent an event, in which transaction. Told to nobody but that device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentBy {
+    pub device: i64,
+    pub txn_id: String,
+}
+
+#[derive(Debug)]
+pub struct Event {
+    pub seq: i64,
+    pub pdu: Pdu,
+    pub verdict: Verdict,
+    /// The `seq` of the redaction that applies to it.
+    pub redacted_by: Option<i64>,
+    pub sent_by: Option<SentBy>,
+    /// The event in the format of clients, up to where `unsigned` begins; made at first use.
+    pub(super) client_json: OnceLock<Box<str>>,
+}
+
+impl Event {
+    pub fn new(seq: i64, pdu: Pdu, sent_by: Option<SentBy>) -> Self {
+        Self {
+            seq,
+            pdu,
+            verdict: Verdict::Accepted,
+            redacted_by: None,
+            sent_by,
+            client_json: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn from_stored(stored: StoredEvent, version: &RoomVersionId) -> Result<Self, Error> {
+        let verdict = Verdict::from_number(stored.verdict);
+        let damaged = |cause: String| Error::Damaged { room: stored.room, seq: stored.seq, cause };
+        let event_id = OwnedEventId::try_from(stored.event_id).map_err(|cause| damaged(cause.to_string()))?;
+        let pdu = Pdu::from_stored(event_id, stored.pdu, version)
+            .map_err(|cause| damaged(cause.to_string()))?
+            .with_rejected(verdict == Verdict::Rejected);
+        let sent_by = match (stored.sender_device, stored.txn_id) {
+            (Some(device), Some(txn_id)) => Some(SentBy { device, txn_id }),
+            _ => None,
+        };
+        Ok(Self {
+            seq: stored.seq,
+            pdu,
+            verdict,
+            redacted_by: stored.redacted_by,
+            sent_by,
+            client_json: OnceLock::new(),
+        })
+    }
+
+    /// The event after a redaction at `redacted_by`: what may still be shown of it.
+    pub(super) fn redacted(&self, redacted_by: i64, version: &RoomVersionId) -> Result<Self, PduError> {
+        Ok(Self {
+            seq: self.seq,
+            pdu: self.pdu.redacted(version)?,
+            verdict: self.verdict,
+            redacted_by: Some(redacted_by),
+            sent_by: self.sent_by.clone(),
+            client_json: OnceLock::new(),
+        })
+    }
+
+    pub fn id(&self) -> &EventId {
+        &self.pdu.event_id
+    }
+
+    /// Whether clients get to see it at all.
+    pub fn is_visible(&self) -> bool {
+        self.verdict == Verdict::Accepted
+    }
+}

@@ -1,0 +1,193 @@
+//! From an accepted event to the queues: who gets a pointer, and what their push rules say of it.
+//!
+//! The rules are evaluated here, once an event, in the transaction of the event: readers only look at flags. Members
+//! whose rules are the default ones share one evaluation, unless the event names them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
+
+use futures_util::FutureExt;
+use ruma::{
+    OwnedUserId, UInt, UserId,
+    events::{AnySyncTimelineEvent, room::member::MembershipState},
+    push::{Action, AnyPushRuleRef, FlattenedJson, PushConditionRoomCtx, Ruleset},
+    serde::Raw,
+};
+use serde::Deserialize;
+
+use super::{
+    Event,
+    snapshot::{LocalMember, Snapshot},
+};
+use crate::{
+    queue::{Kind, flags},
+    store::{Batch, Delivery, Item, UnreadRow},
+};
+
+/// The rules of the members who have changed theirs, by recipient.
+pub(super) type CustomRules = HashMap<i64, Arc<Ruleset>>;
+
+/// A user that nobody is: with its rules, an event is judged for everybody whom it doesn't name.
+static NOBODY: LazyLock<OwnedUserId> =
+    LazyLock::new(|| UserId::parse("@:invalid").unwrap_or_else(|_| ruma::owned_user_id!("@nobody:invalid")));
+static DEFAULT_RULES: LazyLock<Ruleset> = LazyLock::new(|| Ruleset::server_default(&NOBODY));
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    notify: bool,
+    highlight: bool,
+}
+
+/// What of the content matters here.
+#[derive(Default, Deserialize)]
+struct Content {
+    #[serde(rename = "m.mentions", default)]
+    mentions: Mentions,
+    #[serde(rename = "m.relates_to", default)]
+    relates_to: RelatesTo,
+}
+
+#[derive(Default, Deserialize)]
+struct Mentions {
+    #[serde(default)]
+    user_ids: Vec<String>,
+    #[serde(default)]
+    room: bool,
+}
+
+#[derive(Default, Deserialize)]
+struct RelatesTo {
+    rel_type: Option<String>,
+    event_id: Option<String>,
+}
+
+/// Puts a pointer to `event` into the queue of everybody here whom it reaches: those who were joined before it, those
+/// who are joined after it, and the one whose membership it is.
+pub(super) fn fan_out(
+    batch: &mut Batch,
+    step: u32,
+    before: &Snapshot,
+    after: &Snapshot,
+    event: &Event,
+    target: Option<&LocalMember>,
+    custom: &CustomRules,
+) {
+    let pdu = &event.pdu;
+    let content = if mentions_or_relates(event) {
+        pdu.content_as::<Content>().unwrap_or_default()
+    } else {
+        Content::default()
+    };
+    let thread = match content.relates_to {
+        RelatesTo { rel_type: Some(kind), event_id: Some(root) } if kind == "m.thread" => root,
+        _ => String::new(),
+    };
+    let judge = Judge::new(before, event, &content.mentions, custom);
+    let newcomer = target.filter(|target| !before.local.contains(target));
+
+    for member in before.local.iter().chain(newcomer) {
+        let own_membership = target.is_some_and(|target| target.recipient == member.recipient);
+        let joined = !own_membership || pdu.membership() == Some(MembershipState::Join);
+        let outcome = judge.outcome(member);
+        let mut bits = if pdu.is_state() { flags::STATE } else { 0 };
+        if own_membership {
+            bits |= flags::OWN_MEMBERSHIP;
+        }
+        if outcome.notify {
+            bits |= flags::NOTIFY;
+        }
+        if outcome.highlight {
+            bits |= flags::HIGHLIGHT;
+        }
+        batch.deliver(Delivery {
+            recipient: member.recipient,
+            step,
+            kind: Kind::Event as i16,
+            room: after.number,
+            item: Item::Value(event.seq),
+            flags: bits,
+        });
+        if outcome.notify && joined {
+            batch.unread(UnreadRow {
+                recipient: member.recipient,
+                room: after.number,
+                seq: event.seq,
+                highlight: outcome.highlight,
+                thread: thread.clone(),
+            });
+        }
+    }
+}
+
+/// Spares most events the parsing.
+fn mentions_or_relates(event: &Event) -> bool {
+    let content = event.pdu.content.get();
+    content.contains("\"m.mentions\"") || content.contains("\"m.relates_to\"")
+}
+
+/// Applies push rules to one event.
+struct Judge<'a> {
+    event: &'a Event,
+    json: FlattenedJson,
+    context: PushConditionRoomCtx,
+    named: &'a [String],
+    custom: &'a CustomRules,
+    /// What the default rules say to somebody whom the event doesn't name.
+    common: Outcome,
+}
+
+impl<'a> Judge<'a> {
+    fn new(before: &Snapshot, event: &'a Event, mentions: &'a Mentions, custom: &'a CustomRules) -> Self {
+        let raw: Raw<AnySyncTimelineEvent> = Raw::from_json(event.pdu.json.clone());
+        let members = UInt::try_from(before.joined as u64).unwrap_or(UInt::MAX);
+        let mut context =
+            PushConditionRoomCtx::new(before.room_id.clone(), members, NOBODY.clone(), String::new());
+        // Only mentions of the whole room and rules of somebody's own ask for power levels.
+        if mentions.room || !custom.is_empty() {
+            context = context.with_power_levels(before.power_levels().into());
+        }
+        let mut judge = Self {
+            event,
+            json: FlattenedJson::from_raw(&raw),
+            context,
+            named: &mentions.user_ids,
+            custom,
+            common: Outcome::default(),
+        };
+        judge.common = judge.apply(&DEFAULT_RULES, judge.context.clone());
+        judge
+    }
+
+    fn outcome(&self, member: &LocalMember) -> Outcome {
+        let user = member.user_id.as_str();
+        // PU-02: nobody is notified of what they did themselves.
+        if self.event.pdu.sender == member.user_id {
+            return Outcome::default();
+        }
+        let custom = self.custom.get(&member.recipient);
+        let named =
+            self.event.pdu.state_key.as_deref() == Some(user) || self.named.iter().any(|named| named == user);
+        if custom.is_none() && !named {
+            return self.common;
+        }
+        let mut context = self.context.clone();
+        context.user_id = member.user_id.clone();
+        match custom {
+            Some(rules) => self.apply(rules, context),
+            None => self.apply(&Ruleset::server_default(&member.user_id), context),
+        }
+    }
+
+    fn apply(&self, rules: &Ruleset, context: PushConditionRoomCtx) -> Outcome {
+        // No condition we support waits for anything.
+        let applies =
+            |rule: &AnyPushRuleRef<'_>| rule.applies(&self.json, &context).now_or_never() == Some(true);
+        let actions = rules.iter().find(applies).map(|rule| rule.actions()).unwrap_or_default();
+        Outcome {
+            notify: actions.iter().any(Action::should_notify),
+            highlight: actions.iter().any(Action::is_highlight),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Joining, inviting, knocking, leaving, kicking, banning: member events with the checks that aren't rules of the room.
+
+use std::sync::Arc;
+
+use ruma::{
+    OwnedUserId, RoomId, UserId,
+    events::{
+        StateEventType, TimelineEventType,
+        room::{
+            join_rules::{AllowRule, JoinRule},
+            member::MembershipState,
+        },
+    },
+};
+use serde_json::{Value, json, value::to_raw_value};
+
+use super::{Core, Error, NewEvent, Room, Rooms};
+use crate::store::{self, room as room_table};
+
+impl Core {
+    /// The content of a member event; local users' carry their profile (MB-09).
+    pub(super) async fn member_content(&self, user_id: &UserId, membership: &str) -> Result<Value, Error> {
+        let mut content = json!({ "membership": membership });
+        if user_id.server_name() == self.server_name {
+            let profile = self.accounts.member_profile(user_id).await?;
+            if let Some(name) = profile.displayname {
+                content["displayname"] = json!(name);
+            }
+            if let Some(avatar) = profile.avatar_url {
+                content["avatar_url"] = json!(avatar);
+            }
+        }
+        Ok(content)
+    }
+
+    /// Refuses to invite users of servers that can't be told.
+    pub(super) fn check_reachable(&self, user_id: &UserId) -> Result<(), Error> {
+        if user_id.server_name() == self.server_name {
+            return Ok(());
+        }
+        Err(Error::Forbidden(format!(
+            "{user_id} can't be invited: this server doesn't reach users of other servers yet"
+        )))
+    }
+}
+
+fn member_event(
+    sender: &UserId,
+    target: &UserId,
+    content: &Value,
+    reason: Option<String>,
+) -> Result<NewEvent, Error> {
+    let mut content = content.clone();
+    if let Some(reason) = reason {
+        content["reason"] = json!(reason);
+    }
+    Ok(NewEvent {
+        sender: sender.to_owned(),
+        kind: TimelineEventType::RoomMember,
+        state_key: Some(target.to_string()),
+        content: to_raw_value(&content).map_err(|cause| Error::BadJson(cause.to_string()))?,
+        redacts: None,
+    })
+}
+
+impl Rooms {
+    /// Joins; nothing happens if the user is in already (MB-06). `extra` is content that the client adds.
+    pub async fn join(
+        &self,
+        room: &Arc<Room>,
+        user_id: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Error> {
+        let snapshot = room.snapshot();
+        let membership = snapshot.membership(user_id);
+        if membership == MembershipState::Join {
+            return Ok(());
+        }
+        let mut content = self.core.member_content(user_id, "join").await?;
+        if membership != MembershipState::Invite
+            && let Some(authorised_via) = self.authorising_user(room, user_id).await?
+        {
+            content["join_authorised_via_users_server"] = json!(authorised_via);
+        }
+        self.append_one(room, member_event(user_id, user_id, &content, reason)?, None).await?;
+        Ok(())
+    }
+
+    /// MB-07: somebody here who may invite, if a restricted room lets the user in for being in another room.
+    async fn authorising_user(
+        &self,
+        room: &Arc<Room>,
+        user_id: &UserId,
+    ) -> Result<Option<OwnedUserId>, Error> {
+        let snapshot = room.snapshot();
+        let (JoinRule::Restricted(restricted) | JoinRule::KnockRestricted(restricted)) = snapshot.join_rule()
+        else {
+            return Ok(None);
+        };
+        let mut qualifies = false;
+        for allowed in &restricted.allow {
+            if let AllowRule::RoomMembership(allowed) = allowed
+                && let Ok(allowed) = self.by_id(&allowed.room_id).await
+                && allowed.snapshot().is_joined(user_id)
+            {
+                qualifies = true;
+                break;
+            }
+        }
+        if !qualifies {
+            return Err(Error::forbidden("you are in none of the rooms whose members may join this one"));
+        }
+        let levels = snapshot.power_levels();
+        let mut members = snapshot.local.iter();
+        let authorising = members.find(|member| levels.user_can_invite(&member.user_id));
+        let authorising = authorising.ok_or_else(|| {
+            Error::forbidden("nobody on this server has the power to let you into this room")
+        })?;
+        Ok(Some(authorising.user_id.clone()))
+    }
+
+    pub async fn knock(
+        &self,
+        room: &Arc<Room>,
+        user_id: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Error> {
+        let content = self.core.member_content(user_id, "knock").await?;
+        self.append_one(room, member_event(user_id, user_id, &content, reason)?, None).await?;
+        Ok(())
+    }
+
+    pub async fn invite(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Error> {
+        self.core.check_reachable(target)?;
+        if room.snapshot().membership(target) == MembershipState::Invite {
+            return self.may_invite(room, sender);
+        }
+        let content = self.core.member_content(target, "invite").await?;
+        self.append_one(room, member_event(sender, target, &content, reason)?, None).await?;
+        Ok(())
+    }
+
+    /// MB-05: inviting somebody again changes nothing, but is refused as the first time would be.
+    fn may_invite(&self, room: &Room, sender: &UserId) -> Result<(), Error> {
+        let snapshot = room.snapshot();
+        if snapshot.is_joined(sender) && snapshot.power_levels().user_can_invite(sender) {
+            return Ok(());
+        }
+        Err(Error::forbidden("you lack the power to invite"))
+    }
+
+    /// Leaves a room, rejects an invite or takes back a knock.
+    pub async fn leave(
+        &self,
+        room: &Arc<Room>,
+        user_id: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Error> {
+        let snapshot = room.snapshot();
+        match snapshot.membership(user_id) {
+            MembershipState::Leave if snapshot.member(user_id).is_some() => return Ok(()),
+            MembershipState::Leave => return Err(Error::forbidden("you are not in this room")),
+            MembershipState::Ban => return Err(Error::forbidden("you are banned from this room")),
+            _ => {}
+        }
+        let content = self.core.member_content(user_id, "leave").await?;
+        self.append_one(room, member_event(user_id, user_id, &content, reason)?, None).await?;
+        Ok(())
+    }
+
+    pub async fn kick(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Error> {
+        let present = room.snapshot().membership(target);
+        if matches!(present, MembershipState::Leave | MembershipState::Ban) {
+            return Err(Error::Forbidden(format!("{target} is not in this room")));
+        }
+        let content = json!({ "membership": "leave" });
+        self.append_one(room, member_event(sender, target, &content, reason)?, None).await?;
+        Ok(())
+    }
+
+    pub async fn ban(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Error> {
+        let content = json!({ "membership": "ban" });
+        self.append_one(room, member_event(sender, target, &content, reason)?, None).await?;
+        Ok(())
+    }
+
+    pub async fn unban(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Error> {
+        let snapshot = room.snapshot();
+        if !snapshot.is_joined(sender) {
+            return Err(Error::forbidden("you are not in this room"));
+        }
+        if snapshot.membership(target) != MembershipState::Ban {
+            return Err(Error::BadState(format!("{target} is not banned from this room")));
+        }
+        let content = json!({ "membership": "leave" });
+        self.append_one(room, member_event(sender, target, &content, reason)?, None).await?;
+        Ok(())
+    }
+
+    /// Takes a room that the user has left out of their lists, until they are invited or join again.
+    pub async fn forget(&self, room: &Room, user_id: &UserId) -> Result<(), Error> {
+        match self.core.store.commit(room_table::forget(user_id.as_str(), room.number)).await {
+            Ok(_) => Ok(()),
+            Err(store::Error::Conflict) if room.snapshot().member(user_id).is_some() => {
+                Err(Error::InvalidParam("leave the room before you forget it".to_owned()))
+            }
+            Err(store::Error::Conflict) => Err(Error::forbidden("you were never in this room")),
+            Err(cause) => Err(cause.into()),
+        }
+    }
+
+    /// Puts a changed profile into the user's member events of all rooms they are in (PF-01).
+    pub async fn update_profile(&self, user_id: &UserId) -> Result<(), Error> {
+        let memberships = self.core.store.memberships(user_id.as_str()).await?;
+        let joined = memberships.iter().filter(|row| row.membership == "join");
+        let content = self.core.member_content(user_id, "join").await?;
+        let updates = joined.map(async |row| {
+            let room = self.by_number(row.room).await?;
+            self.append(&room, vec![member_event(user_id, user_id, &content, None)?], None).await
+        });
+        for result in futures_util::future::join_all(updates).await {
+            // One room that refuses, or was left meanwhile, is no reason to stop.
+            if let Err(cause) = result {
+                tracing::warn!(%user_id, %cause, "a room didn't take a new profile");
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a user leave every room and reject every invite.
+    pub async fn leave_all(&self, user_id: &UserId) -> Result<(), Error> {
+        for row in self.core.store.memberships(user_id.as_str()).await? {
+            if matches!(row.membership.as_str(), "join" | "invite" | "knock") {
+                let room = self.by_number(row.room).await?;
+                if let Err(cause) = self.leave(&room, user_id, None).await {
+                    tracing::warn!(%user_id, room = row.room_id, %cause, "a deactivated user stays in a room");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rooms that somebody is in.
+    pub async fn joined(&self, user_id: &UserId) -> Result<Vec<ruma::OwnedRoomId>, Error> {
+        let memberships = self.core.store.memberships(user_id.as_str()).await?.into_iter();
+        let joined = memberships.filter(|row| row.membership == "join");
+        Ok(joined.filter_map(|row| RoomId::parse(&row.room_id).ok()).collect())
+    }
+
+    /// Whether the state says so now; for those who ask before they act.
+    pub fn may_send_state(&self, room: &Room, user_id: &UserId, kind: &StateEventType) -> bool {
+        let snapshot = room.snapshot();
+        snapshot.is_joined(user_id) && snapshot.power_levels().user_can_send_state(user_id, kind.clone())
+    }
+}

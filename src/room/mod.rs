@@ -1,0 +1,295 @@
+//! Rooms: the log of each room, its state, and what its members may see of it.
+//!
+//! A [`Room`] is loaded when somebody asks for it and can be dropped at any time: the database has all of it. There is
+//! never more than one of the same room in memory, because its writer orders the log.
+
+mod cache;
+mod client_event;
+mod create;
+mod error;
+mod event;
+mod fan_out;
+mod membership;
+mod snapshot;
+mod writer;
+
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use hearth_federation::SigningKey;
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+use ruma::{
+    EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, room_version_rules::RoomVersionRules,
+};
+
+use self::{cache::EventCache, writer::Inbox};
+pub use self::{
+    client_event::Reader,
+    create::{NewRoom, Preset},
+    error::Error,
+    event::{Event, SentBy, Verdict},
+    snapshot::{LocalMember, Snapshot, State, visibility_of},
+    writer::{Appended, NewEvent, Txn},
+};
+use crate::{account::Accounts, environment::Environment, store::Store};
+
+/// Rooms kept in memory though nobody uses them at the moment.
+const RECENT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+
+/// Rooms that are loaded at a time share these locks.
+const LOADING: usize = 64;
+
+/// What this server allows its users beyond the rules of rooms.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub default_version: RoomVersionId,
+    pub max_members: usize,
+    pub max_text_chars: usize,
+    /// Whether new rooms may have members on other servers.
+    pub federate: bool,
+}
+
+/// What all rooms share.
+pub(crate) struct Core {
+    pub(crate) store: Store,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) environment: Environment,
+    pub(crate) server_name: OwnedServerName,
+    pub(crate) key: SigningKey,
+    pub(crate) policy: Policy,
+    events: EventCache,
+}
+
+pub struct Room {
+    pub number: i64,
+    pub room_id: OwnedRoomId,
+    pub version: RoomVersionId,
+    pub rules: Arc<RoomVersionRules>,
+    current: RwLock<Arc<Snapshot>>,
+    inbox: Mutex<Inbox>,
+}
+
+impl Room {
+    fn new(snapshot: Snapshot) -> Self {
+        Self {
+            number: snapshot.number,
+            room_id: snapshot.room_id.clone(),
+            version: snapshot.version.clone(),
+            rules: Arc::clone(&snapshot.rules),
+            current: RwLock::new(Arc::new(snapshot)),
+            inbox: Mutex::default(),
+        }
+    }
+
+    /// The room as it is now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.read())
+    }
+
+    fn adopt(&self, snapshot: Snapshot) {
+        *self.current.write() = Arc::new(snapshot);
+    }
+}
+
+struct Registry {
+    rooms: HashMap<i64, Weak<Room>>,
+    recent: LruCache<i64, Arc<Room>>,
+    numbers: LruCache<OwnedRoomId, i64>,
+}
+
+/// All rooms.
+pub struct Rooms {
+    core: Arc<Core>,
+    registry: Mutex<Registry>,
+    loading: Vec<tokio::sync::Mutex<()>>,
+    last_number: AtomicI64,
+}
+
+impl Rooms {
+    pub async fn new(
+        store: Store,
+        accounts: Arc<Accounts>,
+        environment: Environment,
+        server_name: OwnedServerName,
+        key: SigningKey,
+        policy: Policy,
+    ) -> Result<Self, Error> {
+        let last_number = AtomicI64::new(store.last_room().await?);
+        let events = EventCache::new();
+        let core = Core { store, accounts, environment, server_name, key, policy, events };
+        let registry = Registry {
+            rooms: HashMap::new(),
+            recent: LruCache::new(RECENT),
+            numbers: LruCache::new(RECENT.saturating_mul(NonZeroUsize::MIN.saturating_add(7))),
+        };
+        Ok(Self {
+            core: Arc::new(core),
+            registry: Mutex::new(registry),
+            loading: (0..LOADING).map(|_| tokio::sync::Mutex::new(())).collect(),
+            last_number,
+        })
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.core.policy
+    }
+
+    /// The number of a room that this server knows.
+    pub async fn number(&self, room_id: &RoomId) -> Result<i64, Error> {
+        if let Some(number) = self.registry.lock().numbers.get(room_id) {
+            return Ok(*number);
+        }
+        let row = self.core.store.room_by_id(room_id.as_str()).await?;
+        let row = row.ok_or(Error::NotFound("this server doesn't know the room"))?;
+        self.registry.lock().numbers.put(room_id.to_owned(), row.number);
+        Ok(row.number)
+    }
+
+    pub async fn by_id(&self, room_id: &RoomId) -> Result<Arc<Room>, Error> {
+        self.by_number(self.number(room_id).await?).await
+    }
+
+    pub async fn by_number(&self, number: i64) -> Result<Arc<Room>, Error> {
+        if let Some(room) = self.in_memory(number) {
+            return Ok(room);
+        }
+        // While a room is loaded nobody else loads it: one that is in use could change in between.
+        let _loading = self.loading[number as usize % LOADING].lock().await;
+        if let Some(room) = self.in_memory(number) {
+            return Ok(room);
+        }
+        let snapshot = self.core.load(number).await?;
+        Ok(self.register(Arc::new(Room::new(snapshot))))
+    }
+
+    fn in_memory(&self, number: i64) -> Option<Arc<Room>> {
+        let mut registry = self.registry.lock();
+        if let Some(room) = registry.recent.get(&number) {
+            return Some(Arc::clone(room));
+        }
+        let room = registry.rooms.get(&number)?.upgrade()?;
+        registry.recent.put(number, Arc::clone(&room));
+        Some(room)
+    }
+
+    fn register(&self, room: Arc<Room>) -> Arc<Room> {
+        let mut registry = self.registry.lock();
+        if registry.rooms.len() > 4 * RECENT.get() {
+            registry.rooms.retain(|_, room| room.strong_count() > 0);
+        }
+        registry.rooms.insert(room.number, Arc::downgrade(&room));
+        registry.numbers.put(room.room_id.clone(), room.number);
+        registry.recent.put(room.number, Arc::clone(&room));
+        room
+    }
+
+    fn next_number(&self) -> i64 {
+        self.last_number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Appends events to a room's log, all or none. What is returned is durable.
+    pub async fn append(
+        &self,
+        room: &Arc<Room>,
+        events: Vec<NewEvent>,
+        txn: Option<Txn>,
+    ) -> Result<Vec<Appended>, Error> {
+        writer::append(&self.core, room, events, txn).await
+    }
+
+    /// [`Self::append`] for one event.
+    pub async fn append_one(
+        &self,
+        room: &Arc<Room>,
+        event: NewEvent,
+        txn: Option<Txn>,
+    ) -> Result<Appended, Error> {
+        let appended = self.append(room, vec![event], txn).await?;
+        appended.into_iter().next().ok_or_else(|| Error::Internal("nothing was appended".to_owned()))
+    }
+
+    /// The events with these `seq`, in their order; those that don't exist are left out.
+    pub async fn events(&self, room: &Room, seqs: &[i64]) -> Result<Vec<Arc<Event>>, Error> {
+        self.core.events(room.number, &room.version, seqs).await
+    }
+
+    /// An event of this room by its id.
+    pub async fn event(&self, room: &Room, event_id: &EventId) -> Result<Arc<Event>, Error> {
+        self.core.event_in(room.number, &room.version, event_id).await
+    }
+
+    /// The state after event `at`.
+    pub async fn state_at(&self, room: &Room, at: i64) -> Result<State, Error> {
+        let current = room.snapshot();
+        if at >= current.last_seq {
+            return Ok(current.state.clone());
+        }
+        let rows = self.core.store.state_events_at(room.number, at).await?;
+        rows.into_iter().map(|row| Event::from_stored(row, &room.version).map(Arc::new)).collect()
+    }
+}
+
+impl Core {
+    async fn events(
+        &self,
+        room: i64,
+        version: &RoomVersionId,
+        seqs: &[i64],
+    ) -> Result<Vec<Arc<Event>>, Error> {
+        let (mut found, missing) = self.events.get(room, seqs);
+        if !missing.is_empty() {
+            for row in self.store.events(room, &missing).await? {
+                let event = Arc::new(Event::from_stored(row, version)?);
+                self.events.insert(room, Arc::clone(&event));
+                found.push(event);
+            }
+            let place: HashMap<i64, usize> = seqs.iter().enumerate().map(|(at, seq)| (*seq, at)).collect();
+            found.sort_by_key(|event| place.get(&event.seq).copied());
+        }
+        Ok(found)
+    }
+
+    async fn event_in(
+        &self,
+        room: i64,
+        version: &RoomVersionId,
+        event_id: &EventId,
+    ) -> Result<Arc<Event>, Error> {
+        let row = self.store.event_by_id(event_id.as_str()).await?;
+        // An id that is known but of another room is not found.
+        let row = row.filter(|row| row.room == room);
+        let row = row.ok_or(Error::NotFound("there is no such event in this room"))?;
+        Ok(Arc::new(Event::from_stored(row, version)?))
+    }
+
+    async fn load(&self, number: i64) -> Result<Snapshot, Error> {
+        let row = self.store.room(number).await?.ok_or(Error::NotFound("there is no such room"))?;
+        let damaged = |cause: String| Error::Damaged { room: number, seq: 0, cause };
+        let version = RoomVersionId::try_from(row.version).map_err(|cause| damaged(cause.to_string()))?;
+        let room_id = OwnedRoomId::try_from(row.room_id).map_err(|cause| damaged(cause.to_string()))?;
+        let mut snapshot = Snapshot::empty(number, room_id, version)?;
+        snapshot.last_seq = self.store.last_seq(number).await?;
+        let extremities = self.store.extremities(number).await?;
+        let extremities = self.store.events(number, &extremities).await?;
+        let extremities = extremities.into_iter().map(|row| Event::from_stored(row, &snapshot.version));
+        let extremities: Vec<Event> = extremities.collect::<Result<_, _>>()?;
+        snapshot.depth = extremities.iter().map(|event| event.pdu.depth).max().unwrap_or(0);
+        snapshot.extremities = extremities.into_iter().map(|event| event.pdu.event_id).collect();
+        let state = self.store.state_events_at(number, i64::MAX).await?;
+        let state = state.into_iter().map(|row| Event::from_stored(row, &snapshot.version).map(Arc::new));
+        snapshot.enter(state.collect::<Result<_, _>>()?);
+        let local = self.store.local_members(number).await?.into_iter();
+        let local = local.filter_map(|(recipient, user_id)| {
+            Some(LocalMember { recipient, user_id: user_id.try_into().ok()? })
+        });
+        snapshot.local = Arc::new(local.collect());
+        Ok(snapshot)
+    }
+}

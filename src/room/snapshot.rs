@@ -1,0 +1,300 @@
+//! A room at one moment: its state, who is in it, and where its log ends.
+//!
+//! A snapshot never changes. The room's writer makes the next one from a copy, which shares everything that stayed the
+//! same, and puts it in the old one's place after the commit.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use hearth_federation::Limits;
+use ruma::{
+    Int, OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId, UserId,
+    events::{
+        StateEventType,
+        room::{
+            history_visibility::HistoryVisibility, join_rules::JoinRule, member::MembershipState,
+            power_levels::RoomPowerLevels,
+        },
+    },
+    room_version_rules::RoomVersionRules,
+};
+use serde::Deserialize;
+
+use super::{Error, Event};
+
+/// A joined user with an account here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalMember {
+    pub recipient: i64,
+    pub user_id: OwnedUserId,
+}
+
+/// The current state of a room, by type and key.
+#[derive(Clone, Debug, Default)]
+pub struct State(HashMap<StateEventType, Arc<BTreeMap<String, Arc<Event>>>>);
+
+impl State {
+    pub fn get(&self, kind: &StateEventType, state_key: &str) -> Option<&Arc<Event>> {
+        self.0.get(kind)?.get(state_key)
+    }
+
+    /// All events of a type, by state key.
+    pub fn of_type(&self, kind: &StateEventType) -> impl Iterator<Item = (&str, &Arc<Event>)> {
+        self.0
+            .get(kind)
+            .into_iter()
+            .flat_map(|events| events.iter().map(|(key, event)| (key.as_str(), event)))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Event>> {
+        self.0.values().flat_map(|events| events.values())
+    }
+
+    pub(super) fn insert(&mut self, event: Arc<Event>) {
+        if let Some((kind, state_key)) = event.pdu.state() {
+            let kind = StateEventType::from(kind.to_string());
+            let state_key = state_key.to_owned();
+            Arc::make_mut(self.0.entry(kind).or_default()).insert(state_key, event);
+        }
+    }
+
+    /// The content of a state event with an empty key.
+    pub fn content<T: for<'de> Deserialize<'de>>(&self, kind: &StateEventType) -> Option<T> {
+        self.get(kind, "")?.pdu.content_as().ok()
+    }
+
+    pub fn membership(&self, user_id: &UserId) -> MembershipState {
+        self.get(&StateEventType::RoomMember, user_id.as_str())
+            .and_then(|event| event.pdu.membership())
+            .unwrap_or(MembershipState::Leave)
+    }
+}
+
+impl FromIterator<Arc<Event>> for State {
+    fn from_iter<I: IntoIterator<Item = Arc<Event>>>(events: I) -> Self {
+        let mut state = Self::default();
+        events.into_iter().for_each(|event| state.insert(event));
+        state
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub number: i64,
+    pub room_id: OwnedRoomId,
+    pub version: RoomVersionId,
+    pub rules: Arc<RoomVersionRules>,
+    pub last_seq: i64,
+    pub depth: i64,
+    /// The events that no accepted event follows yet, with their `seq`.
+    pub extremities: Arc<[OwnedEventId]>,
+    pub state: State,
+    /// Joined users with an account here, by number.
+    pub local: Arc<Vec<LocalMember>>,
+    pub joined: usize,
+    pub invited: usize,
+}
+
+impl Snapshot {
+    /// A room before its first event.
+    pub(super) fn empty(number: i64, room_id: OwnedRoomId, version: RoomVersionId) -> Result<Self, Error> {
+        let rules = version.rules().ok_or_else(|| Error::UnsupportedVersion(version.clone()))?;
+        Ok(Self {
+            number,
+            room_id,
+            version,
+            rules: Arc::new(rules),
+            last_seq: 0,
+            depth: 0,
+            extremities: Arc::from([]),
+            state: State::default(),
+            local: Arc::default(),
+            joined: 0,
+            invited: 0,
+        })
+    }
+
+    /// Takes over a whole state.
+    pub(super) fn enter(&mut self, state: State) {
+        let members = state.of_type(&StateEventType::RoomMember);
+        let memberships = members.filter_map(|(_, event)| event.pdu.membership());
+        (self.joined, self.invited) = memberships.fold((0, 0), |(joined, invited), membership| {
+            let (join, invite) = (membership == MembershipState::Join, membership == MembershipState::Invite);
+            (joined + usize::from(join), invited + usize::from(invite))
+        });
+        self.state = state;
+    }
+
+    pub fn create(&self) -> Option<&Arc<Event>> {
+        self.state.get(&StateEventType::RoomCreate, "")
+    }
+
+    /// Whether events of this room may go to other servers.
+    pub fn federates(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Content {
+            #[serde(rename = "m.federate", default = "yes")]
+            federate: bool,
+        }
+        fn yes() -> bool {
+            true
+        }
+        self.state.content::<Content>(&StateEventType::RoomCreate).is_none_or(|content| content.federate)
+    }
+
+    /// `m.room.create`'s `type`, such as `m.space`.
+    pub fn room_type(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Content {
+            #[serde(rename = "type")]
+            kind: Option<String>,
+        }
+        self.state.content::<Content>(&StateEventType::RoomCreate)?.kind
+    }
+
+    pub fn join_rule(&self) -> JoinRule {
+        #[derive(Deserialize)]
+        struct Content {
+            #[serde(flatten)]
+            rule: JoinRule,
+        }
+        self.state
+            .content::<Content>(&StateEventType::RoomJoinRules)
+            .map_or(JoinRule::Invite, |content| content.rule)
+    }
+
+    pub fn history_visibility(&self) -> HistoryVisibility {
+        visibility_of(self.state.get(&StateEventType::RoomHistoryVisibility, ""))
+    }
+
+    /// The power levels in force, with the defaults of a room that has none.
+    pub fn power_levels(&self) -> RoomPowerLevels {
+        let creators = self.creators();
+        let event = self.state.get(&StateEventType::RoomPowerLevels, "");
+        let content = event.and_then(|event| event.pdu.content_as().ok());
+        match content {
+            Some(content) => {
+                let source = ruma::events::room::power_levels::RoomPowerLevelsSource::Original(content);
+                RoomPowerLevels::new(source, &self.rules.authorization, creators)
+            }
+            None => RoomPowerLevels::new(
+                ruma::events::room::power_levels::RoomPowerLevelsSource::None,
+                &self.rules.authorization,
+                creators,
+            ),
+        }
+    }
+
+    /// Whose power is without limit (version 12), or 100 in a room without power levels.
+    pub fn creators(&self) -> Vec<OwnedUserId> {
+        #[derive(Deserialize)]
+        struct Content {
+            #[serde(default)]
+            additional_creators: Vec<OwnedUserId>,
+        }
+        let Some(create) = self.create() else { return Vec::new() };
+        let mut creators = vec![create.pdu.sender.clone()];
+        if self.rules.authorization.additional_room_creators
+            && let Ok(content) = create.pdu.content_as::<Content>()
+        {
+            creators.extend(content.additional_creators);
+        }
+        creators
+    }
+
+    /// The power of a user as a number that compares with the levels of the room.
+    pub fn power_of(&self, user_id: &UserId) -> Option<Int> {
+        match self.power_levels().for_user(user_id) {
+            ruma::events::room::power_levels::UserPowerLevel::Int(power) => Some(power),
+            _ => None,
+        }
+    }
+
+    pub fn member(&self, user_id: &UserId) -> Option<&Arc<Event>> {
+        self.state.get(&StateEventType::RoomMember, user_id.as_str())
+    }
+
+    pub fn membership(&self, user_id: &UserId) -> MembershipState {
+        self.state.membership(user_id)
+    }
+
+    pub fn is_joined(&self, user_id: &UserId) -> bool {
+        self.membership(user_id) == MembershipState::Join
+    }
+
+    /// How large an event of this room may be.
+    pub fn limits(&self, max_text_chars: usize) -> Limits {
+        if self.federates() {
+            Limits::FEDERATED
+        } else {
+            // A character takes eight bytes at most as JSON, and formatted text comes twice: the longest legal text,
+            // plain, always fits.
+            Limits::local(Limits::FEDERATED.max_pdu_bytes + 8 * max_text_chars)
+        }
+    }
+
+    /// The state after one more event, whose target (of a member event) is `target` if it has an account here.
+    pub(super) fn follow(&mut self, event: &Arc<Event>, target: Option<LocalMember>) {
+        // In version 12 the first event gives the room its id.
+        self.room_id.clone_from(&event.pdu.room_id);
+        self.last_seq = event.seq;
+        self.depth = event.pdu.depth;
+        self.extremities = Arc::from([event.pdu.event_id.clone()]);
+        let Some((_, state_key)) = event.pdu.state() else { return };
+        if let Some(membership) = event.pdu.membership() {
+            let before = self.state.get(&StateEventType::RoomMember, state_key);
+            let before = before.and_then(|event| event.pdu.membership());
+            self.count(before.as_ref(), &membership, target);
+        }
+        self.state.insert(Arc::clone(event));
+    }
+
+    fn count(
+        &mut self,
+        before: Option<&MembershipState>,
+        after: &MembershipState,
+        target: Option<LocalMember>,
+    ) {
+        let was = |membership| before == Some(&membership);
+        self.joined += usize::from(*after == MembershipState::Join);
+        self.joined -= usize::from(was(MembershipState::Join));
+        self.invited += usize::from(*after == MembershipState::Invite);
+        self.invited -= usize::from(was(MembershipState::Invite));
+        let Some(target) = target else { return };
+        let at = self.local.binary_search_by_key(&target.recipient, |member| member.recipient);
+        match (at, *after == MembershipState::Join) {
+            (Err(at), true) => Arc::make_mut(&mut self.local).insert(at, target),
+            (Ok(at), false) => drop(Arc::make_mut(&mut self.local).remove(at)),
+            _ => {}
+        }
+    }
+
+    /// Puts the redacted form of a state event in the place of the event.
+    pub(super) fn replace(&mut self, redacted: &Arc<Event>) {
+        if let Some((kind, state_key)) = redacted.pdu.state() {
+            let kind = StateEventType::from(kind.to_string());
+            if self.state.get(&kind, state_key).is_some_and(|event| event.seq == redacted.seq) {
+                self.state.insert(Arc::clone(redacted));
+            }
+        }
+    }
+}
+
+/// What an `m.room.history_visibility` event says; without one, or with an unknown value, `shared` (HV-02).
+pub fn visibility_of(event: Option<&Arc<Event>>) -> HistoryVisibility {
+    #[derive(Deserialize)]
+    struct Content {
+        history_visibility: HistoryVisibility,
+    }
+    let content = event.and_then(|event| event.pdu.content_as::<Content>().ok());
+    match content.map(|content| content.history_visibility) {
+        Some(
+            known @ (HistoryVisibility::Invited
+            | HistoryVisibility::Joined
+            | HistoryVisibility::WorldReadable),
+        ) => known,
+        _ => HistoryVisibility::Shared,
+    }
+}

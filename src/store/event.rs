@@ -1,0 +1,110 @@
+//! The table `event`.
+
+use super::{Error, Statement, Store, statement};
+
+/// A row of `event`, but for the position, which only [`Store::seq_at`] needs.
+pub struct StoredEvent {
+    pub room: i64,
+    pub seq: i64,
+    pub event_id: String,
+    pub pdu: String,
+    pub verdict: i64,
+    pub redacted_by: Option<i64>,
+    pub sender_device: Option<i64>,
+    pub txn_id: Option<String>,
+}
+
+type Row = (i64, i64, String, String, i64, Option<i64>, Option<i64>, Option<String>);
+
+impl From<Row> for StoredEvent {
+    fn from(row: Row) -> Self {
+        let (room, seq, event_id, pdu, verdict, redacted_by, sender_device, txn_id) = row;
+        Self { room, seq, event_id, pdu, verdict, redacted_by, sender_device, txn_id }
+    }
+}
+
+impl Store {
+    /// Asks for rows of the columns that make a [`StoredEvent`], in the order of its fields.
+    pub(super) async fn event_rows(&self, question: Statement) -> Result<Vec<StoredEvent>, Error> {
+        let rows: Vec<Row> = self.all(question).await?;
+        Ok(rows.into_iter().map(StoredEvent::from).collect())
+    }
+
+    pub async fn event_by_id(&self, event_id: &str) -> Result<Option<StoredEvent>, Error> {
+        let row: Option<Row> = self
+            .optional(statement!(
+                "SELECT room, seq, event_id, pdu, verdict, redacted_by, sender_device, txn_id
+                 FROM event WHERE event_id = $1",
+                event_id,
+            ))
+            .await?;
+        Ok(row.map(StoredEvent::from))
+    }
+
+    /// The events of a room with these `seq`, in no order. Those that don't exist are left out.
+    pub async fn events(&self, room: i64, seqs: &[i64]) -> Result<Vec<StoredEvent>, Error> {
+        let list = serde_json::to_string(seqs).map_err(|cause| Error::Encoding(cause.to_string()))?;
+        self.event_rows(statement!(
+            "SELECT room, seq, event_id, pdu, verdict, redacted_by, sender_device, txn_id
+                 FROM event WHERE room = $1 AND seq IN (SELECT value FROM json_each($2))",
+            room,
+            list,
+        ))
+        .await
+    }
+
+    /// At most `limit` events with `after < seq ≤ to`, oldest first.
+    pub async fn events_forwards(
+        &self,
+        room: i64,
+        after: i64,
+        to: i64,
+        limit: i64,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        self.event_rows(statement!(
+            "SELECT room, seq, event_id, pdu, verdict, redacted_by, sender_device, txn_id
+                 FROM event WHERE room = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4",
+            room,
+            after,
+            to,
+            limit,
+        ))
+        .await
+    }
+
+    /// At most `limit` events with `from ≥ seq > to`, newest first.
+    pub async fn events_backwards(
+        &self,
+        room: i64,
+        from: i64,
+        to: i64,
+        limit: i64,
+    ) -> Result<Vec<StoredEvent>, Error> {
+        self.event_rows(statement!(
+            "SELECT room, seq, event_id, pdu, verdict, redacted_by, sender_device, txn_id
+                 FROM event WHERE room = $1 AND seq <= $2 AND seq > $3 ORDER BY seq DESC LIMIT $4",
+            room,
+            from,
+            to,
+            limit,
+        ))
+        .await
+    }
+}
+
+/// Replaces an event by its redacted form. A second redaction changes nothing.
+pub fn redact(room: i64, seq: i64, pdu: &str, redacted_by: i64) -> Statement {
+    statement!(
+        "UPDATE event SET pdu = $3, redacted_by = $4
+         WHERE room = $1 AND seq = $2 AND redacted_by IS NULL",
+        room,
+        seq,
+        pdu,
+        redacted_by,
+    )
+}
+
+/// A redacted event notifies nobody any more.
+pub fn clear_unread_event(room: i64, seq: i64) -> Statement {
+    statement!("DELETE FROM unread WHERE room = $1 AND seq = $2", room, seq)
+}

@@ -1,0 +1,250 @@
+//! The tables `room`, `state_log`, `extremity`, `membership` and `txn`.
+
+use super::{Error, Statement, Store, event::StoredEvent, statement};
+
+/// A row of `room`.
+pub struct RoomRow {
+    pub number: i64,
+    pub room_id: String,
+    pub version: String,
+}
+
+/// Somebody's current membership of a room.
+pub struct MembershipRow {
+    pub room: i64,
+    pub room_id: String,
+    pub membership: String,
+    /// `seq` of the member event.
+    pub event: i64,
+}
+
+impl Store {
+    pub async fn room(&self, number: i64) -> Result<Option<RoomRow>, Error> {
+        let row: Option<(String, String)> =
+            self.optional(statement!("SELECT room_id, version FROM room WHERE id = $1", number)).await?;
+        Ok(row.map(|(room_id, version)| RoomRow { number, room_id, version }))
+    }
+
+    pub async fn room_by_id(&self, room_id: &str) -> Result<Option<RoomRow>, Error> {
+        let row: Option<(i64, String, String)> = self
+            .optional(statement!("SELECT id, room_id, version FROM room WHERE room_id = $1", room_id))
+            .await?;
+        Ok(row.map(|(number, room_id, version)| RoomRow { number, room_id, version }))
+    }
+
+    /// The greatest number of a room, 0 if there is none.
+    pub async fn last_room(&self) -> Result<i64, Error> {
+        let (last,): (i64,) = self.one(statement!("SELECT COALESCE(MAX(id), 0) FROM room")).await?;
+        Ok(last)
+    }
+
+    /// The greatest `seq` of a room, 0 if it has no events.
+    pub async fn last_seq(&self, room: i64) -> Result<i64, Error> {
+        let (last,): (i64,) =
+            self.one(statement!("SELECT COALESCE(MAX(seq), 0) FROM event WHERE room = $1", room)).await?;
+        Ok(last)
+    }
+
+    /// The last event that the queue position `position` covers: 0 if the room is younger.
+    pub async fn seq_at(&self, room: i64, position: i64) -> Result<i64, Error> {
+        // Positions grow with `seq`, so this is a search by halves of the primary key.
+        let (mut low, mut high) = (0, self.last_seq(room).await?);
+        while low < high {
+            let middle = low + (high - low + 1) / 2;
+            let found: Option<(i64,)> = self
+                .optional(statement!("SELECT position FROM event WHERE room = $1 AND seq = $2", room, middle))
+                .await?;
+            if found.is_some_and(|(found,)| found <= position) {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        Ok(low)
+    }
+
+    pub async fn extremities(&self, room: i64) -> Result<Vec<i64>, Error> {
+        let rows: Vec<(i64,)> =
+            self.all(statement!("SELECT event FROM extremity WHERE room = $1 ORDER BY event", room)).await?;
+        Ok(rows.into_iter().map(|(event,)| event).collect())
+    }
+
+    /// The `seq` of each state event in force after event `at`.
+    pub async fn state_at(&self, room: i64, at: i64) -> Result<Vec<(String, String, i64)>, Error> {
+        self.all(statement!(
+            "SELECT type, state_key, event FROM state_log
+             WHERE room = $1 AND (type, state_key, seq) IN (
+                 SELECT type, state_key, MAX(seq) FROM state_log
+                 WHERE room = $1 AND seq <= $2 GROUP BY type, state_key
+             )",
+            room,
+            at,
+        ))
+        .await
+    }
+
+    /// The state events in force after event `at`, in no order.
+    pub async fn state_events_at(&self, room: i64, at: i64) -> Result<Vec<StoredEvent>, Error> {
+        self.event_rows(statement!(
+            "SELECT e.room, e.seq, e.event_id, e.pdu, e.verdict, e.redacted_by, e.sender_device, e.txn_id
+             FROM state_log s JOIN event e ON e.room = s.room AND e.seq = s.event
+             WHERE s.room = $1 AND (s.type, s.state_key, s.seq) IN (
+                 SELECT type, state_key, MAX(seq) FROM state_log
+                 WHERE room = $1 AND seq <= $2 GROUP BY type, state_key
+             )",
+            room,
+            at,
+        ))
+        .await
+    }
+
+    /// What changed in the state after event `after`, up to and with event `to`: the last event of each key.
+    pub async fn state_between(
+        &self,
+        room: i64,
+        after: i64,
+        to: i64,
+    ) -> Result<Vec<(String, String, i64)>, Error> {
+        let rows: Vec<(String, String, i64)> = self
+            .all(statement!(
+                "SELECT type, state_key, event FROM state_log
+                 WHERE room = $1 AND seq > $2 AND seq <= $3 ORDER BY seq",
+                room,
+                after,
+                to,
+            ))
+            .await?;
+        let mut latest = std::collections::BTreeMap::new();
+        for (kind, state_key, event) in rows {
+            latest.insert((kind, state_key), event);
+        }
+        Ok(latest.into_iter().map(|((kind, state_key), event)| (kind, state_key, event)).collect())
+    }
+
+    /// The `seq` of the state event of one key in force after event `at`.
+    pub async fn state_entry_at(
+        &self,
+        room: i64,
+        kind: &str,
+        state_key: &str,
+        at: i64,
+    ) -> Result<Option<i64>, Error> {
+        let row: Option<(i64,)> = self
+            .optional(statement!(
+                "SELECT event FROM state_log
+                 WHERE room = $1 AND type = $2 AND state_key = $3 AND seq <= $4
+                 ORDER BY seq DESC LIMIT 1",
+                room,
+                kind,
+                state_key,
+                at,
+            ))
+            .await?;
+        Ok(row.map(|(event,)| event))
+    }
+
+    /// Every change of one state key: the `seq` where it took effect and that of the event, oldest first.
+    pub async fn state_history(
+        &self,
+        room: i64,
+        kind: &str,
+        state_key: &str,
+    ) -> Result<Vec<(i64, i64)>, Error> {
+        self.all(statement!(
+            "SELECT seq, event FROM state_log
+             WHERE room = $1 AND type = $2 AND state_key = $3 ORDER BY seq",
+            room,
+            kind,
+            state_key,
+        ))
+        .await
+    }
+
+    /// The rooms in which a user has a membership that is not forgotten.
+    pub async fn memberships(&self, user_id: &str) -> Result<Vec<MembershipRow>, Error> {
+        let rows: Vec<(i64, String, String, i64)> = self
+            .all(statement!(
+                "SELECT m.room, r.room_id, m.membership, m.event
+                 FROM membership m JOIN room r ON r.id = m.room
+                 WHERE m.user_id = $1 AND NOT m.forgotten ORDER BY m.room",
+                user_id,
+            ))
+            .await?;
+        let rows = rows.into_iter();
+        Ok(rows
+            .map(|(room, room_id, membership, event)| MembershipRow { room, room_id, membership, event })
+            .collect())
+    }
+
+    pub async fn is_forgotten(&self, user_id: &str, room: i64) -> Result<bool, Error> {
+        let row: Option<(bool,)> = self
+            .optional(statement!(
+                "SELECT forgotten FROM membership WHERE user_id = $1 AND room = $2",
+                user_id,
+                room,
+            ))
+            .await?;
+        Ok(row.is_some_and(|(forgotten,)| forgotten))
+    }
+
+    /// The joined users of a room that have an account here: number and user id.
+    pub async fn local_members(&self, room: i64) -> Result<Vec<(i64, String)>, Error> {
+        self.all(statement!(
+            "SELECT a.recipient, a.user_id FROM membership m JOIN account a ON a.user_id = m.user_id
+             WHERE m.room = $1 AND m.membership = 'join' ORDER BY a.recipient",
+            room,
+        ))
+        .await
+    }
+
+    /// The answers that were given to these transactions, each `[device, path, txn_id]` in JSON.
+    pub async fn txns(&self, keys: String) -> Result<Vec<(i64, i64, String, String)>, Error> {
+        self.all(statement!(
+            "SELECT t.device, t.path, t.txn_id, t.event FROM json_each($1) k
+             JOIN txn t ON t.device = k.value ->> 0 AND t.path = k.value ->> 1 AND t.txn_id = k.value ->> 2",
+            keys,
+        ))
+        .await
+    }
+}
+
+pub fn insert_room(number: i64, room_id: &str, version: &str) -> Statement {
+    statement!("INSERT INTO room (id, room_id, version) VALUES ($1, $2, $3)", number, room_id, version)
+}
+
+pub fn insert_extremity(room: i64, event: i64) -> Statement {
+    statement!("INSERT INTO extremity (room, event) VALUES ($1, $2)", room, event)
+}
+
+/// One event follows all that had no follower.
+pub fn replace_extremities(room: i64, event: i64) -> Vec<Statement> {
+    vec![statement!("DELETE FROM extremity WHERE room = $1", room), insert_extremity(room, event)]
+}
+
+/// A new membership is never a forgotten one.
+pub fn set_membership(user_id: &str, room: i64, membership: &str, event: i64) -> Statement {
+    statement!(
+        "INSERT INTO membership (user_id, room, membership, event) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (user_id, room) DO UPDATE
+         SET membership = excluded.membership, event = excluded.event, forgotten = FALSE",
+        user_id,
+        room,
+        membership,
+        event,
+    )
+}
+
+/// Only a room that the user isn't in can be forgotten.
+pub fn forget(user_id: &str, room: i64) -> Statement {
+    statement!(
+        "UPDATE membership SET forgotten = TRUE
+         WHERE user_id = $1 AND room = $2 AND membership IN ('leave', 'ban')",
+        user_id,
+        room,
+    )
+    .expecting(1)
+}
+
+pub fn publish(room: i64, published: bool) -> Statement {
+    statement!("UPDATE room SET published = $2 WHERE id = $1", room, published)
+}
