@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::Server;
+use common::{Server, rounds};
 use serde_json::{Value, json};
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -55,11 +55,7 @@ async fn matrix_js_sdk_invites_matrix_nio_where_registration_needs_a_token() {
 /// The operator makes a token for both on the command line, which prints it and nothing else.
 fn registration_token(server: &Server) -> String {
     let output = server.run(&["token", "create"]);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let token = String::from_utf8(output.stdout).expect("a token is text");
     token.trim().to_owned()
 }
@@ -82,43 +78,26 @@ async fn chat(mut server: Server, host: Sdk, guest: Sdk, more: &[&str]) {
         let (alices, bobs) = (alice.until("timeline").await, bob.until("timeline").await);
         alice.ended().await;
         bob.ended().await;
-        assert_eq!(
-            alices, bobs,
-            "both have seen the same events in the same order"
-        );
+        assert_eq!(alices, bobs, "both have seen the same events in the same order");
         alices
     })
     .await
     .expect("the chat comes to its end");
 
-    assert_eq!(
-        timeline_of(&server).await,
-        timeline,
-        "the server tells a newcomer the same story"
-    );
+    assert_eq!(timeline_of(&server).await, timeline, "the server tells a newcomer the same story");
     server.restart().await;
-    assert_eq!(
-        timeline_of(&server).await,
-        timeline,
-        "and the same story after a restart"
-    );
+    assert_eq!(timeline_of(&server).await, timeline, "and the same story after a restart");
 }
 
 /// The ids of all events of alice's only room, from its beginning.
 async fn timeline_of(server: &Server) -> Value {
     let alice = server.login("alice").await;
     let rooms = alice.get("/v3/joined_rooms").await.expect(200);
-    let room = rooms["joined_rooms"][0]
-        .as_str()
-        .expect("alice is in a room")
-        .to_owned();
+    let room = rooms["joined_rooms"][0].as_str().expect("alice is in a room").to_owned();
     let mut events = Vec::new();
     let mut from = String::new();
     loop {
-        let page = alice
-            .get(&format!("/v3/rooms/{room}/messages?dir=f&limit=50{from}"))
-            .await
-            .expect(200);
+        let page = alice.get(&format!("/v3/rooms/{room}/messages?dir=f&limit=50{from}")).await.expect(200);
         let chunk = page["chunk"].as_array().expect("a page has a chunk");
         events.extend(chunk.iter().map(|event| event["event_id"].clone()));
         match page["end"].as_str() {
@@ -141,29 +120,13 @@ impl Client {
     fn start(sdk: Sdk, role: &str, me: &str, peer: &str, url: &str, more: &[&str]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let (interpreter, script) = match sdk {
-            Sdk::Nio => (
-                installed(root.join(".cache/venv/bin/python")),
-                "tests/clients/chat_nio.py",
-            ),
-            Sdk::Js => (
-                installed(root.join(".cache/node")),
-                "tests/clients/chat_js.mjs",
-            ),
+            Sdk::Nio => (installed(root.join(".cache/venv/bin/python")), "tests/clients/chat_nio.py"),
+            Sdk::Js => (installed(root.join(".cache/node")), "tests/clients/chat_js.mjs"),
         };
         let mut process = Command::new(interpreter)
             .arg(root.join(script))
-            .args([
-                "--url",
-                url,
-                "--role",
-                role,
-                "--me",
-                me,
-                "--peer",
-                peer,
-                "--password",
-                PASSWORD,
-            ])
+            .args(["--url", url, "--role", role, "--me", me, "--peer", peer, "--password", PASSWORD])
+            .args(["--messages", &rounds(100, 1000).to_string()])
             .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -199,27 +162,20 @@ impl Client {
     /// Waits until the client prints `@word`, and gives the JSON behind it.
     async fn until(&mut self, word: &str) -> Value {
         while let Some(line) = self.lines.recv().await {
-            let told = line
-                .strip_prefix('@')
-                .and_then(|line| line.strip_prefix(word));
+            let told = line.strip_prefix('@').and_then(|line| line.strip_prefix(word));
             if let Some(value) = told {
                 return serde_json::from_str(value).unwrap_or(Value::Null);
             }
         }
         let status = self.process.wait().expect("a child can be waited for");
         let complaint = self.complaint();
-        panic!(
-            "{} ended with {status} and never came to {word}:\n{complaint}",
-            self.name
-        );
+        panic!("{} ended with {status} and never came to {word}:\n{complaint}", self.name);
     }
 
     /// The line on its standard input that a client waits for at half-way.
     fn go_on(&mut self) {
         let stdin = self.stdin.as_mut().expect("standard input is piped");
-        stdin
-            .write_all(b"go on\n")
-            .expect("the client reads its standard input");
+        stdin.write_all(b"go on\n").expect("the client reads its standard input");
     }
 
     /// Waits for the end, which must be a good one.
@@ -227,19 +183,12 @@ impl Client {
         while self.lines.recv().await.is_some() {}
         let status = self.process.wait().expect("a child can be waited for");
         let complaint = self.complaint();
-        assert!(
-            status.success(),
-            "{} ended with {status}:\n{complaint}",
-            self.name
-        );
+        assert!(status.success(), "{} ended with {status}:\n{complaint}", self.name);
     }
 
     /// What it wrote to standard error, once, after its end.
     fn complaint(&mut self) -> String {
-        self.complaints
-            .take()
-            .and_then(|thread| thread.join().ok())
-            .unwrap_or_default()
+        self.complaints.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 }
 
@@ -257,10 +206,6 @@ impl Drop for Client {
 
 /// A path that `tests/setup.sh` makes.
 fn installed(path: PathBuf) -> PathBuf {
-    assert!(
-        path.exists(),
-        "{} is missing: run tests/setup.sh, or `make test`",
-        path.display()
-    );
+    assert!(path.exists(), "{} is missing: run tests/setup.sh, or `make test`", path.display());
     path
 }

@@ -8,7 +8,6 @@ import { createInterface } from "node:readline";
 import { isDeepStrictEqual, parseArgs } from "node:util";
 import * as sdk from "matrix-js-sdk";
 
-const MESSAGES = 100;
 const PATIENCE = 120_000; // milliseconds until a step counts as failed
 const { BACKWARDS, FORWARDS } = sdk.EventTimeline;
 
@@ -221,7 +220,9 @@ class Chat {
     }
 
     async talk() {
-        await Promise.all([this.say(1, MESSAGES / 2), this.hear(MESSAGES / 2)]);
+        const whole = Number(this.options.messages);
+        const half = Math.floor(whole / 2);
+        await Promise.all([this.say(1, half), this.hear(half)]);
         await this.at("half");
         const input = createInterface({ input: process.stdin });
         tell("halfway");
@@ -231,7 +232,7 @@ class Chat {
         ]);
         input.close();
         tell("sending");
-        await Promise.all([this.say(MESSAGES / 2 + 1, MESSAGES), this.hear(MESSAGES)]);
+        await Promise.all([this.say(half + 1, whole), this.hear(whole)]);
     }
 
     /** Tells the other that this step is reached, and waits until the other is there. The other's notice. */
@@ -372,6 +373,7 @@ const { values: options } = parseArgs({
         "peer": { type: "string" },
         "password": { type: "string" },
         "token": { type: "string" },
+        "messages": { type: "string", default: "100" },
     },
 });
 try {

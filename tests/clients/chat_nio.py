@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import nio
 
-MESSAGES = 100
 PATIENCE = 120  # seconds until a step counts as failed
 FILTER = {"room": {"state": {"lazy_load_members": True}, "timeline": {"limit": 20}}}
 
@@ -155,7 +154,8 @@ class Chat:
             raise Failure(f"messages lost, repeated or out of order: {heard()}")
 
     async def talk(self) -> None:
-        half = MESSAGES // 2
+        whole = self.options.messages
+        half = whole // 2
         await asyncio.gather(self.say(range(1, half + 1)), self.hear(half))
         await self.at("half")
         tell("halfway")
@@ -163,7 +163,7 @@ class Chat:
         if not line:
             raise Failure("standard input ended at half-way")
         tell("sending")
-        await asyncio.gather(self.say(range(half + 1, MESSAGES + 1)), self.hear(MESSAGES))
+        await asyncio.gather(self.say(range(half + 1, whole + 1)), self.hear(whole))
 
     async def at(self, step: str) -> str:
         """Tells the other that this step is reached, and waits until the other is there. The other's notice."""
@@ -321,6 +321,7 @@ def main() -> None:
     parser.add_argument("--peer", required=True)
     parser.add_argument("--password", required=True)
     parser.add_argument("--token")
+    parser.add_argument("--messages", type=int, default=100)
     options = parser.parse_args()
     try:
         asyncio.run(Chat(options).run())

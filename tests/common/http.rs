@@ -40,10 +40,7 @@ impl Http {
     pub(crate) fn new(base: impl Into<String>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Self {
-            base: base.into(),
-            client: Client::builder(TokioExecutor::new()).build(connector),
-        }
+        Self { base: base.into(), client: Client::builder(TokioExecutor::new()).build(connector) }
     }
 
     /// `http://host:port`.
@@ -63,12 +60,7 @@ impl Http {
         self.request(Method::POST, path, token, Some(body)).await
     }
 
-    pub(crate) async fn delete(
-        &self,
-        path: &str,
-        token: Option<&str>,
-        body: Option<Value>,
-    ) -> Answer {
+    pub(crate) async fn delete(&self, path: &str, token: Option<&str>, body: Option<Value>) -> Answer {
         self.request(Method::DELETE, path, token, body).await
     }
 
@@ -103,16 +95,11 @@ impl Http {
     ) -> Result<Answer, Unanswered> {
         let mut headers = HeaderMap::new();
         if let Some(token) = token {
-            let value = format!("Bearer {token}")
-                .parse()
-                .expect("access tokens are plain ASCII");
+            let value = format!("Bearer {token}").parse().expect("access tokens are plain ASCII");
             headers.insert(header::AUTHORIZATION, value);
         }
         let body = body.map_or_else(Bytes::new, |json| {
-            headers.insert(
-                header::CONTENT_TYPE,
-                header::HeaderValue::from_static("application/json"),
-            );
+            headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
             json.to_string().into()
         });
         self.send(method, path, headers, body).await
@@ -133,17 +120,10 @@ impl Http {
         *request.headers_mut() = headers;
 
         let exchange = async {
-            let response = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| format!("{asked}: {error:?}"))?;
+            let response =
+                self.client.request(request).await.map_err(|error| format!("{asked}: {error:?}"))?;
             let (head, body) = response.into_parts();
-            let bytes = body
-                .collect()
-                .await
-                .map_err(|error| format!("{asked}: {error:?}"))?
-                .to_bytes();
+            let bytes = body.collect().await.map_err(|error| format!("{asked}: {error:?}"))?.to_bytes();
             let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
             Ok(Answer {
                 status: head.status.as_u16(),
@@ -155,17 +135,13 @@ impl Http {
         };
         match tokio::time::timeout(PATIENCE, exchange).await {
             Ok(result) => result.map_err(Unanswered),
-            Err(_) => Err(Unanswered(format!(
-                "{asked}: no answer within {PATIENCE:?}"
-            ))),
+            Err(_) => Err(Unanswered(format!("{asked}: no answer within {PATIENCE:?}"))),
         }
     }
 
     /// The complete address of a path, which may be one of the short ones (see the head of the harness).
     fn uri(&self, path: &str) -> Uri {
-        let short = ["/v1/", "/v3/", "/r0/", "/unstable/"]
-            .iter()
-            .any(|version| path.starts_with(version));
+        let short = ["/v1/", "/v3/", "/r0/", "/unstable/"].iter().any(|version| path.starts_with(version));
         let below = if short { "/_matrix/client" } else { "" };
         // A room or event id in a path is only a problem if it holds one of these, and then it must be encoded.
         let path = path.replace('#', "%23").replace(' ', "%20");
@@ -179,13 +155,7 @@ impl Answer {
     /// The JSON body of an answer whose status must be `status`.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Value {
-        assert_eq!(
-            self.status,
-            status,
-            "{} answered {}",
-            self.asked,
-            self.text()
-        );
+        assert_eq!(self.status, status, "{} answered {}", self.asked, self.text());
         self.json
     }
 

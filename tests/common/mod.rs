@@ -60,9 +60,5 @@ where
 
 /// A number that says how much a test does: `few` as a rule, `many` under `make test-more`.
 pub(crate) fn rounds(few: usize, many: usize) -> usize {
-    if std::env::var_os("HEARTH_TEST_MORE").is_some() {
-        many
-    } else {
-        few
-    }
+    if std::env::var_os("HEARTH_TEST_MORE").is_some() { many } else { few }
 }

@@ -51,12 +51,7 @@ impl Server {
             .expect("a temporary directory can be made");
         let port = free_port();
         let bind = format!("127.0.0.1:{port}");
-        let data_dir = dir
-            .path()
-            .join("data")
-            .to_str()
-            .expect("temporary paths are UTF-8")
-            .to_owned();
+        let data_dir = dir.path().join("data").to_str().expect("temporary paths are UTF-8").to_owned();
         let mut config = toml::toml! {
             server_name = "localhost"
             [registration]
@@ -67,26 +62,14 @@ impl Server {
         config.insert("data_dir".to_owned(), Value::String(data_dir));
         let listener = Table::from_iter([
             ("bind".to_owned(), Value::String(bind.clone())),
-            (
-                "serve".to_owned(),
-                Value::Array(vec![Value::String("client".to_owned())]),
-            ),
+            ("serve".to_owned(), Value::Array(vec![Value::String("client".to_owned())])),
         ]);
-        config.insert(
-            "listener".to_owned(),
-            Value::Array(vec![Value::Table(listener)]),
-        );
+        config.insert("listener".to_owned(), Value::Array(vec![Value::Table(listener)]));
         lay_over(&mut config, overrides);
         let text = toml::to_string(&config).expect("a table is a TOML document");
-        fs::write(dir.path().join("hearth.toml"), text)
-            .expect("the temporary directory can be written");
+        fs::write(dir.path().join("hearth.toml"), text).expect("the temporary directory can be written");
 
-        let mut server = Self {
-            port,
-            process: None,
-            http: Http::new(format!("http://{bind}")),
-            dir,
-        };
+        let mut server = Self { port, process: None, http: Http::new(format!("http://{bind}")), dir };
         server.start_again().await;
         server
     }
@@ -133,10 +116,7 @@ impl Server {
     pub(crate) async fn stop(&mut self) {
         self.signal(Signal::TERM);
         let status = self.ended().await;
-        assert!(
-            status.success(),
-            "SIGTERM should end the server with 0, it was: {status}"
-        );
+        assert!(status.success(), "SIGTERM should end the server with 0, it was: {status}");
     }
 
     /// SIGKILL: what the machine does when the power goes. Follow with [`Server::start_again`].
@@ -188,29 +168,19 @@ impl Server {
         })
         .await;
         if let Some(status) = ended {
-            panic!(
-                "the server ended before its port was open, {status}:\n{}",
-                self.log()
-            );
+            panic!("the server ended before its port was open, {status}:\n{}", self.log());
         }
         self.process = Some(process);
     }
 
     /// Runs another subcommand on this server's configuration, such as `["token", "create"]`, and waits for its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .expect("the hearth binary can be started")
+        self.command(arguments).stdin(Stdio::null()).output().expect("the hearth binary can be started")
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
-        command
-            .args(arguments)
-            .arg("--config")
-            .arg(self.config_path())
-            .current_dir(self.dir.path());
+        command.args(arguments).arg("--config").arg(self.config_path()).current_dir(self.dir.path());
         // What a developer has set for their own server isn't the test's business.
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HEARTH__"))
@@ -226,8 +196,7 @@ impl Server {
 
     /// Makes the account `@name:localhost` with the password [`PASSWORD`], and its first device.
     pub(crate) async fn register(&self, name: &str) -> User {
-        let body =
-            json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
+        let body = json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
         let answer = self.http.post("/v3/register", None, body).await.expect(200);
         User::new(self.http.clone(), &answer)
     }
@@ -235,8 +204,7 @@ impl Server {
     /// Logs `@name:localhost` in with the password [`PASSWORD`], on a new device.
     pub(crate) async fn login(&self, name: &str) -> User {
         let identifier = json!({ "type": "m.id.user", "user": name });
-        let body =
-            json!({ "type": "m.login.password", "identifier": identifier, "password": PASSWORD });
+        let body = json!({ "type": "m.login.password", "identifier": identifier, "password": PASSWORD });
         let answer = self.http.post("/v3/login", None, body).await.expect(200);
         User::new(self.http.clone(), &answer)
     }

@@ -20,12 +20,8 @@ impl User {
     /// From the answer to a login or a registration.
     #[track_caller]
     pub(crate) fn new(http: Http, answer: &Value) -> Self {
-        let text = |key: &str| {
-            answer[key]
-                .as_str()
-                .unwrap_or_else(|| panic!("no {key} in {answer}"))
-                .to_owned()
-        };
+        let text =
+            |key: &str| answer[key].as_str().unwrap_or_else(|| panic!("no {key} in {answer}")).to_owned();
         Self {
             user_id: text("user_id"),
             access_token: text("access_token"),
@@ -47,45 +43,28 @@ impl User {
     }
 
     pub(crate) async fn delete(&self, path: &str, body: Option<Value>) -> Answer {
-        self.http
-            .request(Method::DELETE, path, Some(&self.access_token), body)
-            .await
+        self.http.request(Method::DELETE, path, Some(&self.access_token), body).await
     }
 
     /// `POST /createRoom`; the room's id.
     pub(crate) async fn create_room(&self, body: Value) -> String {
         let answer = self.post("/v3/createRoom", body).await.expect(200);
-        answer["room_id"]
-            .as_str()
-            .expect("createRoom gives a room_id")
-            .to_owned()
+        answer["room_id"].as_str().expect("createRoom gives a room_id").to_owned()
     }
 
     /// `POST /rooms/{room}/invite`.
     pub(crate) async fn invite(&self, room: &str, user_id: &str) {
-        self.post(
-            &format!("/v3/rooms/{room}/invite"),
-            json!({ "user_id": user_id }),
-        )
-        .await
-        .expect(200);
+        self.post(&format!("/v3/rooms/{room}/invite"), json!({ "user_id": user_id })).await.expect(200);
     }
 
     /// `POST /join/{room}`.
     pub(crate) async fn join(&self, room: &str) {
-        self.post(&format!("/v3/join/{room}"), json!({}))
-            .await
-            .expect(200);
+        self.post(&format!("/v3/join/{room}"), json!({})).await.expect(200);
     }
 
     /// A text message under a new transaction id; its event id.
     pub(crate) async fn send_text(&self, room: &str, text: &str) -> String {
-        self.send_event(
-            room,
-            "m.room.message",
-            json!({ "msgtype": "m.text", "body": text }),
-        )
-        .await
+        self.send_event(room, "m.room.message", json!({ "msgtype": "m.text", "body": text })).await
     }
 
     /// Any event that isn't state, under a new transaction id; its event id.
@@ -95,13 +74,7 @@ impl User {
     }
 
     /// A state event; its event id.
-    pub(crate) async fn send_state(
-        &self,
-        room: &str,
-        kind: &str,
-        state_key: &str,
-        content: Value,
-    ) -> String {
+    pub(crate) async fn send_state(&self, room: &str, kind: &str, state_key: &str, content: Value) -> String {
         let path = format!("/v3/rooms/{room}/state/{kind}/{state_key}");
         event_id(&self.put(&path, content).await.expect(200))
     }
@@ -113,12 +86,8 @@ impl User {
 
     /// As [`User::sync`], with more of the query (`"&filter=…"`, encoded).
     pub(crate) async fn sync_with(&self, since: Option<&str>, timeout: u64, more: &str) -> Value {
-        let since = since
-            .map(|token| format!("&since={token}"))
-            .unwrap_or_default();
-        self.get(&format!("/v3/sync?timeout={timeout}{since}{more}"))
-            .await
-            .expect(200)
+        let since = since.map(|token| format!("&since={token}")).unwrap_or_default();
+        self.get(&format!("/v3/sync?timeout={timeout}{since}{more}")).await.expect(200)
     }
 }
 
@@ -130,8 +99,5 @@ pub(crate) fn transaction_id() -> String {
 
 #[track_caller]
 fn event_id(answer: &Value) -> String {
-    answer["event_id"]
-        .as_str()
-        .unwrap_or_else(|| panic!("no event_id in {answer}"))
-        .to_owned()
+    answer["event_id"].as_str().unwrap_or_else(|| panic!("no event_id in {answer}")).to_owned()
 }
