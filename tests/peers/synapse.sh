@@ -18,7 +18,7 @@ SECRET=${SECRET:-bench-secret}
 SERVER_NAME=${SERVER_NAME:-localhost}
 
 usage() {
-  sed -n '2,14p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2
+  sed -n '2,13p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2
   exit 2
 }
 
