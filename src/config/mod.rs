@@ -1,7 +1,66 @@
-//! The configuration of a server.
+//! The configuration of a server: a TOML file, each key of which an environment variable can override, over defaults
+//! that work. It owns what keys exist and whether their values can be used; it never acts on them.
+//!
+//! Keys are declared in [`sections`]; everything else (parsing, errors, the commented default) follows from there.
 
-/// All of it.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub server_name: ruma::OwnedServerName,
+mod document;
+mod error;
+mod load;
+mod sections;
+mod setting;
+
+use std::path::PathBuf;
+
+use ruma::{OwnedServerName, owned_server_name};
+
+use self::setting::section;
+pub use self::{
+    error::Error,
+    sections::{
+        Api, Contact, Database, Federation, Limits, Listener, Log, Rate, Registration, RegistrationMode,
+        Rooms, Support, Tls,
+    },
+};
+
+section! {
+    /// All of it.
+    pub struct Config {
+        /// The name of this homeserver: the part behind the colon of its users' ids. It can't be changed later.
+        pub server_name: OwnedServerName = owned_server_name!("localhost");
+        /// Where the server keeps what it must not lose. Relative to the folder that it is started in.
+        pub data_dir: PathBuf = PathBuf::from("./hearth-data");
+        /// The address that clients use, if it isn't https:// and the server's name; served as /.well-known/matrix/client.
+        pub public_base_url: Option<String> = None, example "\"https://matrix.example.org\"";
+        /// Ports: one or more, each with a choice of what it serves.
+        pub listener: Vec<Listener> = vec![Listener::default()];
+        /// Where everything is stored.
+        pub database: Database = Database::default();
+        /// Who may create an account.
+        pub registration: Registration = Registration::default();
+        /// What rooms may be.
+        pub rooms: Rooms = Rooms::default();
+        /// Rooms shared with other homeservers.
+        pub federation: Federation = Federation::default();
+        /// How often clients may do what costs the server something. Whoever asks too often is told when to try again.
+        pub limits: Limits = Limits::default();
+        /// What goes to the log, which is the standard error output.
+        pub log: Log = Log::default();
+        /// Whom users can turn to; served as /.well-known/matrix/support if anything is set.
+        pub support: Support = Support::default();
+    }
+}
+
+impl Config {
+    /// The file of the database.
+    pub fn database_path(&self) -> PathBuf {
+        match self.database.url.as_deref().and_then(load::sqlite_path) {
+            Some(path) => path,
+            None => self.data_dir.join("hearth.db"),
+        }
+    }
+
+    /// The commented default: every key with its documentation, valid as a configuration file.
+    pub fn default_document() -> String {
+        document::default_document()
+    }
 }

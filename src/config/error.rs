@@ -1,0 +1,118 @@
+//! What is wrong with a configuration, in the words of whoever has to mend it: the key, its value and the remedy.
+
+use std::fmt;
+
+use super::{Config, setting};
+use crate::config::setting::Section as _;
+
+/// The first thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// The full name of the key; empty if it is about the whole file.
+    key: String,
+    problem: Problem,
+    /// The environment variable that the value came from.
+    variable: Option<String>,
+    /// What the key is for.
+    about: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Problem {
+    Unknown { nearest: Option<String> },
+    Value { value: String, cause: String },
+    Missing,
+    File { path: String, cause: String },
+}
+
+impl Error {
+    pub(super) fn new(key: &str, problem: Problem) -> Self {
+        Self { key: key.to_owned(), problem, variable: None, about: None }
+    }
+
+    /// A value that is well-formed but can't be used.
+    pub(super) fn value(key: &str, value: impl fmt::Display, cause: impl Into<String>) -> Self {
+        Self::new(key, Problem::Value { value: value.to_string(), cause: cause.into() })
+    }
+
+    pub(super) fn unknown(key: &str) -> Self {
+        Self::new(key, Problem::Unknown { nearest: nearest(key) })
+    }
+
+    /// Adds the documentation of the key, unless a deeper key has added its own.
+    pub(super) fn explained(mut self, doc: &[&str]) -> Self {
+        if self.about.is_none() && !matches!(self.problem, Problem::Unknown { .. }) {
+            self.about = Some(doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" "));
+        }
+        self
+    }
+
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(super) fn from_variable(mut self, variable: &str) -> Self {
+        self.variable = Some(variable.to_owned());
+        self
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.key;
+        match &self.problem {
+            Problem::Unknown { nearest } => {
+                write!(f, "there is no key `{key}`")?;
+                self.write_variable(f)?;
+                match nearest {
+                    Some(nearest) => write!(f, "; did you mean `{nearest}`?")?,
+                    None => write!(f, ";")?,
+                }
+                write!(f, " `hearth config default` shows all keys")
+            }
+            Problem::Value { value, cause } => {
+                write!(f, "`{key} = {value}`")?;
+                self.write_variable(f)?;
+                write!(f, " can't be used: {cause}")?;
+                self.write_about(f)
+            }
+            Problem::Missing => {
+                write!(f, "`{key}` is missing")?;
+                self.write_about(f)
+            }
+            Problem::File { path, cause } => write!(f, "{path}: {cause}"),
+        }
+    }
+}
+
+impl Error {
+    fn write_variable(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.variable.as_ref().map_or(Ok(()), |name| write!(f, " (from {name})"))
+    }
+
+    fn write_about(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.about.as_ref().map_or(Ok(()), |about| write!(f, "\n  `{}`: {about}", self.key))
+    }
+}
+
+/// The key that was most likely meant: near in spelling, or of the same name in another section.
+fn nearest(key: &str) -> Option<String> {
+    let key = without_indexes(key);
+    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+    let likeness = |candidate: &str| {
+        let whole = strsim::normalized_damerau_levenshtein(&key, candidate);
+        // The right name in the wrong section is a good guess, the right name in the right section a better one.
+        let name = strsim::normalized_damerau_levenshtein(&last(&key), &last(candidate)) * 0.9;
+        whole.max(name)
+    };
+    let candidates = setting::all(Config::KEYS, "").into_iter().map(|(name, _)| (likeness(&name), name));
+    let (likeness, name) = candidates.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    (likeness > 0.6).then_some(name)
+}
+
+/// `listener[1].bind` → `listener.bind`.
+fn without_indexes(key: &str) -> String {
+    key.split('.').map(|part| part.split('[').next().unwrap_or_default()).collect::<Vec<_>>().join(".")
+}

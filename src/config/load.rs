@@ -1,0 +1,318 @@
+//! Reading a configuration: file, environment, and whether the values make sense together.
+
+use std::{collections::BTreeMap, fs, path::Path, path::PathBuf};
+
+use toml::{Table, Value};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Config, Error, Rate,
+    error::Problem,
+    setting::{Key, Section as _, Setting as _, Shape},
+};
+
+/// What the names of environment variables begin with: `HEARTH__SECTION__KEY`.
+const PREFIX: &str = "HEARTH__";
+
+impl Config {
+    /// Reads a file, or takes the defaults if there is none, and lays the environment's variables over it.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, Error> {
+        let text = match file {
+            Some(path) => fs::read_to_string(path).map_err(|cause| {
+                let path = path.display().to_string();
+                Error::new("", Problem::File { path, cause: cause.to_string() })
+            })?,
+            None => String::new(),
+        };
+        let name = file.map_or_else(String::new, |path| path.display().to_string());
+        Self::parse(&text, &name, environment)
+    }
+
+    pub(super) fn parse(
+        text: &str,
+        file: &str,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, Error> {
+        let mut table: Table = text.parse().map_err(|cause: toml::de::Error| {
+            Error::new("", Problem::File { path: file.to_owned(), cause: cause.to_string() })
+        })?;
+        // Sorted, so that a section's variable comes before those of its keys and errors are always the same.
+        let variables: BTreeMap<String, String> =
+            environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+        let mut origins = BTreeMap::new();
+        for (name, text) in variables {
+            let path: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_lowercase).collect();
+            let key = path.join(".");
+            lay_over(&mut table, Config::KEYS, &path, &key, &text)
+                .map_err(|error| error.from_variable(&name))?;
+            origins.insert(key, name);
+        }
+        let config = Config::read(Value::Table(table), "", None);
+        config.and_then(Config::checked).map_err(|error| match origins.get(error.key()) {
+            Some(variable) => error.from_variable(variable),
+            None => error,
+        })
+    }
+
+    /// What no single value shows.
+    fn checked(self) -> Result<Self, Error> {
+        if self.listener.is_empty() {
+            return Err(Error::value("listener", "[]", "a server needs at least one port"));
+        }
+        for (index, listener) in self.listener.iter().enumerate() {
+            let key = |name: &str| format!("listener[{index}].{name}");
+            if listener.serve.is_empty() {
+                return Err(Error::value(
+                    &key("serve"),
+                    "[]",
+                    "name at least one of client, federation, metrics",
+                ));
+            }
+            let twin = self.listener[..index].iter().any(|other| other.bind == listener.bind);
+            if twin && listener.bind.port() != 0 {
+                let cause = "another listener has this address: let one serve both";
+                return Err(Error::value(&key("bind"), listener.bind, cause));
+            }
+            if let Some(tls) = &listener.tls {
+                for (name, path) in [("tls.certificate", &tls.certificate), ("tls.key", &tls.key)] {
+                    if path.as_os_str().is_empty() {
+                        return Err(Error::new(&key(name), Problem::Missing));
+                    }
+                }
+            }
+        }
+        if let Some(url) = &self.database.url
+            && sqlite_path(url).is_none()
+        {
+            let cause = if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+                "PostgreSQL isn't supported yet: use \"sqlite:PATH\", or leave the key out"
+            } else {
+                "the only form is \"sqlite:PATH\""
+            };
+            return Err(Error::value("database.url", url, cause));
+        }
+        if self.registration.shared_secret.as_deref() == Some("") {
+            let cause = "an empty secret is known to everybody: leave the key out, or set a long random text";
+            return Err(Error::value("registration.shared_secret", "\"\"", cause));
+        }
+        if self.rooms.default_version.rules().is_none() {
+            let cause = "the room versions are \"1\" to \"12\"";
+            return Err(Error::value("rooms.default_version", &self.rooms.default_version, cause));
+        }
+        let limits = &self.limits;
+        let rates: [(&str, &Rate); 4] = [
+            ("message", &limits.message),
+            ("login", &limits.login),
+            ("registration", &limits.registration),
+            ("default", &limits.default),
+        ];
+        for (name, rate) in rates {
+            for (part, value) in [("per_second", rate.per_second), ("burst", rate.burst)] {
+                if value == 0 {
+                    let cause = "nothing would ever be let in; `limits.enabled = false` turns limits off";
+                    return Err(Error::value(&format!("limits.{name}.{part}"), value, cause));
+                }
+            }
+        }
+        for (key, minimum, value) in [
+            ("rooms.max_members", 1, self.rooms.max_members),
+            ("rooms.max_text_chars", 1, self.rooms.max_text_chars),
+        ] {
+            if value < minimum {
+                return Err(Error::value(key, value, format!("the least is {minimum}")));
+            }
+        }
+        for (key, url) in [("public_base_url", &self.public_base_url), ("support.page", &self.support.page)] {
+            if let Some(url) = url
+                && !is_web_address(url)
+            {
+                return Err(Error::value(key, url, "an address begins with https:// or http:// and a host"));
+            }
+        }
+        for (index, contact) in self.support.contact.iter().enumerate() {
+            if contact.matrix_id.is_none() && contact.email_address.is_none() {
+                let key = format!("support.contact[{index}].matrix_id");
+                return Err(Error::new(&key, Problem::Missing));
+            }
+        }
+        if let Err(cause) = EnvFilter::builder().parse(&self.log.filter) {
+            return Err(Error::value("log.filter", &self.log.filter, cause.to_string()));
+        }
+        Ok(self)
+    }
+}
+
+/// Puts a variable's value into the table at its path.
+fn lay_over(
+    table: &mut Table,
+    keys: &'static [Key],
+    path: &[String],
+    name: &str,
+    text: &str,
+) -> Result<(), Error> {
+    let (first, rest) = path.split_first().ok_or_else(|| Error::unknown(name))?;
+    let key = keys.iter().find(|key| key.name == first.as_str()).ok_or_else(|| Error::unknown(name))?;
+    if rest.is_empty() {
+        table.insert(first.clone(), value_of(key, text));
+        return Ok(());
+    }
+    let Shape::Section(keys) = key.shape else {
+        return Err(Error::unknown(name));
+    };
+    let below = table.entry(first.clone()).or_insert_with(|| Value::Table(Table::new()));
+    let Value::Table(below) = below else {
+        // The file has a plain value here; reading it gives the better message.
+        return Ok(());
+    };
+    lay_over(below, keys, rest, name, text)
+}
+
+/// The text itself if the key takes it, what it says as TOML if it doesn't.
+fn value_of(key: &Key, text: &str) -> Value {
+    let plain = Value::String(text.to_owned());
+    if (key.accepts)(&plain) {
+        return plain;
+    }
+    let parsed = format!("value = {text}").parse::<Table>().ok();
+    parsed.and_then(|mut table| table.remove("value")).unwrap_or(plain)
+}
+
+/// The path of `sqlite:PATH` or `sqlite://PATH`.
+pub(super) fn sqlite_path(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("sqlite:")?;
+    let path = path.strip_prefix("//").unwrap_or(path);
+    (!path.is_empty() && !path.starts_with(':') && !path.contains('?')).then(|| PathBuf::from(path))
+}
+
+fn is_web_address(url: &str) -> bool {
+    url.parse::<http::Uri>().is_ok_and(|url| {
+        matches!(url.scheme_str(), Some("https" | "http")) && url.host().is_some_and(|host| !host.is_empty())
+    })
+}
+
+#[cfg(test)]
+pub(super) fn names() -> Vec<String> {
+    super::setting::all(Config::KEYS, "").into_iter().map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::*, *};
+
+    fn parse(text: &str) -> Result<Config, String> {
+        with(text, &[])
+    }
+
+    fn with(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::parse(text, "hearth.toml", variables).map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn assert_says(result: Result<Config, String>, parts: &[&str]) {
+        let error = result.expect_err("the configuration is wrong");
+        for part in parts {
+            assert!(error.contains(part), "{error:?} should say {part:?}");
+        }
+    }
+
+    #[test]
+    fn no_configuration_at_all_works() {
+        let config = parse("").unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!(config.server_name, "localhost");
+        assert_eq!(config.listener[0].bind.to_string(), "127.0.0.1:8008");
+        assert_eq!(config.database_path(), PathBuf::from("./hearth-data/hearth.db"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_in_full_with_the_nearest_known_one() {
+        assert_says(parse("[rooms]\nmax_member = 3"), &["`rooms.max_member`", "`rooms.max_members`"]);
+        assert_says(parse("max_members = 3"), &["`max_members`", "`rooms.max_members`"]);
+        assert_says(parse("[[listener]]\nbnid = \"x\""), &["`listener[0].bnid`", "`listener.bind`"]);
+        assert_says(
+            parse("[limits.message]\nbrust = 1"),
+            &["`limits.message.brust`", "`limits.message.burst`"],
+        );
+        assert_says(parse("zzzz = 3"), &["there is no key `zzzz`", "hearth config default"]);
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_key_and_a_remedy() {
+        assert_says(
+            parse("[rooms]\nmax_members = \"many\""),
+            &["rooms.max_members", "\"many\"", "The most members"],
+        );
+        assert_says(parse("[registration]\nmode = \"opne\""), &["registration.mode", "opne", "`open`"]);
+        assert_says(parse("server_name = \"no spaces\""), &["server_name", "no spaces", "behind the colon"]);
+        assert_says(
+            parse("[limits.login]\nper_second = 0"),
+            &["limits.login.per_second", "0", "limits.enabled"],
+        );
+        assert_says(parse("rooms = 3"), &["rooms", "3", "[rooms]"]);
+        assert_says(parse("[rooms]\ndefault_version = \"99\""), &["rooms.default_version", "99", "\"12\""]);
+        assert_says(parse("[log]\nfilter = \"hearth=loud\""), &["log.filter", "hearth=loud"]);
+        assert_says(
+            parse("[[listener]]\nserve = [\"everything\"]"),
+            &["listener[0].serve[0]", "everything", "`client`"],
+        );
+        assert_says(parse("listener = []"), &["listener", "at least one port"]);
+        assert_says(parse("[[listener]]\ntls = {certificate = \"a\"}"), &["listener[0].tls.key", "missing"]);
+        assert_says(parse("server_name ="), &["hearth.toml"]);
+    }
+
+    #[test]
+    fn other_databases_are_refused_with_the_reason() {
+        assert_says(
+            parse("[database]\nurl = \"postgres://db/hearth\""),
+            &["postgres://db/hearth", "yet", "sqlite:"],
+        );
+        assert_says(parse("[database]\nurl = \"mysql://db\""), &["mysql://db", "sqlite:PATH"]);
+        let config = parse("[database]\nurl = \"sqlite:/srv/chat.db\"").unwrap();
+        assert_eq!(config.database_path(), PathBuf::from("/srv/chat.db"));
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let variables = [
+            ("HEARTH__SERVER_NAME", "example.org"),
+            ("HEARTH__ROOMS__MAX_MEMBERS", "7"),
+            ("HEARTH__LIMITS__ENABLED", "false"),
+            ("HEARTH__LIMITS__MESSAGE__BURST", "5"),
+            ("HEARTH__REGISTRATION__SHARED_SECRET", "1234"),
+            ("HEARTH__LISTENER", r#"[{ bind = "0.0.0.0:80", serve = ["client"] }]"#),
+            ("HOME", "/root"),
+        ];
+        let config = with("server_name = \"file.example\"\n[rooms]\nmax_members = 3", &variables).unwrap();
+        assert_eq!(config.server_name, "example.org");
+        assert_eq!(config.rooms.max_members, 7);
+        assert!(!config.limits.enabled);
+        assert_eq!(config.limits.message, Rate { per_second: 10, burst: 5 });
+        assert_eq!(config.registration.shared_secret.as_deref(), Some("1234"), "text stays text");
+        assert_eq!(config.listener[0].serve, [Api::Client]);
+    }
+
+    #[test]
+    fn errors_of_the_environment_name_the_variable() {
+        let bad = [("HEARTH__ROOMS__MAX_MEMBERS", "many")];
+        assert_says(with("", &bad), &["rooms.max_members", "\"many\"", "HEARTH__ROOMS__MAX_MEMBERS"]);
+        let unknown = [("HEARTH__ROMS__MAX_MEMBERS", "1")];
+        assert_says(
+            with("", &unknown),
+            &["`roms.max_members`", "HEARTH__ROMS__MAX_MEMBERS", "`rooms.max_members`"],
+        );
+    }
+
+    #[test]
+    fn every_key_can_be_named() {
+        let names = names();
+        for name in
+            ["server_name", "listener.tls.certificate", "limits.default.burst", "support.contact.role"]
+        {
+            assert!(names.iter().any(|known| known == name), "{name}");
+        }
+    }
+}

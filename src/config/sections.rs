@@ -1,0 +1,168 @@
+//! The sections of the configuration: one struct each. The comments are the reference that operators read.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use ruma::{OwnedUserId, RoomVersionId};
+use serde::{Deserialize, Serialize};
+
+use super::setting::{section, value};
+use crate::store::Durability;
+
+value!(Api, RegistrationMode, ContactRole, Durability);
+
+/// An API that a listener can serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Api {
+    /// What users' programs speak: `/_matrix/client`, `/.well-known/matrix`, the landing page.
+    #[default]
+    Client,
+    /// What other homeservers speak: `/_matrix/federation`, `/_matrix/key`.
+    Federation,
+    /// `/metrics`, for Prometheus.
+    Metrics,
+}
+
+/// Who may create an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegistrationMode {
+    Closed,
+    #[default]
+    Token,
+    Open,
+}
+
+/// What a support contact is for ("Getting support for a server").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub enum ContactRole {
+    #[default]
+    #[serde(rename = "m.role.admin")]
+    Admin,
+    #[serde(rename = "m.role.security")]
+    Security,
+}
+
+section! {
+    /// A port and what it serves.
+    pub struct Listener {
+        /// The address and port: "127.0.0.1:8008" is reachable from this machine only, "[::]:8008" from everywhere.
+        pub bind: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8008));
+        /// What it serves: any of "client", "federation" and "metrics". Metrics are for your own network only.
+        pub serve: Vec<Api> = vec![Api::Client, Api::Federation];
+        /// A certificate makes the port speak HTTPS (HTTP/1.1 and HTTP/2). Without one it speaks plain HTTP, for a reverse
+        /// proxy in front of it.
+        pub tls: Option<Tls> = None;
+    }
+}
+
+section! {
+    /// A certificate and its key.
+    pub struct Tls {
+        /// A PEM file with the certificate and the chain that leads to it. Read at the start.
+        pub certificate: PathBuf = PathBuf::new(), example "\"/etc/hearth/fullchain.pem\"";
+        /// A PEM file with the certificate's private key.
+        pub key: PathBuf = PathBuf::new(), example "\"/etc/hearth/privkey.pem\"";
+    }
+}
+
+section! {
+    /// Where everything is stored.
+    pub struct Database {
+        /// The database: "sqlite:PATH". Without it the file is hearth.db in `data_dir`.
+        pub url: Option<String> = None, example "\"sqlite:./hearth-data/hearth.db\"";
+        /// When a message counts as sent: "full" when it would survive a loss of power, "normal" when it would survive a
+        /// crash of the server. A little faster, and the last seconds before a loss of power may be missing.
+        pub synchronous: Durability = Durability::Full;
+    }
+}
+
+section! {
+    /// Who may create an account.
+    pub struct Registration {
+        /// "token": whoever has a token made by `hearth token create`; "open": anybody; "closed": nobody, accounts are made by
+        /// `hearth user create`.
+        pub mode: RegistrationMode = RegistrationMode::Token;
+        /// A secret for tools that create accounts through /_synapse/admin/v1/register. Without it that path isn't served.
+        pub shared_secret: Option<String> = None, example "\"a long random text\"";
+    }
+}
+
+section! {
+    /// What rooms may be.
+    pub struct Rooms {
+        /// The version of new rooms, unless their creator asks for another.
+        pub default_version: RoomVersionId = RoomVersionId::V12;
+        /// The most members of a room. Beyond it this server's users can't join or be invited; rooms that are larger already
+        /// go on working.
+        pub max_members: u32 = 100;
+        /// The longest text of a message, in characters. In rooms that other servers can join, Matrix itself sets a limit of
+        /// 65,536 bytes for the whole event.
+        pub max_text_chars: u32 = 100_000;
+    }
+}
+
+section! {
+    /// How often clients may do what costs the server something.
+    pub struct Limits {
+        /// Whether there are any such limits. They count per account, or per address for those who have none yet.
+        pub enabled: bool = true;
+        /// Sending messages and other events.
+        pub message: Rate = Rate { per_second: 10, burst: 50 };
+        /// Attempts to log in.
+        pub login: Rate = Rate { per_second: 1, burst: 10 };
+        /// Creating accounts.
+        pub registration: Rate = Rate { per_second: 1, burst: 10 };
+        /// Each of the other requests that the specification marks as rate-limited.
+        pub default: Rate = Rate { per_second: 10, burst: 100 };
+    }
+}
+
+section! {
+    /// A budget: `burst` requests at once, refilled by `per_second`.
+    pub struct Rate {
+        /// How many a second in the long run.
+        pub per_second: u32 = 10;
+        /// How many at once after a pause.
+        pub burst: u32 = 100;
+    }
+}
+
+section! {
+    /// What goes to the log, which is the standard error output.
+    pub struct Log {
+        /// "error", "warn", "info", "debug" or "trace", also by part of the server: "info,hearth::http=debug" logs every
+        /// request.
+        pub filter: String = "info".to_owned();
+    }
+}
+
+section! {
+    /// Whom users can turn to; served as /.well-known/matrix/support.
+    pub struct Support {
+        /// A page about getting help.
+        pub page: Option<String> = None, example "\"https://example.org/help\"";
+        /// People to turn to, each with a Matrix id, an e-mail address or both.
+        pub contact: Vec<Contact> = Vec::new();
+    }
+}
+
+section! {
+    /// Somebody to turn to.
+    pub struct Contact {
+        /// "m.role.admin" or "m.role.security".
+        pub role: ContactRole = ContactRole::Admin;
+        /// Their Matrix id.
+        pub matrix_id: Option<OwnedUserId> = None, example "\"@admin:example.org\"";
+        /// Their e-mail address.
+        pub email_address: Option<String> = None, example "\"admin@example.org\"";
+    }
+}
+
+section! {
+    /// Rooms shared with other homeservers.
+    pub struct Federation {
+        /// When off, this server speaks to no other, and all of its new rooms are local for ever.
+        pub enabled: bool = true;
+    }
+}
