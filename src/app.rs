@@ -5,14 +5,15 @@
 use std::sync::Arc;
 
 use ruma::OwnedServerName;
+use tokio::task::JoinHandle;
 
 use crate::{
     account::{Accounts, Sessions},
     config::Config,
     environment::Environment,
-    http::Limits,
-    queue::Queues,
-    store::Store,
+    http::{Limits, Shutdown},
+    queue::{Queues, Tails},
+    store::{self, Store},
 };
 
 /// What each handler gets.
@@ -25,6 +26,36 @@ pub struct Hearth {
     pub store: Store,
     pub queues: Queues,
     pub limits: Limits,
+    /// Set when the server is about to stop. Whoever waits for news looks at it when woken, and answers.
+    pub shutdown: Shutdown,
     pub sessions: Sessions,
-    pub accounts: Accounts,
+    pub accounts: Arc<Accounts>,
+}
+
+impl Hearth {
+    /// Opens the database and starts the services. The task is the database's writer, see [`Store::open`].
+    pub async fn start(
+        config: Config,
+        environment: Environment,
+    ) -> Result<(App, JoinHandle<()>), store::Error> {
+        let tails = Arc::new(Tails::new(environment.entropy.number()));
+        let subscriber: Arc<dyn store::Subscriber> = Arc::<Tails>::clone(&tails);
+        let (store, writer) =
+            Store::open(&config.database_path(), config.database.synchronous, subscriber).await?;
+        tails.start_at(store.head_at_start());
+        let queues = Queues::new(tails, store.clone());
+        let sessions = Sessions::new(store.clone());
+        let app = Self {
+            server_name: config.server_name.clone(),
+            limits: Limits::new(&config.limits),
+            shutdown: Shutdown::default(),
+            accounts: Arc::new(Accounts),
+            sessions,
+            queues,
+            store,
+            environment,
+            config,
+        };
+        Ok((Arc::new(app), writer))
+    }
 }

@@ -24,6 +24,10 @@ pub struct Sessions {
 }
 
 impl Sessions {
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
     pub async fn authenticate(&self, _token: &str, _origin: &Origin) -> Result<Session, MatrixError> {
         Err(MatrixError::unknown_token(false))
     }

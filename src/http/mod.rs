@@ -1,13 +1,26 @@
 //! HTTP: listeners, the way from a request to a handler, and Matrix errors. It knows nothing of rooms.
+//!
+//! A connection is accepted by a [`Listener`], each of its requests goes through the [`Site`] to a route of [`Routes`],
+//! whose handler gets its [`Caller`] and its parsed request, and answers with a [`Reply`] or a [`MatrixError`].
 
 mod caller;
 mod error;
 mod limits;
+mod listener;
+mod metrics;
 mod route;
+mod service;
+mod shutdown;
+mod tls;
 
 pub use self::{
     caller::{Anonymous, Caller, Origin, Peer, Visitor},
     error::MatrixError,
     limits::{Class, LimitKey, Limits},
+    listener::{Listener, announce},
+    metrics::Recorder,
     route::{Json, Reply, Routes, Whole, json_response, read},
+    service::{Site, unrecognized_method, unrecognized_path},
+    shutdown::Shutdown,
+    tls::{TlsError, server_config},
 };

@@ -3,16 +3,23 @@
 //! A handler is `async fn(App, Caller, Request) -> Result<impl Reply, MatrixError>`. [`Routes::add`] mounts it under all
 //! paths that the request's definition knows, with `r0` beside every `v3`, and keeps the table of what is served.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
     body::Body,
-    extract::{RawPathParams, Request, State},
+    extract::{RawPathParams, Request, State, rejection::RawPathParamsRejection},
+    handler::Handler,
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
 };
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{Method, StatusCode, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use ruma::api::{
@@ -22,7 +29,7 @@ use ruma::api::{
 };
 use serde::de::IgnoredAny;
 
-use super::{Caller, Class, MatrixError};
+use super::{Caller, Class, MatrixError, metrics::RouteMetrics};
 use crate::app::App;
 
 /// The largest body of a JSON request. The longest legal text, every character escaped, stays below it.
@@ -111,7 +118,7 @@ impl Routes {
             R::PATH_BUILDER.all_paths().flat_map(|path| [path.to_owned(), historical(path)]).collect();
         for path in paths {
             let handler = handler.clone();
-            self = self.mount(R::METHOD, &path, move |State(app): State<App>, params, request| {
+            self = self.mount(R::METHOD, &path, move |State(app): State<App>, params: Params, request| {
                 handle(app, class, handler.clone(), params, request)
             });
         }
@@ -128,21 +135,24 @@ impl Routes {
         F: Future<Output = Result<O, MatrixError>> + Send,
     {
         let class = if R::RATE_LIMITED { Class::Default } else { Class::Free };
-        self.mount(R::METHOD, path, move |State(app): State<App>, params, request| {
+        self.mount(R::METHOD, path, move |State(app): State<App>, params: Params, request| {
             handle(app, class, handler.clone(), params, request)
         })
     }
 
-    /// Mounts a plain axum handler.
+    /// Mounts a plain axum handler. Its parameters are known by their order alone, not by their names (see `by_order`);
+    /// a slash at the end of the path means nothing.
     pub fn mount<H, T>(mut self, method: Method, path: &str, handler: H) -> Self
     where
-        H: axum::handler::Handler<T, App>,
+        H: Handler<T, App>,
         T: 'static,
     {
+        let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
         // Paths of two definitions may be one after `r0` was added; the first stays.
         if self.served.insert((method.to_string(), path.to_owned())) {
+            let metrics = RouteMetrics::new(method.as_str(), path);
             let filter = MethodFilter::try_from(method).unwrap_or(MethodFilter::GET);
-            self.router = self.router.route(path, on(filter, handler));
+            self.router = self.router.route(&by_order(path), on(filter, Measured { handler, metrics }));
         }
         self
     }
@@ -168,11 +178,51 @@ fn historical(path: &str) -> String {
     path.replacen("/_matrix/client/v3/", "/_matrix/client/r0/", 1)
 }
 
+/// A path whose parameters are called by their number. One router may hold `/rooms/{room_id}` and `/rooms/{id}/x`
+/// then, whoever defined them.
+fn by_order(path: &str) -> String {
+    let mut count = 0;
+    let segments = path.split('/').map(|segment| {
+        if segment.starts_with('{') {
+            count += 1;
+            format!("{{{count}}}")
+        } else {
+            segment.to_owned()
+        }
+    });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+type Params = Result<RawPathParams, RawPathParamsRejection>;
+
+/// A handler, and the metrics of its route.
+struct Measured<H> {
+    handler: H,
+    metrics: Arc<RouteMetrics>,
+}
+
+impl<H: Clone> Clone for Measured<H> {
+    fn clone(&self) -> Self {
+        Self { handler: self.handler.clone(), metrics: Arc::clone(&self.metrics) }
+    }
+}
+
+impl<T, H: Handler<T, App>> Handler<T, App> for Measured<H> {
+    type Future = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+    fn call(self, request: Request, app: App) -> Self::Future {
+        let start = Instant::now();
+        let answer = self.handler.call(request, app);
+        let metrics = self.metrics;
+        Box::pin(answer.inspect(move |response| metrics.record(response.status(), start)))
+    }
+}
+
 async fn handle<R, C, O, H, F>(
     app: App,
     class: Class,
     handler: H,
-    params: RawPathParams,
+    params: Params,
     request: Request,
 ) -> Result<Response, MatrixError>
 where
@@ -182,6 +232,7 @@ where
     H: Fn(App, C, R) -> F,
     F: Future<Output = Result<O, MatrixError>> + Send,
 {
+    let params = params.map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
     let (parts, body) = request.into_parts();
     let caller = C::identify(&app, &parts).await?;
     app.limits.check(class, caller.limit_key())?;

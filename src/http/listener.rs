@@ -1,0 +1,198 @@
+//! Ports: accepting connections, TLS, and speaking HTTP on each until the client or the server ends it.
+//!
+//! A bound port doesn't accept yet: [`Listener::bind`] fails early, and [`Listener::run`] opens it once the server can
+//! answer, so that an open port means a server that is ready.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper::{
+    rt::{Read, Write},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, info, warn};
+
+use super::{Shutdown, Site, metrics::Present};
+
+/// How long a client may take to send a request's headers, or be silent between two requests. Proxies that keep
+/// connections open should forget them sooner.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the greeting of TLS may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes of a request's line and headers together. Access tokens and filters in the query fit well.
+const MAX_HEADER_BYTES: usize = 32 * 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// Pause after a failure to accept, which is nearly always a lack of file descriptors that others have to give back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound port.
+pub struct Listener {
+    socket: TcpSocket,
+    tls: Option<TlsAcceptor>,
+    site: Arc<Site>,
+}
+
+impl Listener {
+    /// Takes the port without opening it.
+    pub fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A restart doesn't wait for connections of the run before.
+        socket.set_reuseaddr(true)?;
+        socket.set_nodelay(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    }
+
+    pub fn new(
+        socket: TcpSocket,
+        tls: Option<Arc<tokio_rustls::rustls::ServerConfig>>,
+        site: Arc<Site>,
+    ) -> Self {
+        Self { socket, tls: tls.map(TlsAcceptor::from), site }
+    }
+
+    /// Opens the port, and accepts until the server ends. `alive` is dropped by the last connection.
+    pub fn run(self, shutdown: Shutdown, alive: mpsc::Sender<()>) -> io::Result<()> {
+        let listener = self.socket.listen(BACKLOG)?;
+        let connections =
+            Connections { tls: self.tls, site: self.site, shutdown, alive, http1: http1_builder() };
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, peer)) => connections.start(stream, peer),
+                        Err(cause) if is_of_one_connection(&cause) => {}
+                        Err(cause) => {
+                            warn!(%cause, "no connection can be accepted at the moment");
+                            tokio::time::sleep(ACCEPT_PAUSE).await;
+                        }
+                    },
+                    () = connections.shutdown.wait() => return,
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// A connection that was given up before it was accepted says nothing about the next.
+fn is_of_one_connection(cause: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(cause.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn http1_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_header_size(MAX_HEADER_BYTES)
+        .max_buf_size(MAX_HEADER_BYTES * 2);
+    builder
+}
+
+/// What the connections of a port share.
+struct Connections {
+    tls: Option<TlsAcceptor>,
+    site: Arc<Site>,
+    shutdown: Shutdown,
+    alive: mpsc::Sender<()>,
+    http1: http1::Builder,
+}
+
+impl Connections {
+    fn start(&self, stream: TcpStream, peer: SocketAddr) {
+        // Answers are written whole; waiting for more to send would only delay them.
+        let _ = stream.set_nodelay(true);
+        let (site, shutdown, alive) = (Arc::clone(&self.site), self.shutdown.clone(), self.alive.clone());
+        let http1 = self.http1.clone();
+        match self.tls.clone() {
+            None => {
+                tokio::spawn(async move {
+                    let _present = Present::connection();
+                    speak_http1(&http1, TokioIo::new(stream), site, peer, shutdown).await;
+                    drop(alive);
+                });
+            }
+            Some(tls) => {
+                tokio::spawn(async move {
+                    let _present = Present::connection();
+                    match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                            speak_http2(TokioIo::new(stream), site, peer, shutdown).await;
+                        }
+                        Ok(Ok(stream)) => {
+                            speak_http1(&http1, TokioIo::new(stream), site, peer, shutdown).await
+                        }
+                        Ok(Err(cause)) => debug!(%cause, %peer, "TLS failed"),
+                        Err(_) => debug!(%peer, "TLS took too long"),
+                    }
+                    drop(alive);
+                });
+            }
+        }
+    }
+}
+
+async fn speak_http1<I>(
+    builder: &http1::Builder,
+    io: I,
+    site: Arc<Site>,
+    peer: SocketAddr,
+    shutdown: Shutdown,
+) where
+    I: Read + Write + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| Arc::clone(&site).answer(peer, request));
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.wait() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(cause) = ended {
+        debug!(%cause, %peer, "a connection ended");
+    }
+}
+
+async fn speak_http2<I>(io: I, site: Arc<Site>, peer: SocketAddr, shutdown: Shutdown)
+where
+    I: Read + Write + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| Arc::clone(&site).answer(peer, request));
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(100)
+        .max_header_list_size(MAX_HEADER_BYTES as u32)
+        .max_send_buf_size(64 * 1024)
+        // A client that is gone is noticed, for it holds its streams open otherwise.
+        .keep_alive_interval(Duration::from_secs(60))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.wait() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(cause) = ended {
+        debug!(%cause, %peer, "a connection ended");
+    }
+}
+
+/// Says where a port is open.
+pub fn announce(address: SocketAddr, tls: bool) {
+    info!(%address, tls, "listening");
+}

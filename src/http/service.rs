@@ -1,0 +1,190 @@
+//! The one way from a request to its answer: what holds for every request is done here, by one function, around the
+//! router. Request ids and the log, CORS, preflights, panics, JSON for what isn't there, metrics.
+//!
+//! One function rather than layers: each layer would make the future of a waiting long poll larger and each request
+//! slower.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use axum::{Router, body::Body, response::IntoResponse as _};
+use futures_util::FutureExt as _;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri::PathAndQuery,
+};
+use hyper::body::Incoming;
+use tower::Service as _;
+use tracing::{Instrument as _, debug, error};
+
+use super::{MatrixError, Peer, metrics::Present};
+
+/// Also in the log, so that a user's complaint leads to the line that explains it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a listener answers with; made once, shared by all of its connections.
+pub struct Site {
+    router: Router,
+    /// The number of the next request. It begins at random, so that ids of two runs don't meet in one log.
+    next: AtomicU64,
+}
+
+impl Site {
+    pub fn new(router: Router, seed: u64) -> Arc<Self> {
+        Arc::new(Self { router, next: AtomicU64::new(seed) })
+    }
+
+    /// Answers one request; never fails.
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let start = Instant::now();
+        let _present = Present::request();
+        let id = HexId::new(self.next.fetch_add(1, Ordering::Relaxed));
+        let span = tracing::error_span!(
+            "request",
+            id = id.as_str(),
+            method = request.method().as_str(),
+            path = request.uri().path()
+        );
+        let mut response = self.respond(peer, request).instrument(span.clone()).await;
+        cors(response.headers_mut());
+        if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        span.in_scope(|| {
+            debug!(
+                status = response.status().as_u16(),
+                milliseconds = start.elapsed().as_millis() as u64,
+                "answered"
+            );
+        });
+        Ok(response)
+    }
+
+    async fn respond(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+        if request.method() == Method::OPTIONS {
+            // A preflight asks about the headers alone, whether the path exists or not.
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            return response;
+        }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Peer(peer));
+        without_trailing_slash(request.uri_mut());
+        let mut router = self.router.clone();
+        // A handler that panicked has lost its own request only: state that it shared is behind locks that don't poison.
+        match AssertUnwindSafe(router.call(request)).catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Err(panic) => {
+                error!(panic = reason(panic.as_ref()), "a handler panicked");
+                MatrixError::internal(&"a handler panicked").into_response()
+            }
+        }
+    }
+}
+
+/// For paths that no route has.
+pub async fn unrecognized_path() -> MatrixError {
+    MatrixError::new(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "this server has no such endpoint")
+}
+
+/// For paths that have other methods only.
+pub async fn unrecognized_method() -> MatrixError {
+    MatrixError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "M_UNRECOGNIZED",
+        "this endpoint doesn't know that method",
+    )
+}
+
+/// The answer to any site of the web may be read by it: access tokens are never sent by a browser on its own.
+fn cors(headers: &mut HeaderMap) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, POST, PUT, DELETE, OPTIONS"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("X-Requested-With, Content-Type, Authorization"),
+    );
+    // Browsers ask before every request otherwise, which is half of their traffic.
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+}
+
+/// A slash at the end means nothing: routes are mounted without it, and clients send it with and without.
+fn without_trailing_slash(uri: &mut Uri) {
+    let path = uri.path();
+    if path.len() < 2 || !path.ends_with('/') {
+        return;
+    }
+    let path = path.trim_end_matches('/');
+    let path = if path.is_empty() { "/" } else { path };
+    let trimmed = match uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = trimmed.ok();
+    if let Ok(trimmed) = Uri::from_parts(parts) {
+        *uri = trimmed;
+    }
+}
+
+fn reason(panic: &(dyn std::any::Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "no reason given",
+    }
+}
+
+/// A request's id in sixteen hexadecimal digits, without an allocation.
+struct HexId([u8; 16]);
+
+impl HexId {
+    fn new(number: u64) -> Self {
+        let digit = |shift: u32| b"0123456789abcdef"[(number >> shift) as usize & 15];
+        Self(std::array::from_fn(|index| digit(60 - 4 * index as u32)))
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_hexadecimal() {
+        assert_eq!(HexId::new(0x01_23_45_67_89_ab_cd_ef).as_str(), "0123456789abcdef");
+    }
+
+    #[test]
+    fn a_slash_at_the_end_means_nothing() {
+        for (given, expected) in [
+            ("/a/b/?c=/", "/a/b?c=/"),
+            ("/a/%2F/", "/a/%2F"),
+            ("/", "/"),
+            ("//", "/"),
+            ("/a", "/a"),
+            ("http://host/a/", "http://host/a"),
+        ] {
+            let mut uri: Uri = given.parse().unwrap();
+            without_trailing_slash(&mut uri);
+            assert_eq!(uri.to_string(), expected);
+        }
+    }
+}
