@@ -1,7 +1,9 @@
 //! Hearth, a federated Matrix homeserver.
 
 mod account;
+mod api;
 mod app;
+mod cli;
 mod config;
 mod environment;
 mod http;
@@ -9,4 +11,12 @@ mod queue;
 mod room;
 mod store;
 
-fn main() {}
+use std::process::ExitCode;
+
+// Long-lived servers of many small allocations fragment with the system's allocator.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    cli::run()
+}

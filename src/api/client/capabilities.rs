@@ -1,0 +1,75 @@
+//! What this server can do ("Capabilities negotiation"), and the small answers that say that it can't do something:
+//! calls through a relay, bridges.
+
+use ruma::{
+    RoomVersionId,
+    api::client::{
+        discovery::get_capabilities::v3 as get_capabilities, thirdparty::get_protocols::v3 as get_protocols,
+        voip::get_turn_server_info::v3 as get_turn_server_info,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::{
+    account::Session,
+    app::App,
+    http::{Json, MatrixError, Routes},
+};
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .add::<get_capabilities::Request, Session, _, _, _>(capabilities)
+        .add::<get_turn_server_info::Request, Session, _, _, _>(turn_server)
+        .add::<get_protocols::Request, Session, _, _, _>(protocols)
+}
+
+/// Versions that rooms may be created with: all that are called stable.
+const ROOM_VERSIONS: [RoomVersionId; 12] = [
+    RoomVersionId::V1,
+    RoomVersionId::V2,
+    RoomVersionId::V3,
+    RoomVersionId::V4,
+    RoomVersionId::V5,
+    RoomVersionId::V6,
+    RoomVersionId::V7,
+    RoomVersionId::V8,
+    RoomVersionId::V9,
+    RoomVersionId::V10,
+    RoomVersionId::V11,
+    RoomVersionId::V12,
+];
+
+async fn capabilities(
+    app: App,
+    _: Session,
+    _: get_capabilities::Request,
+) -> Result<Json<Value>, MatrixError> {
+    let versions: serde_json::Map<String, Value> =
+        ROOM_VERSIONS.iter().map(|version| (version.to_string(), json!("stable"))).collect();
+    let yes = json!({ "enabled": true });
+    let no = json!({ "enabled": false });
+    Ok(Json(json!({ "capabilities": {
+        "m.room_versions": { "default": app.config.rooms.default_version, "available": versions },
+        "m.change_password": yes,
+        "m.profile_fields": yes,
+        // For clients from before profile fields.
+        "m.set_displayname": yes,
+        "m.set_avatar_url": yes,
+        "m.3pid_changes": no,
+        "m.get_login_token": no,
+    }})))
+}
+
+/// There is no relay for calls.
+async fn turn_server(
+    _: App,
+    _: Session,
+    _: get_turn_server_info::Request,
+) -> Result<Json<Value>, MatrixError> {
+    Ok(Json(json!({})))
+}
+
+/// There are no bridges.
+async fn protocols(_: App, _: Session, _: get_protocols::Request) -> Result<Json<Value>, MatrixError> {
+    Ok(Json(json!({})))
+}

@@ -1,0 +1,30 @@
+//! `GET /versions` ("API Versions"): what clients choose their paths by.
+
+use std::collections::BTreeMap;
+
+use ruma::api::client::discovery::get_supported_versions::{Request, Response};
+
+use crate::{
+    app::App,
+    http::{Anonymous, MatrixError, Routes},
+};
+
+pub(super) fn routes() -> Routes {
+    Routes::default().add::<Request, Anonymous, _, _, _>(versions)
+}
+
+/// Versions whose endpoints that real clients use are all here. `r0.6.1` is for those from before the numbers.
+const VERSIONS: [&str; 14] = [
+    "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11",
+    "v1.12", "v1.13",
+];
+
+/// Features that some clients know only by the names they had as proposals.
+const FEATURES: [&str; 0] = [];
+
+async fn versions(_: App, _: Anonymous, _: Request) -> Result<Response, MatrixError> {
+    let features = FEATURES.into_iter().map(|name: &str| (name.to_owned(), true));
+    let mut response = Response::new(VERSIONS.into_iter().map(str::to_owned).collect());
+    response.unstable_features = features.collect::<BTreeMap<_, _>>();
+    Ok(response)
+}

@@ -1,0 +1,218 @@
+//! `hearth serve`: from a configuration to a running server, and to its end.
+//!
+//! The order matters. Whatever can fail (the lock, the ports, certificates, the database) is tried before a port is
+//! open; at the end ports close first, then requests finish, then the database's writer.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, TryLockError},
+    io::{self, IsTerminal as _},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpSocket,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::{Instant, interval, timeout},
+};
+use tokio_rustls::rustls;
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use super::{Failure, Options};
+use crate::{
+    api,
+    app::{App, Hearth},
+    config::{Api, Config},
+    environment::Environment,
+    http::{Listener, Recorder, Shutdown, Site, announce, server_config},
+    store,
+};
+
+/// How long requests may take to finish once the server has been told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often memory is tidied.
+const TIDY: Duration = Duration::from_secs(5);
+
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
+    let config = options.load()?;
+    start_log(&config);
+    use_ring();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve(config));
+    // Work that is left (a password hash of a client that is gone) is nobody's any more.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// One provider of cryptography for TLS in both directions.
+pub(super) fn use_ring() {
+    // An error means that there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+fn start_log(config: &Config) {
+    // The filter was checked with the rest of the configuration.
+    let filter = EnvFilter::builder().parse_lossy(&config.log.filter);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let recorder = Recorder::install()?;
+    prepare(&config.data_dir)?;
+    let _lock = lock(&config.data_dir)?;
+    let sockets = bind(&config)?;
+
+    let environment = Environment::real();
+    let (app, mut writer) = Hearth::start(config, environment).await?;
+    let shutdown = app.shutdown.clone();
+    let (alive, mut all_gone) = mpsc::channel(1);
+    welcome(&app).await?;
+    for (listener, socket) in app.config.listener.iter().zip(sockets) {
+        let apis: BTreeSet<Api> = listener.serve.iter().copied().collect();
+        let router = api::router(Arc::clone(&app), &apis, Some(&recorder));
+        let site = Site::new(router, app.environment.entropy.number());
+        let tls = match &listener.tls {
+            Some(tls) => Some(server_config(&tls.certificate, &tls.key)?),
+            None => None,
+        };
+        let (address, encrypted) = (socket.local_addr()?, tls.is_some());
+        Listener::new(socket, tls, site).run(shutdown.clone(), alive.clone())?;
+        announce(address, encrypted);
+    }
+    drop(alive);
+    let tidier = tokio::spawn(tidy(Arc::clone(&app), recorder));
+
+    let mut outcome = tokio::select! {
+        name = stop_signal() => {
+            info!(signal = name?, "stopping");
+            Ok(())
+        }
+        ended = &mut writer => Err(writer_failed(ended)),
+    };
+
+    drain(&app, &mut all_gone).await;
+    tidier.abort();
+    // The tidier's handle on the database goes with it.
+    let _ = tidier.await;
+    drop(app);
+    if outcome.is_ok() {
+        outcome = match timeout(DRAIN, writer).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(ended) => Err(writer_failed(ended)),
+            Err(_) => {
+                warn!("something still holds the database; nothing that was acknowledged is lost");
+                Ok(())
+            }
+        };
+    }
+    outcome
+}
+
+fn writer_failed(ended: Result<(), tokio::task::JoinError>) -> Failure {
+    let cause = ended.err().map_or("it ended".to_owned(), |cause| cause.to_string());
+    error!(%cause, "the database's writer failed: nothing can be stored any more");
+    Failure::new(format!("the database's writer failed ({cause}); see the log, then start again"))
+}
+
+/// The data folder, for nobody but the server's user if it is made now.
+fn prepare(data_dir: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
+    made.map_err(|cause| {
+        let data_dir = data_dir.display();
+        Failure::new(format!(
+            "`data_dir = {data_dir}` can't be made: {cause}; make it, or set `data_dir` to another"
+        ))
+    })
+}
+
+/// Two servers on one database would each believe that they alone give out positions.
+fn lock(data_dir: &Path) -> Result<File, Failure> {
+    let path = data_dir.join("hearth.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|cause| {
+        let path = path.display();
+        Failure::new(format!(
+            "{path} can't be written: {cause}; give the server's user write access to its folder"
+        ))
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(store::Error::InUse(data_dir.display().to_string()).into()),
+        Err(TryLockError::Error(cause)) => {
+            Err(Failure::new(format!("{} can't be locked: {cause}", path.display())))
+        }
+    }
+}
+
+fn bind(config: &Config) -> Result<Vec<TcpSocket>, Failure> {
+    let sockets = config.listener.iter().map(|listener| {
+        Listener::bind(listener.bind).map_err(|cause| {
+            let address = listener.bind;
+            let remedy = match cause.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "; another program has it: stop that, or set another `listener.bind`"
+                }
+                io::ErrorKind::PermissionDenied => "; ports below 1024 need the right to use them",
+                io::ErrorKind::AddrNotAvailable => "; this machine doesn't have that address",
+                _ => "",
+            };
+            Failure::new(format!("can't listen on {address}: {cause}{remedy}"))
+        })
+    });
+    sockets.collect()
+}
+
+/// What somebody who starts a server for the first time has to know.
+#[expect(clippy::unused_async, reason = "accounts will be asked here")]
+async fn welcome(_app: &App) -> Result<(), Failure> {
+    Ok(())
+}
+
+/// Waits for the operator or the system to end the server.
+async fn stop_signal() -> io::Result<&'static str> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => Ok("SIGINT"),
+        _ = terminate.recv() => Ok("SIGTERM"),
+    }
+}
+
+/// Lets requests finish: those that wait for news at once, others within [`DRAIN`].
+async fn drain(app: &App, all_gone: &mut mpsc::Receiver<()>) {
+    let shutdown: &Shutdown = &app.shutdown;
+    shutdown.set();
+    let deadline = Instant::now() + DRAIN;
+    let mut wake = interval(Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            // Nothing is ever sent: the last connection closes it.
+            _ = all_gone.recv() => return,
+            // Again and again, for a request that was being read when it was announced may begin to wait only now.
+            _ = wake.tick() => app.queues.tails().nudge_all(),
+            () = tokio::time::sleep_until(deadline) => {
+                warn!("some requests took too long to finish and are cut off");
+                return;
+            }
+        }
+    }
+}
+
+/// Keeps memory bounded: budgets and queues' ends that nobody needs any more, and metrics that wait to be counted.
+async fn tidy(app: App, recorder: Recorder) {
+    let mut ticks = interval(TIDY);
+    loop {
+        ticks.tick().await;
+        app.limits.sweep();
+        app.queues.tails().sweep();
+        recorder.digest();
+    }
+}
