@@ -1,5 +1,8 @@
 //! Hearth, a federated Matrix homeserver.
 
+// In a program `pub` says which other modules may use an item; nothing is reachable from outside anyway.
+#![allow(unreachable_pub)]
+
 mod account;
 mod api;
 mod app;

@@ -2,6 +2,8 @@
 //! service and shape its answer.
 
 mod client;
+#[cfg(test)]
+mod endpoints;
 mod landing;
 
 use std::collections::BTreeSet;

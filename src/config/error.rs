@@ -7,7 +7,10 @@ use crate::config::setting::Section as _;
 
 /// The first thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
+pub struct Error(Box<Details>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Details {
     /// The full name of the key; empty if it is about the whole file.
     key: String,
     problem: Problem,
@@ -27,7 +30,7 @@ pub(super) enum Problem {
 
 impl Error {
     pub(super) fn new(key: &str, problem: Problem) -> Self {
-        Self { key: key.to_owned(), problem, variable: None, about: None }
+        Self(Box::new(Details { key: key.to_owned(), problem, variable: None, about: None }))
     }
 
     /// A value that is well-formed but can't be used.
@@ -41,18 +44,18 @@ impl Error {
 
     /// Adds the documentation of the key, unless a deeper key has added its own.
     pub(super) fn explained(mut self, doc: &[&str]) -> Self {
-        if self.about.is_none() && !matches!(self.problem, Problem::Unknown { .. }) {
-            self.about = Some(doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" "));
+        if self.0.about.is_none() && !matches!(self.0.problem, Problem::Unknown { .. }) {
+            self.0.about = Some(doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" "));
         }
         self
     }
 
     pub(super) fn key(&self) -> &str {
-        &self.key
+        &self.0.key
     }
 
-    pub(super) fn from_variable(mut self, variable: &str) -> Self {
-        self.variable = Some(variable.to_owned());
+    pub(super) fn with_variable(mut self, variable: &str) -> Self {
+        self.0.variable = Some(variable.to_owned());
         self
     }
 }
@@ -61,8 +64,8 @@ impl std::error::Error for Error {}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = &self.key;
-        match &self.problem {
+        let key = &self.0.key;
+        match &self.0.problem {
             Problem::Unknown { nearest } => {
                 write!(f, "there is no key `{key}`")?;
                 self.write_variable(f)?;
@@ -89,11 +92,11 @@ impl fmt::Display for Error {
 
 impl Error {
     fn write_variable(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.variable.as_ref().map_or(Ok(()), |name| write!(f, " (from {name})"))
+        self.0.variable.as_ref().map_or(Ok(()), |name| write!(f, " (from {name})"))
     }
 
     fn write_about(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.about.as_ref().map_or(Ok(()), |about| write!(f, "\n  `{}`: {about}", self.key))
+        self.0.about.as_ref().map_or(Ok(()), |about| write!(f, "\n  `{}`: {about}", self.0.key))
     }
 }
 

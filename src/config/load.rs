@@ -47,12 +47,12 @@ impl Config {
             let path: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_lowercase).collect();
             let key = path.join(".");
             lay_over(&mut table, Config::KEYS, &path, &key, &text)
-                .map_err(|error| error.from_variable(&name))?;
+                .map_err(|error| error.with_variable(&name))?;
             origins.insert(key, name);
         }
         let config = Config::read(Value::Table(table), "", None);
         config.and_then(Config::checked).map_err(|error| match origins.get(error.key()) {
-            Some(variable) => error.from_variable(variable),
+            Some(variable) => error.with_variable(variable),
             None => error,
         })
     }

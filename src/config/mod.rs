@@ -17,8 +17,8 @@ use self::setting::section;
 pub use self::{
     error::Error,
     sections::{
-        Api, Contact, Database, Federation, Limits, Listener, Log, Rate, Registration, RegistrationMode,
-        Rooms, Support, Tls,
+        Api, Database, Federation, Limits, Listener, Log, Rate, Registration, RegistrationMode, Rooms,
+        Support,
     },
 };
 

@@ -130,7 +130,7 @@ impl Connections {
                             speak_http2(TokioIo::new(stream), site, peer, shutdown).await;
                         }
                         Ok(Ok(stream)) => {
-                            speak_http1(&http1, TokioIo::new(stream), site, peer, shutdown).await
+                            speak_http1(&http1, TokioIo::new(stream), site, peer, shutdown).await;
                         }
                         Ok(Err(cause)) => debug!(%cause, %peer, "TLS failed"),
                         Err(_) => debug!(%peer, "TLS took too long"),
@@ -177,7 +177,7 @@ where
         .max_header_list_size(MAX_HEADER_BYTES as u32)
         .max_send_buf_size(64 * 1024)
         // A client that is gone is noticed, for it holds its streams open otherwise.
-        .keep_alive_interval(Duration::from_secs(60))
+        .keep_alive_interval(Duration::from_mins(1))
         .keep_alive_timeout(Duration::from_secs(20));
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let ended = tokio::select! {

@@ -3,6 +3,7 @@
 //! Handles are made once and kept with their route, so that counting a request formats no string and takes no lock.
 
 use std::{
+    fmt::Write as _,
     sync::{Arc, LazyLock, OnceLock},
     time::Instant,
 };
@@ -75,7 +76,7 @@ impl Recorder {
         gauge!(MEMORY).set(process.resident_bytes as f64);
         let mut text = self.handle.render();
         // A counter of fractions, which the recorder doesn't have.
-        text.push_str(&format!("# TYPE {CPU} counter\n{CPU} {}\n", process.cpu_seconds));
+        let _ = writeln!(text, "# TYPE {CPU} counter\n{CPU} {}", process.cpu_seconds);
         text
     }
 }
@@ -123,13 +124,14 @@ impl RouteMetrics {
 
     pub(super) fn record(&self, status: StatusCode, start: Instant) {
         let number = status.as_u16();
-        let (slot, name) = match STATUSES.iter().position(|(known, _)| *known == number) {
-            Some(index) => (index, STATUSES[index].1),
-            None => {
+        let known = STATUSES.iter().position(|(known, _)| *known == number);
+        let (slot, name) = known.map_or_else(
+            || {
                 let hundred = usize::from(number / 100).min(HUNDREDS.len() - 1);
                 (STATUSES.len() + hundred, HUNDREDS[hundred])
-            }
-        };
+            },
+            |index| (index, STATUSES[index].1),
+        );
         let counter = self.answers[slot].get_or_init(|| {
             counter!(REQUESTS, "method" => self.method.clone(), "route" => self.route.clone(), "status" => name)
         });

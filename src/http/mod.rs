@@ -22,5 +22,5 @@ pub use self::{
     route::{Json, Reply, Routes, Whole, json_response, read},
     service::{Site, unrecognized_method, unrecognized_path},
     shutdown::Shutdown,
-    tls::{TlsError, server_config},
+    tls::server_config,
 };

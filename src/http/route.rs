@@ -36,7 +36,7 @@ use crate::app::App;
 pub const MAX_BODY: usize = 1024 * 1024;
 
 /// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What a handler may answer with.
 pub trait Reply {

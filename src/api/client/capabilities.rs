@@ -1,5 +1,5 @@
 //! What this server can do ("Capabilities negotiation"), and the small answers that say that it can't do something:
-//! calls through a relay, bridges.
+//! calls through a relay, bridges, pushes.
 
 use ruma::{
     RoomVersionId,
@@ -21,6 +21,7 @@ pub(super) fn routes() -> Routes {
         .add::<get_capabilities::Request, Session, _, _, _>(capabilities)
         .add::<get_turn_server_info::Request, Session, _, _, _>(turn_server)
         .add::<get_protocols::Request, Session, _, _, _>(protocols)
+        .add::<get_pushers::Request, Session, _, _, _>(pushers)
 }
 
 /// Versions that rooms may be created with: all that are called stable.
@@ -72,4 +73,9 @@ async fn turn_server(
 /// There are no bridges.
 async fn protocols(_: App, _: Session, _: get_protocols::Request) -> Result<Json<Value>, MatrixError> {
     Ok(Json(json!({})))
+}
+
+/// None can be set yet.
+async fn pushers(_: App, _: Session, _: get_pushers::Request) -> Result<Json<Value>, MatrixError> {
+    Ok(Json(json!({ "pushers": [] })))
 }

@@ -1,0 +1,118 @@
+//! The table of every Matrix endpoint (`api-spec/endpoints.csv`) against the routes that there are.
+//!
+//! `UPDATE=1 cargo test endpoints` writes the table's last column anew.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use super::{Api, routes};
+
+/// Routes below `/_matrix` that the specification doesn't have, or has only as proposals.
+const EXTRAS: &[(&str, &str)] = &[];
+
+struct Row {
+    start: String,
+    method: String,
+    path: String,
+    served: bool,
+}
+
+fn table() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("api-spec/endpoints.csv")
+}
+
+fn rows() -> (String, Vec<Row>) {
+    let text = fs::read_to_string(table()).unwrap();
+    let (head, lines) = text.split_once('\n').unwrap();
+    assert_eq!(head, "api,operationId,method,path,module,served");
+    let row = |line: &str| {
+        let (start, served) = line.rsplit_once(',').unwrap();
+        let fields: Vec<&str> = start.split(',').collect();
+        assert!(fields.len() == 5 && matches!(served, "yes" | "no"), "{line}");
+        Row {
+            start: start.to_owned(),
+            method: fields[2].to_owned(),
+            path: unnamed(fields[3]),
+            served: served == "yes",
+        }
+    };
+    (head.to_owned(), lines.lines().map(row).collect())
+}
+
+/// Names of parameters differ; so do slashes at the end, which mean nothing here.
+fn unnamed(path: &str) -> String {
+    let segments = path
+        .trim_end_matches('/')
+        .split('/')
+        .map(|segment| if segment.starts_with('{') { "{}" } else { segment });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+/// What an endpoint is called in every version: `/_matrix/client/v3/sync` and `/_matrix/client/r0/sync` are both
+/// `client/sync`, and so is `/_matrix/client/unstable/org.example/sync`.
+fn names(path: &str) -> Vec<String> {
+    let parts: Vec<&str> = path.trim_start_matches("/_matrix/").splitn(3, '/').collect();
+    let [api, version, rest] = parts[..] else {
+        return vec![path.to_owned()];
+    };
+    let mut names = vec![format!("{api}/{rest}")];
+    if version == "unstable"
+        && let Some((_, rest)) = rest.split_once('/')
+    {
+        names.push(format!("{api}/{rest}"));
+    }
+    names
+}
+
+/// All (method, path) that are served, the paths with unnamed parameters.
+fn served() -> BTreeSet<(String, String)> {
+    let apis = BTreeSet::from([Api::Client, Api::Federation]);
+    routes(&apis, None).served().iter().map(|(method, path)| (method.clone(), unnamed(path))).collect()
+}
+
+#[test]
+fn endpoints_that_are_called_served_are_routed_and_no_others() {
+    let served = served();
+    let (head, mut rows) = rows();
+    let routed = |row: &Row| served.contains(&(row.method.clone(), row.path.clone()));
+    if std::env::var_os("UPDATE").is_some() {
+        let lines = rows.iter_mut().map(|row| {
+            row.served = routed(row);
+            format!("{},{}\n", row.start, if row.served { "yes" } else { "no" })
+        });
+        let text: String = std::iter::once(format!("{head}\n")).chain(lines).collect();
+        fs::write(table(), text).unwrap();
+    }
+    let wrong = rows.iter().filter(|row| row.served != routed(row));
+    let wrong: Vec<_> = wrong.map(|row| format!("{} {}", row.method, row.path)).collect();
+    assert!(wrong.is_empty(), "the table's last column is wrong (see this file's head) for {wrong:#?}");
+}
+
+#[test]
+fn endpoints_that_are_routed_are_in_the_table() {
+    let listed: BTreeSet<(String, String)> = rows()
+        .1
+        .iter()
+        .flat_map(|row| names(&row.path).into_iter().map(|name| (row.method.clone(), name)))
+        .collect();
+    let is_extra = |method: &str, path: &str| EXTRAS.iter().any(|extra| *extra == (method, path));
+    let unlisted: Vec<_> = served()
+        .into_iter()
+        .filter(|(_, path)| path.starts_with("/_matrix/"))
+        .filter(|(method, path)| {
+            !names(path).into_iter().any(|name| listed.contains(&(method.clone(), name)))
+        })
+        .filter(|(method, path)| !is_extra(method, path))
+        .collect();
+    assert!(unlisted.is_empty(), "neither in the table nor an extra: {unlisted:#?}");
+}
+
+#[test]
+fn every_extra_is_routed() {
+    let served = served();
+    for (method, path) in EXTRAS {
+        assert!(
+            served.contains(&((*method).to_owned(), (*path).to_owned())),
+            "{method} {path} isn't there any more"
+        );
+    }
+}
