@@ -4,7 +4,8 @@
 use ruma::{
     RoomVersionId,
     api::client::{
-        discovery::get_capabilities::v3 as get_capabilities, thirdparty::get_protocols::v3 as get_protocols,
+        discovery::get_capabilities::v3 as get_capabilities, push::get_pushers::v3 as get_pushers,
+        thirdparty::get_protocols::v3 as get_protocols,
         voip::get_turn_server_info::v3 as get_turn_server_info,
     },
 };
