@@ -6,12 +6,17 @@
 
 mod tails;
 mod token;
+mod trim;
+mod unread;
 
 use std::sync::Arc;
 
+use self::trim::Cursors;
 pub use self::{
     tails::{Tail, Tails},
     token::{Token, TokenError},
+    trim::keep_trimmed,
+    unread::Counts,
 };
 use crate::store::{Delivered, Delivery, Item, Store};
 
@@ -47,6 +52,8 @@ pub mod flags {
     pub const OWN_MEMBERSHIP: i64 = 4;
     /// The event changed the room's current state.
     pub const STATE: i64 = 8;
+    /// The event redacts another, which may have been counted as unread.
+    pub const REDACTION: i64 = 16;
 }
 
 /// One entry of a queue.
@@ -78,6 +85,7 @@ fn entry(delivered: &Delivered) -> Option<Entry> {
 #[derive(Clone)]
 pub struct Queues {
     tails: Arc<Tails>,
+    cursors: Arc<Cursors>,
     store: Store,
 }
 
@@ -91,7 +99,7 @@ pub enum Span {
 
 impl Queues {
     pub fn new(tails: Arc<Tails>, store: Store) -> Self {
-        Self { tails, store }
+        Self { tails, cursors: Arc::default(), store }
     }
 
     /// The last position that is visible. Everything at or below it can be read.
@@ -102,6 +110,11 @@ impl Queues {
     /// The end of a recipient's queue, to read from and to wait on.
     pub fn tail(&self, recipient: i64) -> Arc<Tail> {
         self.tails.of(recipient)
+    }
+
+    /// A device has presented a position: it will never ask for what lies at or below it.
+    pub fn present(&self, device: i64, position: i64) {
+        self.cursors.present(device, position);
     }
 
     pub fn tails(&self) -> &Tails {

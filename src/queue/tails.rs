@@ -18,7 +18,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Entry, entry};
+use super::{
+    Entry, entry,
+    unread::{Counts, UnreadCounts},
+};
 use crate::store::{Delivered, Subscriber};
 
 /// Entries kept a tail: more than a client misses between two polls of a busy room.
@@ -43,6 +46,7 @@ struct Inner {
     entries: VecDeque<Entry>,
     /// The last number at which something that fades changed for this recipient.
     fading: u64,
+    unread: UnreadCounts,
 }
 
 impl Tails {
@@ -136,7 +140,7 @@ impl Subscriber for Tails {
 
 impl Tail {
     fn new(floor: i64) -> Self {
-        let inner = Inner { floor, entries: VecDeque::new(), fading: 0 };
+        let inner = Inner { floor, entries: VecDeque::new(), fading: 0, unread: UnreadCounts::default() };
         Self { inner: Mutex::new(inner), wake: Notify::new() }
     }
 
@@ -147,6 +151,7 @@ impl Tail {
         {
             inner.floor = oldest.position;
         }
+        inner.unread.follow(&entry);
         inner.entries.push_back(entry);
     }
 
@@ -166,6 +171,24 @@ impl Tail {
         inner.fading > fading_after
             || after < inner.floor
             || inner.entries.back().is_some_and(|entry| entry.position > after)
+    }
+
+    /// The unread counts of a room, if they are known here.
+    pub fn unread(&self, room: i64) -> Option<Counts> {
+        self.inner.lock().unread.get(room)
+    }
+
+    /// Keeps counts that were read from the database when it stood at `position`.
+    pub fn remember_unread(&self, room: i64, counts: Counts, position: i64) {
+        let mut inner = self.inner.lock();
+        // Entries that came since have to be counted; if some are no longer here, these counts can't be kept.
+        if position < inner.floor {
+            return;
+        }
+        let inner = &mut *inner;
+        inner.unread.insert(room, counts, position);
+        let start = inner.entries.partition_point(|entry| entry.position <= position);
+        inner.entries.range(start..).for_each(|entry| inner.unread.follow(entry));
     }
 
     /// Resolves at the next wake-up after this call, even if it is polled only later.

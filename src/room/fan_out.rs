@@ -95,6 +95,9 @@ pub(super) fn fan_out(
         if own_membership {
             bits |= flags::OWN_MEMBERSHIP;
         }
+        if pdu.redacts.is_some() {
+            bits |= flags::REDACTION;
+        }
         if outcome.notify {
             bits |= flags::NOTIFY;
         }

@@ -169,6 +169,15 @@ impl Rooms {
         Ok(self.register(Arc::new(Room::new(snapshot))))
     }
 
+    /// A room to read and then to drop: it isn't kept in memory for others, and nothing may be appended to it. For those
+    /// who go through many rooms.
+    pub async fn by_number_once(&self, number: i64) -> Result<Arc<Room>, Error> {
+        if let Some(room) = self.in_memory(number) {
+            return Ok(room);
+        }
+        Ok(Arc::new(Room::new(self.core.load(number).await?)))
+    }
+
     fn in_memory(&self, number: i64) -> Option<Arc<Room>> {
         let mut registry = self.registry.lock();
         if let Some(room) = registry.recent.get(&number) {

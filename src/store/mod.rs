@@ -9,8 +9,9 @@ mod batch;
 mod error;
 pub mod event;
 mod open;
-mod queue;
+pub mod queue;
 pub mod room;
+mod server;
 mod statement;
 mod writer;
 

@@ -1,6 +1,6 @@
 //! The tables `queue` and `head_history`, and what an account has lost of its queue.
 
-use super::{Delivered, Error, Store, statement};
+use super::{Delivered, Error, Statement, Store, statement};
 
 impl Store {
     /// A recipient's entries with `after < position ≤ to`, in order.
@@ -31,4 +31,76 @@ impl Store {
             self.optional(statement!("SELECT trimmed FROM account WHERE recipient = $1", recipient)).await?;
         Ok(row.map_or(0, |(trimmed,)| trimmed))
     }
+}
+
+impl Store {
+    /// The head at a time, if that is known.
+    pub async fn head_at(&self, hour: i64) -> Result<Option<i64>, Error> {
+        let row: Option<(i64,)> = self
+            .optional(statement!(
+                "SELECT position FROM head_history WHERE hour <= $1 ORDER BY hour DESC LIMIT 1",
+                hour,
+            ))
+            .await?;
+        Ok(row.map(|(position,)| position))
+    }
+
+    /// The greatest number of a recipient.
+    pub async fn last_recipient(&self) -> Result<i64, Error> {
+        let (last,): (i64,) = self.one(statement!("SELECT COALESCE(MAX(recipient), 0) FROM account")).await?;
+        Ok(last)
+    }
+}
+
+pub fn set_cursor(device: i64, position: i64) -> Statement {
+    statement!("UPDATE device SET position = $2 WHERE id = $1 AND position < $2", device, position)
+}
+
+/// Removes what all devices of this device's user have passed.
+pub fn trim_behind_cursors(device: i64) -> Statement {
+    statement!(
+        "DELETE FROM queue
+         WHERE recipient = (SELECT recipient FROM device WHERE id = $1)
+           AND position <= (SELECT MIN(o.position) FROM device d
+                            JOIN device o ON o.recipient = d.recipient WHERE d.id = $1)",
+        device,
+    )
+}
+
+/// Writes down up to where [`trim_behind_cursors`] has removed entries.
+pub fn note_trimmed(device: i64) -> Statement {
+    statement!(
+        "UPDATE account SET trimmed = lowest.position
+         FROM (SELECT d.recipient, MIN(o.position) AS position FROM device d
+               JOIN device o ON o.recipient = d.recipient WHERE d.id = $1 GROUP BY d.recipient) AS lowest
+         WHERE account.recipient = lowest.recipient AND account.trimmed < lowest.position",
+        device,
+    )
+}
+
+pub fn note_head(hour: i64, position: i64) -> Statement {
+    statement!(
+        "INSERT INTO head_history (hour, position) VALUES ($1, $2) ON CONFLICT (hour) DO NOTHING",
+        hour,
+        position,
+    )
+}
+
+/// Removes old entries of the accounts numbered `from..to`, whether or not their devices have passed them.
+pub fn trim_to_horizon(from: i64, to: i64, horizon: i64) -> Vec<Statement> {
+    vec![
+        statement!(
+            "DELETE FROM queue WHERE recipient >= $1 AND recipient < $2 AND position <= $3",
+            from,
+            to,
+            horizon,
+        ),
+        statement!(
+            "UPDATE account SET trimmed = $3
+             WHERE recipient >= $1 AND recipient < $2 AND trimmed < $3",
+            from,
+            to,
+            horizon,
+        ),
+    ]
 }

@@ -1,0 +1,129 @@
+//! The answer of `/sync`, as JSON.
+
+use std::collections::BTreeMap;
+
+use ruma::{OwnedRoomId, OwnedUserId};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+#[derive(Default, Serialize)]
+pub struct SyncBody {
+    pub next_batch: String,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub account_data: Events,
+    #[serde(skip_serializing_if = "RoomsBody::is_empty")]
+    pub rooms: RoomsBody,
+    pub device_one_time_keys_count: BTreeMap<String, u64>,
+    pub device_unused_fallback_key_types: Vec<String>,
+}
+
+impl SyncBody {
+    /// Whether there is anything that a waiting client waits for.
+    pub fn is_empty(&self) -> bool {
+        self.account_data.is_empty() && self.rooms.is_empty()
+    }
+}
+
+#[derive(Default, Serialize)]
+pub struct Events {
+    pub events: Vec<Box<RawValue>>,
+}
+
+impl Events {
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+}
+
+impl From<Vec<Box<RawValue>>> for Events {
+    fn from(events: Vec<Box<RawValue>>) -> Self {
+        Self { events }
+    }
+}
+
+#[derive(Default, Serialize)]
+pub struct RoomsBody {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub join: BTreeMap<OwnedRoomId, JoinedRoom>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub invite: BTreeMap<OwnedRoomId, InvitedRoom>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub knock: BTreeMap<OwnedRoomId, KnockedRoom>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub leave: BTreeMap<OwnedRoomId, LeftRoom>,
+}
+
+impl RoomsBody {
+    pub fn is_empty(&self) -> bool {
+        self.join.is_empty() && self.invite.is_empty() && self.knock.is_empty() && self.leave.is_empty()
+    }
+}
+
+#[derive(Default, Serialize)]
+pub struct Timeline {
+    pub events: Vec<Box<RawValue>>,
+    pub limited: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prev_batch: Option<String>,
+}
+
+/// The state of a room as the request wants it: at the start of the timeline, or at its end.
+#[derive(Default, Serialize)]
+pub struct StateBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<Events>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_after: Option<Events>,
+}
+
+#[derive(Default, Serialize)]
+pub struct JoinedRoom {
+    pub timeline: Timeline,
+    #[serde(flatten)]
+    pub state: StateBody,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub ephemeral: Events,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub account_data: Events,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<SummaryBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unread_notifications: Option<UnreadBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unread_thread_notifications: Option<BTreeMap<String, UnreadBody>>,
+}
+
+#[derive(Default, Serialize)]
+pub struct SummaryBody {
+    #[serde(rename = "m.heroes")]
+    pub heroes: Vec<OwnedUserId>,
+    #[serde(rename = "m.joined_member_count")]
+    pub joined: usize,
+    #[serde(rename = "m.invited_member_count")]
+    pub invited: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UnreadBody {
+    pub highlight_count: i64,
+    pub notification_count: i64,
+}
+
+#[derive(Serialize)]
+pub struct InvitedRoom {
+    pub invite_state: Events,
+}
+
+#[derive(Serialize)]
+pub struct KnockedRoom {
+    pub knock_state: Events,
+}
+
+#[derive(Default, Serialize)]
+pub struct LeftRoom {
+    pub timeline: Timeline,
+    #[serde(flatten)]
+    pub state: StateBody,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub account_data: Events,
+}

@@ -1,0 +1,344 @@
+//! `/sync`: reading a user's queue from a token on, and waiting for its next entry.
+//!
+//! A waiting request holds no room, no transaction and no database connection: it waits on the end of one queue.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use ruma::{OwnedUserId, UserId};
+use serde_json::{json, value::RawValue};
+use tokio::sync::watch;
+
+use super::{
+    body::{SyncBody, UnreadBody},
+    changes::{Changes, RoomChanges},
+    filter::SyncFilter,
+    initial::InitialSyncs,
+    lazy::LazyMembers,
+    room::RoomSync,
+};
+use crate::{
+    account::{Accounts, Session, Sessions},
+    queue::{Counts, Queues, Span, Token, TokenError},
+    room::Rooms,
+    store::Store,
+    typing::Typing,
+};
+
+/// The longest that a request waits, whatever it asks for: proxies cut longer ones.
+const LONGEST: Duration = Duration::from_secs(120);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Room(#[from] crate::room::Error),
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    #[error("an answer can't be written: {0}")]
+    Encoding(#[from] serde_json::Error),
+    /// The session ended while the request waited.
+    #[error("the session has ended")]
+    SessionEnded,
+    /// The task that worked for this request is gone.
+    #[error("the answer got lost")]
+    Gone,
+    #[error(transparent)]
+    Shared(Arc<Error>),
+}
+
+/// What `/sync` was asked.
+pub struct Request {
+    pub since: Option<Token>,
+    pub filter: SyncFilter,
+    pub timeout: Duration,
+    pub full_state: bool,
+    pub use_state_after: bool,
+}
+
+impl Request {
+    fn key(&self) -> String {
+        format!("{} {} {}", self.use_state_after, self.full_state, self.filter.key())
+    }
+}
+
+/// A place from which a queue is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    position: i64,
+    fading: u64,
+}
+
+/// Answers `/sync`.
+pub struct Syncs {
+    pub(super) store: Store,
+    pub(super) rooms: Arc<Rooms>,
+    pub(super) lazy: LazyMembers,
+    accounts: Arc<Accounts>,
+    sessions: Arc<Sessions>,
+    queues: Queues,
+    typing: Arc<Typing>,
+    initial: InitialSyncs,
+    epoch: u64,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Syncs {
+    #[expect(clippy::too_many_arguments, reason = "put together once, at the start")]
+    pub fn new(
+        store: Store,
+        rooms: Arc<Rooms>,
+        accounts: Arc<Accounts>,
+        sessions: Arc<Sessions>,
+        queues: Queues,
+        typing: Arc<Typing>,
+        epoch: u64,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            store,
+            rooms,
+            lazy: LazyMembers::new(),
+            accounts,
+            sessions,
+            queues,
+            typing,
+            initial: InitialSyncs::default(),
+            epoch,
+            stopping,
+        }
+    }
+
+    /// The answer to one request, at the latest when its time is up.
+    pub async fn sync(
+        self: &Arc<Self>,
+        session: Session,
+        request: Request,
+    ) -> Result<Bytes, Error> {
+        let Some(place) = self.place(request.since) else {
+            let syncs = Arc::clone(self);
+            let key = (session.device, request.key());
+            let make = move || async move { syncs.first(&session, &request).await };
+            return self.initial.answer(key, make).await.map_err(Error::Shared);
+        };
+        self.queues.present(session.device, place.position);
+        // Boxed: what a waiting request keeps is small, however much its answer needs while it is made.
+        Box::pin(self.next(session, request, place)).await
+    }
+
+    /// Where a token points. `None`, a full answer, for no token and for those that mean nothing here: of another
+    /// epoch, or of a future that this database hasn't seen.
+    fn place(&self, since: Option<Token>) -> Option<Place> {
+        match since? {
+            Token::Queue { epoch, position, boot, fading } => {
+                let known = epoch == self.epoch && position <= self.queues.head();
+                let fading = if boot == self.queues.tails().boot() { fading } else { 0 };
+                known.then_some(Place { position, fading })
+            }
+            Token::Room { .. } => None,
+        }
+    }
+
+    fn token(&self, place: Place) -> String {
+        let boot = self.queues.tails().boot();
+        let (position, fading) = (place.position, place.fading);
+        Token::Queue { epoch: self.epoch, position, boot, fading }.to_string()
+    }
+
+    async fn first(&self, session: &Session, request: &Request) -> Result<Bytes, Error> {
+        // From here on the tail is kept, so that the next request finds it.
+        let _tail = self.queues.tail(session.recipient);
+        let to = self.now();
+        let body = self.all(session, request, None, to).await?;
+        encode(&body)
+    }
+
+    async fn next(&self, session: Session, request: Request, from: Place) -> Result<Bytes, Error> {
+        let deadline = Instant::now() + request.timeout.min(LONGEST);
+        let tail = self.queues.tail(session.recipient);
+        let mut stopping = self.stopping.clone();
+        let mut from = from;
+        loop {
+            let woken = tail.woken();
+            let to = self.now();
+            if request.full_state {
+                let body = self.all(&session, &request, Some(from), to).await?;
+                return encode(&body);
+            }
+            if tail.has_news(from.position, from.fading) {
+                let body = self.changes(&session, &request, from, to).await?;
+                if !body.is_empty() {
+                    return encode(&body);
+                }
+            }
+            // Nothing up to here is for this client: it need not be looked at again.
+            from = to;
+            if Instant::now() >= deadline || *stopping.borrow() {
+                return encode(&SyncBody { next_batch: self.token(to), ..SyncBody::default() });
+            }
+            tokio::select! {
+                () = woken => {}
+                () = tokio::time::sleep_until(deadline.into()) => {}
+                _ = stopping.changed() => {}
+            }
+            if !self.sessions.is_alive(&session) {
+                return Err(Error::SessionEnded);
+            }
+        }
+    }
+
+    fn now(&self) -> Place {
+        // The head is read last: what fades never shows a room that the positions don't know yet.
+        let fading = self.queues.tails().fading();
+        Place { position: self.queues.head(), fading }
+    }
+
+    async fn changes(
+        &self,
+        session: &Session,
+        request: &Request,
+        from: Place,
+        to: Place,
+    ) -> Result<SyncBody, Error> {
+        let entries = match self.queues.read(session.recipient, from.position, to.position).await? {
+            Span::Entries(entries) => entries,
+            // The room logs know what the queue has forgotten; every room is new to such a device.
+            Span::Trimmed => return self.all(session, request, None, to).await,
+        };
+        let mut changes = Changes::of(&entries);
+        let mut body = SyncBody { next_batch: self.token(to), ..SyncBody::default() };
+        if !changes.account_data.is_empty() {
+            let rows =
+                self.store.account_data_changed(session.recipient, &changes.account_data).await?;
+            body.account_data =
+                account_data_events(rows, |kind| request.filter.account_data(kind))?.into();
+        }
+        let mut typing = HashMap::new();
+        if to.fading > from.fading {
+            for (number, users) in self.typing.since(from.fading) {
+                let room = self.rooms.by_number(number).await?;
+                if room.snapshot().is_joined(&session.user_id) {
+                    changes.rooms.entry(number).or_default();
+                    typing.insert(number, users);
+                }
+            }
+        }
+        for (number, changes) in changes.rooms {
+            let room = self.rooms.by_number(number).await?;
+            if !request.filter.room(&room.room_id) {
+                continue;
+            }
+            let typing = typing.remove(&number);
+            let room = RoomSync {
+                syncs: self,
+                session,
+                request,
+                room,
+                changes,
+                whole: false,
+                since: true,
+                typing,
+                counts: None,
+            };
+            room.add_to(&mut body.rooms).await?;
+        }
+        Ok(body)
+    }
+
+    /// Every room and all account data; with `from`, timelines only since then (`full_state`).
+    async fn all(
+        &self,
+        session: &Session,
+        request: &Request,
+        from: Option<Place>,
+        to: Place,
+    ) -> Result<SyncBody, Error> {
+        let (recipient, user_id) = (session.recipient, &session.user_id);
+        let mut body = SyncBody { next_batch: self.token(to), ..SyncBody::default() };
+        let mut rows = self.store.account_data_of(recipient, 0).await?;
+        if !rows.iter().any(|row| row.kind == "m.push_rules") {
+            rows.push(self.accounts.default_push_rules(user_id));
+        }
+        body.account_data = account_data_events(rows, |kind| request.filter.account_data(kind))?.into();
+
+        let mut changes = match from {
+            Some(from) => match self.queues.read(recipient, from.position, to.position).await? {
+                Span::Entries(entries) => Some(Changes::of(&entries)),
+                Span::Trimmed => None,
+            },
+            None => None,
+        };
+        let mut typing: HashMap<i64, Vec<OwnedUserId>> = self.typing.since(0).into_iter().collect();
+        let mut counts: HashMap<i64, Counts> = self.store.unread_of_rooms(recipient).await?;
+        for membership in self.store.memberships(user_id.as_str()).await? {
+            let left = matches!(membership.membership.as_str(), "leave" | "ban");
+            let news = changes.as_ref().is_some_and(|changes| changes.rooms.contains_key(&membership.room));
+            if left && !news && !request.filter.include_leave() {
+                continue;
+            }
+            let room = self.rooms.by_number_once(membership.room).await?;
+            if !request.filter.room(&room.room_id) {
+                continue;
+            }
+            let number = room.number;
+            let since = changes.is_some();
+            let changes = match &mut changes {
+                Some(changes) => changes.rooms.remove(&number).unwrap_or_default(),
+                None => RoomChanges::default(),
+            };
+            let room = RoomSync {
+                syncs: self,
+                session,
+                request,
+                room,
+                changes,
+                whole: true,
+                since,
+                typing: typing.remove(&number).filter(|users| !users.is_empty()),
+                counts: Some(counts.remove(&number).unwrap_or_default()),
+            };
+            room.add_to(&mut body.rooms).await?;
+        }
+        Ok(body)
+    }
+
+    /// Unread counts of a room; the end of the queue keeps them up from then on.
+    pub(super) async fn unread(&self, recipient: i64, room: i64) -> Result<Counts, Error> {
+        let tail = self.queues.tail(recipient);
+        if let Some(counts) = tail.unread(room) {
+            return Ok(counts);
+        }
+        let (counts, position) = self.store.unread(recipient, room).await?;
+        tail.remember_unread(room, counts, position);
+        Ok(counts)
+    }
+
+    pub(super) async fn unread_by_thread(
+        &self,
+        recipient: i64,
+        room: i64,
+    ) -> Result<(UnreadBody, std::collections::BTreeMap<String, UnreadBody>), Error> {
+        let mut threads = std::collections::BTreeMap::new();
+        let mut main = UnreadBody::default();
+        for (thread, counts) in self.store.unread_by_thread(recipient, room).await? {
+            let unread =
+                UnreadBody { highlight_count: counts.highlights, notification_count: counts.notifications };
+            if thread.is_empty() {
+                main = unread;
+            } else {
+                threads.insert(thread, unread);
+            }
+        }
+        Ok((main, threads))
+    }
+}
+
+fn encode(body: &SyncBody) -> Result<Bytes, Error> {
+    Ok(serde_json::to_vec(body)?.into())
+}
