@@ -20,6 +20,13 @@ CREATE TABLE head_history (
     position        BIGINT NOT NULL
 );
 
+-- Numbers that are never given out twice, even when what carried them is gone.
+CREATE TABLE counter (
+    name            TEXT   NOT NULL PRIMARY KEY,
+    value           BIGINT NOT NULL                -- the last one given out
+);
+INSERT INTO counter (name, value) VALUES ('device', 0);
+
 ---- Accounts ----
 
 CREATE TABLE account (
@@ -64,6 +71,7 @@ CREATE TABLE refresh_token (
     recipient       BIGINT NOT NULL,
     device          BIGINT NOT NULL,
     next_hash       TEXT,                          -- set once it was exchanged: the refresh token it gave
+    spent           BOOLEAN NOT NULL DEFAULT FALSE, -- what it was exchanged for has been used: using it again is theft
     created_ts      BIGINT NOT NULL
 );
 CREATE INDEX refresh_token_device ON refresh_token (device);

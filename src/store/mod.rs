@@ -4,15 +4,21 @@
 //! [`writer`], which commits them in groups. The files below name their tables; each function is one statement or one
 //! question. Texts are shared by all databases: `$1` placeholders, no identity columns, lists as JSON arrays.
 
+pub mod account;
 pub mod alias;
 mod batch;
+pub mod device;
 mod error;
 pub mod event;
 mod open;
 pub mod queue;
+pub mod profile;
+mod queue;
+pub mod registration_token;
 pub mod room;
 mod server;
 mod statement;
+pub mod token;
 mod writer;
 
 use std::{path::Path, sync::Arc};

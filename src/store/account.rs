@@ -1,0 +1,118 @@
+//! The table `account`.
+
+use super::{Error, Statement, Store, statement};
+
+/// A user of this server.
+#[derive(Clone, Debug)]
+pub struct AccountRow {
+    pub recipient: i64,
+    pub user_id: String,
+    /// argon2id in PHC form; `None`: no login by password.
+    pub password_hash: Option<String>,
+    pub admin: bool,
+    /// Milliseconds since the Unix epoch, as all times here.
+    pub created_ts: i64,
+    pub deactivated_ts: Option<i64>,
+    pub locked: bool,
+    pub suspended: bool,
+}
+
+type Columns = (i64, String, Option<String>, bool, i64, Option<i64>, bool, bool);
+
+impl From<Columns> for AccountRow {
+    fn from(row: Columns) -> Self {
+        let (recipient, user_id, password_hash, admin, created_ts, deactivated_ts, locked, suspended) = row;
+        Self { recipient, user_id, password_hash, admin, created_ts, deactivated_ts, locked, suspended }
+    }
+}
+
+/// A new account with the next free number. Conflicts if the user id is taken.
+pub fn add_account(user_id: &str, password_hash: Option<String>, admin: bool, now: i64) -> Statement {
+    statement!(
+        "INSERT INTO account (recipient, user_id, password_hash, admin, created_ts)
+         SELECT COALESCE(MAX(recipient), 0) + 1, $1, $2, $3, $4 FROM account",
+        user_id,
+        password_hash,
+        admin,
+        now,
+    )
+}
+
+/// Conflicts if the account is unknown or deactivated.
+pub fn set_password(recipient: i64, password_hash: String) -> Statement {
+    statement!(
+        "UPDATE account SET password_hash = $2 WHERE recipient = $1 AND deactivated_ts IS NULL",
+        recipient,
+        password_hash,
+    )
+    .expecting(1)
+}
+
+/// A deactivated account has left all its rooms.
+pub fn account_departed(recipient: i64) -> Statement {
+    statement!("UPDATE account SET departed = TRUE WHERE recipient = $1", recipient)
+}
+
+/// No login any more. Deactivating twice changes nothing.
+pub fn deactivate_account(recipient: i64, erase: bool, now: i64) -> Statement {
+    statement!(
+        "UPDATE account SET deactivated_ts = COALESCE(deactivated_ts, $2), erased = erased OR $3,
+                            password_hash = NULL, admin = FALSE
+         WHERE recipient = $1",
+        recipient,
+        now,
+        erase,
+    )
+}
+
+impl Store {
+    pub async fn account(&self, recipient: i64) -> Result<Option<AccountRow>, Error> {
+        let row: Option<Columns> = self
+            .optional(statement!(
+                "SELECT recipient, user_id, password_hash, admin, created_ts, deactivated_ts, locked, suspended
+                 FROM account WHERE recipient = $1",
+                recipient,
+            ))
+            .await?;
+        Ok(row.map(AccountRow::from))
+    }
+
+    pub async fn account_of(&self, user_id: &str) -> Result<Option<AccountRow>, Error> {
+        let row: Option<Columns> = self
+            .optional(statement!(
+                "SELECT recipient, user_id, password_hash, admin, created_ts, deactivated_ts, locked, suspended
+                 FROM account WHERE user_id = $1",
+                user_id,
+            ))
+            .await?;
+        Ok(row.map(AccountRow::from))
+    }
+
+    /// All accounts, oldest first.
+    pub async fn accounts(&self) -> Result<Vec<AccountRow>, Error> {
+        let rows: Vec<Columns> = self
+            .all(statement!(
+                "SELECT recipient, user_id, password_hash, admin, created_ts, deactivated_ts, locked, suspended
+                 FROM account ORDER BY recipient"
+            ))
+            .await?;
+        Ok(rows.into_iter().map(AccountRow::from).collect())
+    }
+
+    /// Deactivated accounts that may still be in rooms.
+    pub async fn accounts_to_depart(&self) -> Result<Vec<AccountRow>, Error> {
+        let rows: Vec<Columns> = self
+            .all(statement!(
+                "SELECT recipient, user_id, password_hash, admin, created_ts, deactivated_ts, locked, suspended
+                 FROM account WHERE deactivated_ts IS NOT NULL AND NOT departed ORDER BY recipient"
+            ))
+            .await?;
+        Ok(rows.into_iter().map(AccountRow::from).collect())
+    }
+
+    /// Whether anybody was ever registered.
+    pub async fn has_accounts(&self) -> Result<bool, Error> {
+        let (found,): (bool,) = self.one(statement!("SELECT EXISTS (SELECT 1 FROM account)")).await?;
+        Ok(found)
+    }
+}

@@ -1,0 +1,109 @@
+//! The table `device`: where a user is logged in.
+
+use super::{Error, Statement, Store, statement};
+
+#[derive(Clone, Debug)]
+pub struct DeviceRow {
+    /// Its number, for rows that mention it. Never given out again.
+    pub id: i64,
+    pub device_id: String,
+    pub display_name: Option<String>,
+    pub last_seen_ts: Option<i64>,
+    pub last_seen_ip: Option<String>,
+}
+
+type Columns = (i64, String, Option<String>, Option<i64>, Option<String>);
+
+impl From<Columns> for DeviceRow {
+    fn from((id, device_id, display_name, last_seen_ts, last_seen_ip): Columns) -> Self {
+        Self { id, device_id, display_name, last_seen_ts, last_seen_ip }
+    }
+}
+
+/// A device of that name, unless the user has it already: then it stays as it is.
+pub fn add_device(user_id: &str, device_id: &str, display_name: Option<String>, now: i64) -> [Statement; 2] {
+    [
+        statement!("UPDATE counter SET value = value + 1 WHERE name = 'device'").expecting(1),
+        statement!(
+            "INSERT INTO device (recipient, device_id, id, display_name, created_ts)
+             SELECT a.recipient, $2, c.value, $3, $4 FROM account a, counter c
+             WHERE a.user_id = $1 AND c.name = 'device'
+             ON CONFLICT (recipient, device_id) DO NOTHING",
+            user_id,
+            device_id,
+            display_name,
+            now,
+        ),
+    ]
+}
+
+/// Conflicts if there is no such device.
+pub fn rename_device(recipient: i64, device_id: &str, display_name: Option<String>) -> Statement {
+    statement!(
+        "UPDATE device SET display_name = $3 WHERE recipient = $1 AND device_id = $2",
+        recipient,
+        device_id,
+        display_name,
+    )
+    .expecting(1)
+}
+
+/// Devices with all that belongs to them; `ids` is a JSON array of their numbers.
+pub fn delete_devices(recipient: i64, ids: &str) -> [Statement; 4] {
+    [
+        statement!(
+            "DELETE FROM access_token
+             WHERE recipient = $1 AND device IN (SELECT value FROM json_each($2))",
+            recipient,
+            ids,
+        ),
+        statement!(
+            "DELETE FROM refresh_token
+             WHERE recipient = $1 AND device IN (SELECT value FROM json_each($2))",
+            recipient,
+            ids,
+        ),
+        statement!("DELETE FROM txn WHERE device IN (SELECT value FROM json_each($1))", ids),
+        statement!(
+            "DELETE FROM device WHERE recipient = $1 AND id IN (SELECT value FROM json_each($2))",
+            recipient,
+            ids,
+        ),
+    ]
+}
+
+pub fn device_seen(id: i64, at: i64, ip: String, agent: Option<String>) -> Statement {
+    statement!(
+        "UPDATE device SET last_seen_ts = $2, last_seen_ip = $3, last_seen_agent = $4 WHERE id = $1",
+        id,
+        at,
+        ip,
+        agent,
+    )
+}
+
+impl Store {
+    /// A user's devices, oldest first.
+    pub async fn devices(&self, recipient: i64) -> Result<Vec<DeviceRow>, Error> {
+        let rows: Vec<Columns> = self
+            .all(statement!(
+                "SELECT id, device_id, display_name, last_seen_ts, last_seen_ip
+                 FROM device WHERE recipient = $1 ORDER BY id",
+                recipient,
+            ))
+            .await?;
+        Ok(rows.into_iter().map(DeviceRow::from).collect())
+    }
+
+    pub async fn device(&self, recipient: i64, device_id: &str) -> Result<Option<DeviceRow>, Error> {
+        let row: Option<Columns> = self
+            .optional(statement!(
+                "SELECT id, device_id, display_name, last_seen_ts, last_seen_ip
+                 FROM device WHERE recipient = $1 AND device_id = $2",
+                recipient,
+                device_id,
+            ))
+            .await?;
+        Ok(row.map(DeviceRow::from))
+    }
+}

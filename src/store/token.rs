@@ -1,0 +1,204 @@
+//! The tables `access_token` and `refresh_token`. They hold hashes; no token can be read out of them.
+
+use super::{Error, Statement, Store, statement};
+
+/// What an access token stands for.
+#[derive(Clone, Debug)]
+pub struct SessionRow {
+    pub recipient: i64,
+    pub user_id: String,
+    pub device: i64,
+    pub device_id: String,
+    pub admin: bool,
+    pub locked: bool,
+    pub expires_ts: Option<i64>,
+    pub refresh_hash: Option<String>,
+    /// It came from a refresh token that is still good: nobody has used the new tokens yet.
+    pub unconfirmed: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct RefreshTokenRow {
+    pub recipient: i64,
+    pub user_id: String,
+    pub device: i64,
+    pub device_id: String,
+    /// The refresh token that this one was exchanged for.
+    pub next_hash: Option<String>,
+    pub spent: bool,
+    pub locked: bool,
+}
+
+/// Conflicts if the device is unknown, or the account deactivated.
+pub fn add_access_token(
+    hash: &str,
+    user_id: &str,
+    device_id: &str,
+    expires_ts: Option<i64>,
+    refresh_hash: Option<&str>,
+) -> Statement {
+    statement!(
+        "INSERT INTO access_token (hash, recipient, device, expires_ts, refresh_hash)
+         SELECT $1, a.recipient, d.id, $4, $5
+         FROM account a JOIN device d ON d.recipient = a.recipient AND d.device_id = $3
+         WHERE a.user_id = $2 AND a.deactivated_ts IS NULL",
+        hash,
+        user_id,
+        device_id,
+        expires_ts,
+        refresh_hash,
+    )
+    .expecting(1)
+}
+
+/// Conflicts as [`add_access_token`] does.
+pub fn add_refresh_token(hash: &str, user_id: &str, device_id: &str, now: i64) -> Statement {
+    statement!(
+        "INSERT INTO refresh_token (hash, recipient, device, created_ts)
+         SELECT $1, a.recipient, d.id, $4
+         FROM account a JOIN device d ON d.recipient = a.recipient AND d.device_id = $3
+         WHERE a.user_id = $2 AND a.deactivated_ts IS NULL",
+        hash,
+        user_id,
+        device_id,
+        now,
+    )
+    .expecting(1)
+}
+
+/// All tokens of a user's device of that name.
+pub fn revoke_tokens_of(user_id: &str, device_id: &str) -> [Statement; 2] {
+    [
+        statement!(
+            "DELETE FROM access_token WHERE device IN (
+                 SELECT d.id FROM device d JOIN account a ON a.recipient = d.recipient
+                 WHERE a.user_id = $1 AND d.device_id = $2)",
+            user_id,
+            device_id,
+        ),
+        statement!(
+            "DELETE FROM refresh_token WHERE device IN (
+                 SELECT d.id FROM device d JOIN account a ON a.recipient = d.recipient
+                 WHERE a.user_id = $1 AND d.device_id = $2)",
+            user_id,
+            device_id,
+        ),
+    ]
+}
+
+/// All tokens of a device.
+pub fn revoke_tokens(device: i64) -> [Statement; 2] {
+    [
+        statement!("DELETE FROM access_token WHERE device = $1", device),
+        statement!("DELETE FROM refresh_token WHERE device = $1", device),
+    ]
+}
+
+/// A refresh token was exchanged for `next`. What an earlier exchange of it gave, and nobody used, is void. Conflicts
+/// if it was spent meanwhile.
+pub fn exchange_refresh_token(hash: &str, device: i64, next: &str) -> [Statement; 3] {
+    [
+        statement!(
+            "DELETE FROM access_token WHERE device = $2 AND refresh_hash IN (
+                 SELECT next_hash FROM refresh_token WHERE hash = $1)",
+            hash,
+            device,
+        ),
+        statement!(
+            "DELETE FROM refresh_token WHERE device = $2 AND hash IN (
+                 SELECT next_hash FROM refresh_token WHERE hash = $1)",
+            hash,
+            device,
+        ),
+        statement!("UPDATE refresh_token SET next_hash = $2 WHERE hash = $1 AND NOT spent", hash, next,)
+            .expecting(1),
+    ]
+}
+
+/// The tokens around the refresh token `hash` were used for the first time: those before them end. `since` bounds how
+/// long spent ones are remembered.
+pub fn confirm_refresh(hash: &str, device: i64, since: i64) -> [Statement; 3] {
+    [
+        statement!(
+            "UPDATE refresh_token SET spent = TRUE WHERE device = $2 AND next_hash = $1",
+            hash,
+            device
+        ),
+        statement!(
+            "DELETE FROM access_token
+             WHERE device = $2 AND (refresh_hash IS NULL OR refresh_hash <> $1)",
+            hash,
+            device,
+        ),
+        statement!(
+            "DELETE FROM refresh_token WHERE device = $1 AND spent AND created_ts < $2",
+            device,
+            since
+        ),
+    ]
+}
+
+impl Store {
+    pub async fn session(&self, hash: &str) -> Result<Option<SessionRow>, Error> {
+        let row: Option<(i64, String, i64, String, bool, bool, Option<i64>, Option<String>, bool)> = self
+            .optional(statement!(
+                "SELECT a.recipient, a.user_id, d.id, d.device_id, a.admin, a.locked, t.expires_ts, t.refresh_hash,
+                        t.refresh_hash IS NOT NULL AND EXISTS (
+                            SELECT 1 FROM refresh_token r
+                            WHERE r.device = t.device AND r.next_hash = t.refresh_hash AND NOT r.spent)
+                 FROM access_token t
+                 JOIN device d ON d.id = t.device
+                 JOIN account a ON a.recipient = t.recipient
+                 WHERE t.hash = $1 AND a.deactivated_ts IS NULL",
+                hash,
+            ))
+            .await?;
+        Ok(row.map(
+            |(
+                recipient,
+                user_id,
+                device,
+                device_id,
+                admin,
+                locked,
+                expires_ts,
+                refresh_hash,
+                unconfirmed,
+            )| {
+                SessionRow {
+                    recipient,
+                    user_id,
+                    device,
+                    device_id,
+                    admin,
+                    locked,
+                    expires_ts,
+                    refresh_hash,
+                    unconfirmed,
+                }
+            },
+        ))
+    }
+
+    pub async fn refresh_token(&self, hash: &str) -> Result<Option<RefreshTokenRow>, Error> {
+        let row: Option<(i64, String, i64, String, Option<String>, bool, bool)> = self
+            .optional(statement!(
+                "SELECT a.recipient, a.user_id, d.id, d.device_id, r.next_hash, r.spent, a.locked
+                 FROM refresh_token r
+                 JOIN device d ON d.id = r.device
+                 JOIN account a ON a.recipient = r.recipient
+                 WHERE r.hash = $1 AND a.deactivated_ts IS NULL",
+                hash,
+            ))
+            .await?;
+        Ok(row.map(|(recipient, user_id, device, device_id, next_hash, spent, locked)| RefreshTokenRow {
+            recipient,
+            user_id,
+            device,
+            device_id,
+            next_hash,
+            spent,
+            locked,
+        }))
+    }
+}
