@@ -8,7 +8,7 @@ use ruma::OwnedServerName;
 use tokio::task::JoinHandle;
 
 use crate::{
-    account::{Accounts, Sessions},
+    account::{self, Accounts, Sessions},
     config::Config,
     environment::Environment,
     http::{Limits, Shutdown},
@@ -44,12 +44,18 @@ impl Hearth {
             Store::open(&config.database_path(), config.database.synchronous, subscriber).await?;
         tails.start_at(store.head_at_start());
         let queues = Queues::new(tails, store.clone());
-        let sessions = Sessions::new(store.clone());
+        let sessions = Sessions::new(store.clone(), queues.clone(), environment.clone());
+        let settings = account::Settings {
+            server_name: config.server_name.clone(),
+            registration: config.registration.mode,
+            shared_secret: config.registration.shared_secret.clone(),
+        };
+        let accounts = Accounts::new(settings, store.clone(), sessions.clone(), environment.clone());
         let app = Self {
             server_name: config.server_name.clone(),
             limits: Limits::new(&config.limits),
             shutdown: Shutdown::default(),
-            accounts: Arc::new(Accounts),
+            accounts: Arc::new(accounts),
             sessions,
             queues,
             store,

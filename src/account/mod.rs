@@ -1,34 +1,85 @@
-//! Users: accounts, devices, sessions, profiles and account data.
+//! Users: accounts, devices, sessions, interactive authentication, profiles and account data.
+//!
+//! [`Accounts`] is the service that handlers and the command line call; [`Sessions`] stands on the way of every request
+//! and knows nothing but tokens. Neither knows rooms: what a change means for them is returned to the caller.
 
+mod devices;
+mod error;
+mod interactive;
+mod login;
+mod name;
+mod password;
+mod profile;
+mod push_rules;
+mod registration;
 mod session;
+mod shared_secret;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 
-use ruma::{UserId, push::Ruleset};
+pub use self::{
+    devices::{DeviceInfo, LogOut},
+    error::Error,
+    interactive::{Authorised, Challenge, InteractiveError, Operation, Stage},
+    login::{DeviceRequest, Login, Tokens},
+    profile::MemberProfile,
+    registration::{NewAccount, Registered},
+    session::{Seen, Session, Sessions},
+    shared_secret::SharedSecretRequest,
+};
+use self::{interactive::Interactive, password::Passwords, shared_secret::Nonces};
+use crate::{
+    config::RegistrationMode,
+    environment::Environment,
+    store::{Store, account::AccountRow},
+};
 
-pub use self::session::{Session, Sessions};
-
-pub struct Accounts;
-
-impl Accounts {
-    pub async fn custom_push_rules(&self, _: i64) -> Result<Option<Arc<Ruleset>>, crate::store::Error> {
-        Ok(None)
-    }
-
-    pub async fn recipient(&self, _: &UserId) -> Result<Option<i64>, crate::store::Error> {
-        Ok(None)
-    }
+/// What the operator decides about accounts.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub server_name: OwnedServerName,
+    pub registration: RegistrationMode,
+    /// Who knows it can make accounts, whatever `registration` says.
+    pub shared_secret: Option<String>,
 }
 
-/// What a user's member events say of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemberProfile {
-    pub displayname: Option<String>,
-    pub avatar_url: Option<String>,
+pub struct Accounts {
+    store: Store,
+    environment: Environment,
+    sessions: Sessions,
+    passwords: Passwords,
+    interactive: Interactive,
+    nonces: Nonces,
+    push_rules: push_rules::Kept,
+    server_name: OwnedServerName,
+    registration: RegistrationMode,
+    shared_secret: Option<String>,
 }
 
 impl Accounts {
-    pub async fn member_profile(&self, _: &UserId) -> Result<MemberProfile, crate::store::Error> {
-        Ok(MemberProfile::default())
+    pub fn new(settings: Settings, store: Store, sessions: Sessions, environment: Environment) -> Self {
+        Self {
+            store,
+            sessions,
+            passwords: Passwords::new(environment.entropy.clone()),
+            interactive: Interactive::new(environment.clone()),
+            nonces: Nonces::new(environment.clone()),
+            push_rules: push_rules::Kept::default(),
+            environment,
+            server_name: settings.server_name,
+            registration: settings.registration,
+            shared_secret: settings.shared_secret,
+        }
+    }
+
+    pub fn server_name(&self) -> &ServerName {
+        &self.server_name
+    }
+
+    fn user_id(&self, account: &AccountRow) -> Result<OwnedUserId, Error> {
+        UserId::parse(&account.user_id)
+            .map_err(|cause| Error::Invalid(format!("the stored user id {}: {cause}", account.user_id)))
     }
 }

@@ -1,11 +1,48 @@
 //! Sessions: from an access token to the account and device that it speaks for.
+//!
+//! This is on the way of every request, so what was found is kept in memory for a moment. Whatever ends sessions in
+//! this process drops it from there at once ([`Sessions::forget`]); what another process did (the command line) is seen
+//! within [`FRESH_MS`]. It owns the log of when devices were last seen, which it writes seldom and in bulk.
 
-use ruma::{OwnedDeviceId, OwnedUserId};
-
-use crate::{
-    http::{MatrixError, Origin},
-    store::Store,
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
 };
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
+use sha2::{Digest as _, Sha256};
+
+use super::Error;
+use crate::{
+    environment::Environment,
+    http::Origin,
+    queue::Queues,
+    store::{
+        Store,
+        device::device_seen,
+        token::{SessionRow, confirm_refresh},
+    },
+};
+
+/// How long a session is believed in without asking the database again.
+const FRESH_MS: i64 = 2_000;
+
+/// Sessions kept in memory.
+const KEPT: usize = 16_384;
+
+/// How often the times at which devices were seen are written.
+const SEEN_EVERY_MS: i64 = 60_000;
+
+/// Spent refresh tokens are remembered, so that their theft is noticed, for this long: thirty days.
+pub(super) const SPENT_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+
+/// What is stored of a token.
+pub(super) type TokenHash = [u8; 32];
 
 /// Who a request speaks for.
 #[derive(Clone, Debug)]
@@ -17,18 +54,213 @@ pub struct Session {
     pub device: i64,
     pub device_id: OwnedDeviceId,
     pub admin: bool,
+    /// The account may only log out ("Account locking").
+    pub(super) locked: bool,
+    pub(super) token: TokenHash,
 }
 
-pub struct Sessions {
+struct Known {
+    session: Session,
+    expires_ts: Option<i64>,
+    checked_ts: i64,
+}
+
+/// When and from where a device last made a request.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub at: i64,
+    pub ip: String,
+    agent: Option<String>,
+}
+
+#[derive(Clone)]
+pub struct Sessions(Arc<Inner>);
+
+struct Inner {
     store: Store,
+    queues: Queues,
+    environment: Environment,
+    known: Mutex<LruCache<TokenHash, Known>>,
+    /// Counts the calls of `forget`, so that what was read before one is not kept after it.
+    forgotten: AtomicU64,
+    seen: Mutex<HashMap<i64, Seen>>,
+    seen_written: AtomicI64,
 }
 
 impl Sessions {
-    pub fn new(store: Store) -> Self {
-        Self { store }
+    pub fn new(store: Store, queues: Queues, environment: Environment) -> Self {
+        let seen_written = AtomicI64::new(environment.clock.now_ms());
+        Self(Arc::new(Inner {
+            store,
+            queues,
+            environment,
+            known: Mutex::new(LruCache::unbounded()),
+            forgotten: AtomicU64::new(0),
+            seen: Mutex::new(HashMap::new()),
+            seen_written,
+        }))
     }
 
-    pub async fn authenticate(&self, _token: &str, _origin: &Origin) -> Result<Session, MatrixError> {
-        Err(MatrixError::unknown_token(false))
+    /// The session of an access token, unless its account is locked.
+    pub async fn authenticate(&self, token: &str, origin: &Origin) -> Result<Session, Error> {
+        let session = self.authenticate_even_locked(token, origin).await?;
+        if session.locked { Err(Error::Locked) } else { Ok(session) }
     }
+
+    /// For logging out, which a locked account still may.
+    pub async fn authenticate_even_locked(&self, token: &str, origin: &Origin) -> Result<Session, Error> {
+        let now = self.0.environment.clock.now_ms();
+        let session = self.find(hash(token), now).await?;
+        self.note(session.device, origin, now);
+        Ok(session)
+    }
+
+    /// Whether a session that was authenticated before still is: for requests that wait. Cheap.
+    pub async fn is_alive(&self, session: &Session) -> bool {
+        let now = self.0.environment.clock.now_ms();
+        match self.find(session.token, now).await {
+            Ok(session) => !session.locked,
+            // When the database is in trouble, waiting on is better than logging everybody out.
+            Err(Error::Store(_)) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Devices of this account lost their tokens, or the account changed: nothing that is known of it holds any more.
+    /// Requests that wait look at their session again.
+    pub fn forget(&self, recipient: i64) {
+        self.0.forgotten.fetch_add(1, Ordering::AcqRel);
+        {
+            let mut known = self.0.known.lock();
+            let of_account =
+                known.iter().filter(|(_, known)| known.session.recipient == recipient).map(|(hash, _)| *hash);
+            for hash in of_account.collect::<Vec<_>>() {
+                known.pop(&hash);
+            }
+        }
+        self.0.queues.tails().nudge(recipient);
+    }
+
+    /// When a device was last seen, if that is newer than what is stored.
+    pub fn seen(&self, device: i64) -> Option<Seen> {
+        self.0.seen.lock().get(&device).cloned()
+    }
+
+    /// Writes down when devices were seen. For the end of the process; otherwise it happens by itself.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let seen = std::mem::take(&mut *self.0.seen.lock());
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let statements: Vec<_> = seen
+            .into_iter()
+            .map(|(device, seen)| device_seen(device, seen.at, seen.ip, seen.agent))
+            .collect();
+        self.0.store.commit(statements).await?;
+        Ok(())
+    }
+
+    async fn find(&self, hash: TokenHash, now: i64) -> Result<Session, Error> {
+        if let Some(known) = self.0.known.lock().get(&hash)
+            && now - known.checked_ts < FRESH_MS
+        {
+            return alive(known, now);
+        }
+        let forgotten = self.0.forgotten.load(Ordering::Acquire);
+        let row = self.0.store.session(&encode(hash)).await?;
+        let Some(row) = row else {
+            self.0.known.lock().pop(&hash);
+            return Err(Error::UnknownToken { soft_logout: false });
+        };
+        let known = known(hash, &row, now)?;
+        let session = alive(&known, now)?;
+        if row.unconfirmed
+            && let Some(refresh_hash) = &row.refresh_hash
+        {
+            self.confirm(row.recipient, row.device, refresh_hash, now).await?;
+            return Ok(session);
+        }
+        let mut all = self.0.known.lock();
+        if self.0.forgotten.load(Ordering::Acquire) == forgotten {
+            all.put(hash, known);
+            if all.len() > KEPT {
+                all.pop_lru();
+            }
+        }
+        Ok(session)
+    }
+
+    /// The first use of tokens that a refresh gave ends the ones before them ("Refreshing access tokens").
+    pub(super) async fn confirm(
+        &self,
+        recipient: i64,
+        device: i64,
+        refresh_hash: &str,
+        now: i64,
+    ) -> Result<(), Error> {
+        let statements = confirm_refresh(refresh_hash, device, now - SPENT_KEPT_MS);
+        self.0.store.commit(Vec::from(statements)).await?;
+        self.forget(recipient);
+        Ok(())
+    }
+
+    fn note(&self, device: i64, origin: &Origin, now: i64) {
+        {
+            let mut seen = self.0.seen.lock();
+            match seen.get_mut(&device) {
+                // One request a second says as much as a thousand.
+                Some(seen) if now - seen.at < 1_000 => return,
+                _ => {
+                    let agent = origin.user_agent.as_ref().map(|agent| agent.replace('\0', ""));
+                    seen.insert(device, Seen { at: now, ip: origin.ip.to_string(), agent });
+                }
+            }
+        }
+        let written = self.0.seen_written.load(Ordering::Relaxed);
+        if now - written >= SEEN_EVERY_MS
+            && self
+                .0
+                .seen_written
+                .compare_exchange(written, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
+            let sessions = self.clone();
+            tokio::spawn(async move {
+                if let Err(cause) = sessions.flush().await {
+                    tracing::warn!(%cause, "could not write down when devices were seen");
+                }
+            });
+        }
+    }
+}
+
+fn known(token: TokenHash, row: &SessionRow, now: i64) -> Result<Known, Error> {
+    let user_id = UserId::parse(&row.user_id).map_err(|cause| Error::Invalid(cause.to_string()))?;
+    let session = Session {
+        recipient: row.recipient,
+        user_id,
+        device: row.device,
+        device_id: <&DeviceId>::from(row.device_id.as_str()).to_owned(),
+        admin: row.admin,
+        locked: row.locked,
+        token,
+    };
+    Ok(Known { session, expires_ts: row.expires_ts, checked_ts: now })
+}
+
+fn alive(known: &Known, now: i64) -> Result<Session, Error> {
+    if known.expires_ts.is_some_and(|expires| expires <= now) {
+        return Err(Error::UnknownToken { soft_logout: true });
+    }
+    Ok(known.session.clone())
+}
+
+pub(super) fn hash(token: &str) -> TokenHash {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// As it is stored.
+pub(super) fn encode(hash: TokenHash) -> String {
+    use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+    STANDARD_NO_PAD.encode(hash)
 }

@@ -4,6 +4,7 @@
 mod client;
 #[cfg(test)]
 mod endpoints;
+mod error;
 mod landing;
 
 use std::collections::BTreeSet;

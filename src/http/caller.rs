@@ -19,7 +19,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    fn of(parts: &Parts) -> Self {
+    pub fn of(parts: &Parts) -> Self {
         let peer = parts.extensions.get::<Peer>();
         let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
         Self {
@@ -87,7 +87,7 @@ impl Caller for Visitor {
 }
 
 /// The access token of the header or, for clients from before it, of the query.
-fn token(parts: &Parts) -> Option<String> {
+pub fn token(parts: &Parts) -> Option<String> {
     if let Some(header) = parts.headers.get(header::AUTHORIZATION) {
         let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
         return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned());

@@ -14,7 +14,7 @@ mod shutdown;
 mod tls;
 
 pub use self::{
-    caller::{Anonymous, Caller, Origin, Peer, Visitor},
+    caller::{Anonymous, Caller, Origin, Peer, Visitor, token},
     error::MatrixError,
     limits::{Class, LimitKey, Limits},
     listener::{Listener, announce},

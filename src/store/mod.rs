@@ -5,6 +5,7 @@
 //! question. Texts are shared by all databases: `$1` placeholders, no identity columns, lists as JSON arrays.
 
 pub mod account;
+pub mod account_data;
 pub mod alias;
 mod batch;
 pub mod device;

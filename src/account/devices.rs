@@ -1,0 +1,107 @@
+//! A user's devices, and what ends them all: a new password, or the end of the account.
+
+use ruma::{DeviceId, OwnedDeviceId};
+
+use super::{Accounts, Error, login::checked_display_name};
+use crate::store::{
+    Batch, Error as StoreError,
+    account::{deactivate_account, set_password},
+    device::{DeviceRow, delete_devices, rename_device},
+    profile::delete_profile,
+};
+
+/// A device as its user sees it.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    pub device_id: OwnedDeviceId,
+    pub display_name: Option<String>,
+    /// Milliseconds since the Unix epoch.
+    pub last_seen_ts: Option<i64>,
+    pub last_seen_ip: Option<String>,
+}
+
+/// Which devices a new password logs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogOut {
+    Nobody,
+    Everybody,
+    /// All but the device of this number.
+    Others(i64),
+}
+
+impl Accounts {
+    /// A user's devices, oldest first.
+    pub async fn devices(&self, recipient: i64) -> Result<Vec<DeviceInfo>, Error> {
+        let rows = self.store.devices(recipient).await?;
+        Ok(rows.into_iter().map(|row| self.describe(row)).collect())
+    }
+
+    pub async fn device(&self, recipient: i64, device_id: &DeviceId) -> Result<DeviceInfo, Error> {
+        let row = self.store.device(recipient, device_id.as_str()).await?;
+        row.map(|row| self.describe(row)).ok_or(Error::NotFound("device"))
+    }
+
+    fn describe(&self, row: DeviceRow) -> DeviceInfo {
+        let seen = self.sessions.seen(row.id);
+        DeviceInfo {
+            device_id: row.device_id.into(),
+            display_name: row.display_name,
+            last_seen_ts: seen.as_ref().map(|seen| seen.at).or(row.last_seen_ts),
+            last_seen_ip: seen.map(|seen| seen.ip).or(row.last_seen_ip),
+        }
+    }
+
+    /// Without a name nothing changes, but the device has to exist.
+    pub async fn rename_device(
+        &self,
+        recipient: i64,
+        device_id: &DeviceId,
+        display_name: Option<String>,
+    ) -> Result<(), Error> {
+        let Some(name) = display_name else {
+            return self.device(recipient, device_id).await.map(drop);
+        };
+        let name = checked_display_name(name)?;
+        match self.store.commit(rename_device(recipient, device_id.as_str(), Some(name))).await {
+            Err(StoreError::Conflict) => Err(Error::NotFound("device")),
+            other => Ok(other.map(drop)?),
+        }
+    }
+
+    /// Devices that don't exist (any more) are passed over.
+    pub async fn delete_devices(&self, recipient: i64, device_ids: &[OwnedDeviceId]) -> Result<(), Error> {
+        let devices = self.store.devices(recipient).await?;
+        let named = |row: &&DeviceRow| device_ids.iter().any(|id| id.as_str() == row.device_id);
+        let doomed: Vec<i64> = devices.iter().filter(named).map(|row| row.id).collect();
+        self.drop_devices(recipient, &doomed).await
+    }
+
+    /// A new password.
+    pub async fn set_password(&self, recipient: i64, password: String, log_out: LogOut) -> Result<(), Error> {
+        let hash = self.passwords.hash(password).await?;
+        match self.store.commit(set_password(recipient, hash)).await {
+            Err(StoreError::Conflict) => return Err(Error::Deactivated),
+            other => other?,
+        };
+        match log_out {
+            LogOut::Nobody => Ok(()),
+            LogOut::Everybody => self.drop_devices_but(recipient, None).await,
+            LogOut::Others(kept) => self.drop_devices_but(recipient, Some(kept)).await,
+        }
+    }
+
+    /// The end of an account: no login any more, no devices, no profile. What it said stays; its rooms are left by
+    /// whoever owns them (see [`crate::store::Store::accounts_to_depart`]).
+    pub async fn deactivate(&self, recipient: i64, erase: bool) -> Result<(), Error> {
+        let now = self.environment.clock.now_ms();
+        // The account first: no device can be added behind our back after that.
+        self.store.commit(deactivate_account(recipient, erase, now)).await?;
+        let devices = self.store.devices(recipient).await?;
+        let ids = serde_json::json!(devices.iter().map(|row| row.id).collect::<Vec<_>>()).to_string();
+        let mut statements = Vec::from(delete_devices(recipient, &ids));
+        statements.push(delete_profile(recipient));
+        self.store.commit(Batch::from(statements)).await?;
+        self.sessions.forget(recipient);
+        Ok(())
+    }
+}

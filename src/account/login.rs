@@ -1,0 +1,189 @@
+//! Logging in and out: giving tokens out, exchanging them and taking them back.
+
+use ruma::{OwnedDeviceId, OwnedUserId};
+
+use super::{
+    Accounts, Error, Session,
+    name::meant_by,
+    session::{encode, hash},
+};
+use crate::store::{
+    Batch, Statement,
+    account::AccountRow,
+    device::{add_device, delete_devices},
+    token::{add_access_token, add_refresh_token, exchange_refresh_token, revoke_tokens, revoke_tokens_of},
+};
+
+/// How long an access token that comes with a refresh token is good: an hour.
+const ACCESS_MS: i64 = 60 * 60 * 1000;
+
+/// About 256 random bits.
+const TOKEN_LENGTH: usize = 43;
+
+/// Longer names of devices are refused.
+const MAX_DEVICE_ID: usize = 255;
+pub(super) const MAX_DISPLAY_NAME: usize = 1024;
+
+/// What a client wants to call itself.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceRequest {
+    pub device_id: Option<OwnedDeviceId>,
+    /// Ignored if the device exists.
+    pub display_name: Option<String>,
+    /// Whether the client can refresh its access token.
+    pub refresh: bool,
+}
+
+/// A session that has just begun, with its secrets.
+#[derive(Clone, Debug)]
+pub struct Login {
+    pub user_id: OwnedUserId,
+    pub device_id: OwnedDeviceId,
+    pub tokens: Tokens,
+}
+
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    pub access: String,
+    pub refresh: Option<String>,
+    /// Milliseconds.
+    pub expires_in: Option<i64>,
+}
+
+impl Accounts {
+    /// Login by password. `user` is a localpart or a full user id.
+    pub async fn login(&self, user: &str, password: String, device: DeviceRequest) -> Result<Login, Error> {
+        let account = self.check_password(user, password).await?;
+        let user_id = self.user_id(&account)?;
+        let (login, statements) = self.open_session(user_id, device)?;
+        self.store.commit(statements).await.map_err(|cause| match cause {
+            // Deactivated since the password was checked.
+            crate::store::Error::Conflict => Error::Deactivated,
+            cause => cause.into(),
+        })?;
+        self.sessions.forget(account.recipient);
+        Ok(login)
+    }
+
+    /// The account whose password this is.
+    pub(super) async fn check_password(&self, user: &str, password: String) -> Result<AccountRow, Error> {
+        let account = match meant_by(user, &self.server_name) {
+            Some(user_id) => self.store.account_of(user_id.as_str()).await?,
+            None => None,
+        };
+        let stored = account.as_ref().and_then(|account| account.password_hash.clone());
+        let right = self.passwords.verify(password, stored).await?;
+        match account {
+            // Deactivation takes the password away, so nobody could prove that they had it.
+            Some(account) if account.deactivated_ts.is_some() => Err(Error::Deactivated),
+            Some(account) if right => Ok(account),
+            _ => Err(Error::BadCredentials),
+        }
+    }
+
+    /// What has to be written for a new session. Tokens that the device had before end.
+    pub(super) fn open_session(
+        &self,
+        user_id: OwnedUserId,
+        device: DeviceRequest,
+    ) -> Result<(Login, Vec<Statement>), Error> {
+        if device.device_id.as_ref().is_some_and(|id| {
+            id.as_str().is_empty() || id.as_str().len() > MAX_DEVICE_ID || id.as_str().contains('\0')
+        }) {
+            return Err(Error::Invalid(format!("a device id has 1 to {MAX_DEVICE_ID} bytes and no NUL")));
+        }
+        let display_name = device.display_name.map(checked_display_name).transpose()?;
+        let now = self.environment.clock.now_ms();
+        let device_id =
+            device.device_id.unwrap_or_else(|| self.environment.entropy.token(10).to_uppercase().into());
+        let tokens = self.tokens(device.refresh);
+        let (user, name) = (user_id.as_str(), device_id.as_str());
+        let mut statements = Vec::from(revoke_tokens_of(user, name));
+        statements.extend(add_device(user, name, display_name, now));
+        statements.extend(tokens.statements(user, name, now));
+        Ok((Login { user_id, device_id, tokens }, statements))
+    }
+
+    fn tokens(&self, refresh: bool) -> Tokens {
+        let token = |prefix: &str| format!("{prefix}{}", self.environment.entropy.token(TOKEN_LENGTH));
+        Tokens {
+            access: token("hat_"),
+            refresh: refresh.then(|| token("hrt_")),
+            expires_in: refresh.then_some(ACCESS_MS),
+        }
+    }
+
+    /// New tokens for a refresh token. The old ones are good until one of the new ones is used.
+    pub async fn refresh(&self, token: &str) -> Result<Tokens, Error> {
+        let token_hash = encode(hash(token));
+        let now = self.environment.clock.now_ms();
+        let unknown = Error::UnknownToken { soft_logout: false };
+        let Some(row) = self.store.refresh_token(&token_hash).await? else { return Err(unknown) };
+        if row.spent {
+            // Either the client lost its state or somebody else has the token: nobody can tell, so all of them end.
+            tracing::warn!(user = row.user_id, device = row.device_id, "a spent refresh token was used");
+            self.store.commit(Vec::from(revoke_tokens(row.device))).await?;
+            self.sessions.forget(row.recipient);
+            return Err(unknown);
+        }
+        if row.locked {
+            return Err(Error::Locked);
+        }
+        self.sessions.confirm(row.recipient, row.device, &token_hash, now).await?;
+        let tokens = self.tokens(true);
+        let next = tokens.refresh.as_deref().map(|refresh| encode(hash(refresh))).unwrap_or_default();
+        let mut statements = Vec::from(exchange_refresh_token(&token_hash, row.device, &next));
+        statements.extend(tokens.statements(&row.user_id, &row.device_id, now));
+        self.store.commit(statements).await.map_err(|cause| match cause {
+            crate::store::Error::Conflict => unknown,
+            cause => cause.into(),
+        })?;
+        self.sessions.forget(row.recipient);
+        Ok(tokens)
+    }
+
+    /// Ends the session and its device.
+    pub async fn logout(&self, session: &Session) -> Result<(), Error> {
+        self.drop_devices(session.recipient, &[session.device]).await
+    }
+
+    /// Ends all sessions of the account.
+    pub async fn logout_all(&self, recipient: i64) -> Result<(), Error> {
+        self.drop_devices_but(recipient, None).await
+    }
+
+    /// Deletes all devices of an account but one.
+    pub(super) async fn drop_devices_but(&self, recipient: i64, kept: Option<i64>) -> Result<(), Error> {
+        let devices = self.store.devices(recipient).await?;
+        let doomed: Vec<i64> =
+            devices.iter().map(|device| device.id).filter(|id| Some(*id) != kept).collect();
+        self.drop_devices(recipient, &doomed).await
+    }
+
+    pub(super) async fn drop_devices(&self, recipient: i64, devices: &[i64]) -> Result<(), Error> {
+        let ids = serde_json::json!(devices).to_string();
+        let batch = Batch::from(Vec::from(delete_devices(recipient, &ids)));
+        self.store.commit(batch).await?;
+        self.sessions.forget(recipient);
+        Ok(())
+    }
+}
+
+impl Tokens {
+    fn statements(&self, user_id: &str, device_id: &str, now: i64) -> Vec<Statement> {
+        let refresh = self.refresh.as_deref().map(|refresh| encode(hash(refresh)));
+        let access = encode(hash(&self.access));
+        let expires = self.expires_in.map(|wait| now + wait);
+        let mut statements = vec![add_access_token(&access, user_id, device_id, expires, refresh.as_deref())];
+        statements.extend(refresh.map(|refresh| add_refresh_token(&refresh, user_id, device_id, now)));
+        statements
+    }
+}
+
+/// A device's display name as it may be stored.
+pub(super) fn checked_display_name(name: String) -> Result<String, Error> {
+    if name.len() > MAX_DISPLAY_NAME {
+        return Err(Error::TooLarge { what: "the display name", limit: MAX_DISPLAY_NAME });
+    }
+    Ok(name.replace('\0', ""))
+}

@@ -1,0 +1,96 @@
+//! Making an account ("Account registration").
+
+use std::time::Duration;
+
+use ruma::api::client::account::{
+    check_registration_token_validity::v1 as token_validity,
+    get_username_availability::v3 as availability,
+    register::{RegistrationKind, v3 as register},
+};
+
+use super::interactive::Interactive;
+use crate::{
+    account::{DeviceRequest, Error, NewAccount, Operation, Registered, Stage},
+    app::App,
+    config::RegistrationMode,
+    http::{Anonymous, Class, MatrixError, Routes},
+};
+
+pub fn routes() -> Routes {
+    Routes::default()
+        .limited::<Interactive<register::Request>, _, _, _, _>(Class::Registration, register)
+        .add(available)
+        .add(token_is_valid)
+}
+
+async fn register(
+    app: App,
+    _: Anonymous,
+    Interactive { request, auth, .. }: Interactive<register::Request>,
+) -> Result<register::Response, MatrixError> {
+    if request.kind != RegistrationKind::User {
+        return Err(MatrixError::forbidden("this server has no guest accounts"));
+    }
+    if request.login_type.is_some() {
+        return Err(MatrixError::forbidden("this server has no application services yet"));
+    }
+    let flows: &[&[Stage]] = match app.accounts.registration() {
+        RegistrationMode::Closed => return Err(Error::RegistrationClosed.into()),
+        RegistrationMode::Token => &[&[Stage::RegistrationToken]],
+        RegistrationMode::Open => &[&[Stage::Dummy]],
+    };
+    // Whoever learns only after the last stage that their name is taken has to begin again.
+    let user_id = app.accounts.available(request.username.as_deref()).await?;
+    if auth.is_some() && request.password.is_none() {
+        return Err(MatrixError::missing_param("an account needs a password"));
+    }
+    // Clients find out the flows before anybody has chosen a name, so the request may change until it is complete.
+    let operation = Operation { name: "register", recipient: None, digest: None, flows };
+    let authorised = app.accounts.authorise(&operation, auth.as_ref()).await?;
+
+    let device = DeviceRequest {
+        device_id: request.device_id,
+        display_name: request.initial_device_display_name,
+        refresh: request.refresh_token,
+    };
+    let new = NewAccount {
+        user_id,
+        password: request.password,
+        admin: false,
+        token: authorised.registration_token,
+        device: (!request.inhibit_login).then_some(device),
+    };
+    Ok(answer(app.accounts.register(new).await?))
+}
+
+pub(super) fn answer(registered: Registered) -> register::Response {
+    let mut response = register::Response::new(registered.user_id);
+    if let Some(login) = registered.login {
+        response.device_id = Some(login.device_id);
+        response.access_token = Some(login.tokens.access);
+        response.refresh_token = login.tokens.refresh;
+        response.expires_in = login.tokens.expires_in.map(|wait| Duration::from_millis(wait as u64));
+    }
+    response
+}
+
+async fn available(
+    app: App,
+    _: Anonymous,
+    request: availability::Request,
+) -> Result<availability::Response, MatrixError> {
+    app.accounts.available(Some(&request.username)).await?;
+    Ok(availability::Response::new(true))
+}
+
+async fn token_is_valid(
+    app: App,
+    _: Anonymous,
+    request: token_validity::Request,
+) -> Result<token_validity::Response, MatrixError> {
+    if app.accounts.registration() == RegistrationMode::Closed {
+        return Err(Error::RegistrationClosed.into());
+    }
+    let valid = app.accounts.is_registration_token(&request.token).await?;
+    Ok(token_validity::Response::new(valid))
+}

@@ -1,0 +1,62 @@
+//! What services report, as Matrix errors.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    account::{self, Challenge, InteractiveError},
+    http::MatrixError,
+};
+
+impl From<account::Error> for MatrixError {
+    fn from(error: account::Error) -> Self {
+        use account::Error as E;
+        let text = error.to_string();
+        let answer = |status, errcode| Self::new(status, errcode, text.clone());
+        match error {
+            E::UserInUse => answer(StatusCode::BAD_REQUEST, "M_USER_IN_USE"),
+            E::InvalidUsername(_) => answer(StatusCode::BAD_REQUEST, "M_INVALID_USERNAME"),
+            E::WeakPassword(_) => answer(StatusCode::BAD_REQUEST, "M_WEAK_PASSWORD"),
+            E::RegistrationClosed | E::BadMac | E::BadCredentials => Self::forbidden(text),
+            E::BadRegistrationToken => answer(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED"),
+            E::Deactivated => answer(StatusCode::FORBIDDEN, "M_USER_DEACTIVATED"),
+            E::Locked => answer(StatusCode::UNAUTHORIZED, "M_USER_LOCKED").with("soft_logout", true),
+            E::UnknownToken { soft_logout } => Self::unknown_token(soft_logout),
+            E::NotFound(_) => Self::not_found(text),
+            E::TooLarge { .. } => Self::too_large(text),
+            E::ProfileTooLarge(_) => answer(StatusCode::BAD_REQUEST, "M_PROFILE_TOO_LARGE"),
+            E::KeyTooLarge(_) => answer(StatusCode::BAD_REQUEST, "M_KEY_TOO_LARGE"),
+            E::Invalid(_) => Self::invalid_param(text),
+            E::Managed(_) => answer(StatusCode::METHOD_NOT_ALLOWED, "M_BAD_JSON"),
+            E::Hashing(cause) => Self::internal(&cause),
+            E::Store(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<InteractiveError> for MatrixError {
+    fn from(error: InteractiveError) -> Self {
+        match error {
+            InteractiveError::Challenge(challenge) => {
+                Self::with_body(StatusCode::UNAUTHORIZED, describe(challenge))
+            }
+            InteractiveError::Failed(cause) => cause.into(),
+        }
+    }
+}
+
+/// The body of "further authentication is needed", as the User-Interactive Authentication API has it.
+fn describe(challenge: Challenge) -> Map<String, Value> {
+    let names = |stages: &[account::Stage]| stages.iter().map(|stage| stage.name()).collect::<Vec<_>>();
+    let flows: Vec<Value> = challenge.flows.iter().map(|flow| json!({ "stages": names(flow) })).collect();
+    let mut body = Map::new();
+    body.insert("flows".to_owned(), flows.into());
+    body.insert("params".to_owned(), json!({}));
+    body.insert("session".to_owned(), challenge.session.into());
+    body.insert("completed".to_owned(), json!(names(&challenge.completed)));
+    if let Some((errcode, error)) = challenge.refused {
+        body.insert("errcode".to_owned(), errcode.into());
+        body.insert("error".to_owned(), error.into());
+    }
+    body
+}
