@@ -1,6 +1,7 @@
 //! The client-server API: one file per module of the specification.
 
 mod admin_register;
+mod body;
 mod capabilities;
 mod device;
 mod interactive;

@@ -41,7 +41,8 @@ async fn register(
     };
     // Whoever learns only after the last stage that their name is taken has to begin again.
     let user_id = app.accounts.available(request.username.as_deref()).await?;
-    if auth.is_some() && request.password.is_none() {
+    let attempt = auth.as_ref().is_some_and(|auth| auth.get("type").or(auth.get("session")).is_some());
+    if attempt && request.password.is_none() {
         return Err(MatrixError::missing_param("an account needs a password"));
     }
     // Clients find out the flows before anybody has chosen a name, so the request may change until it is complete.
