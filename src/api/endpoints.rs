@@ -7,7 +7,18 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 use super::{Api, routes};
 
 /// Routes below `/_matrix` that the specification doesn't have, or has only as proposals.
-const EXTRAS: &[(&str, &str)] = &[];
+const EXTRAS: &[(&str, &str)] = &[
+    // The specification describes the fallback pages in its prose alone.
+    ("GET", "/_matrix/client/r0/auth/{}/fallback/web"),
+    ("GET", "/_matrix/client/v3/auth/{}/fallback/web"),
+    ("POST", "/_matrix/client/r0/auth/{}/fallback/web"),
+    ("POST", "/_matrix/client/v3/auth/{}/fallback/web"),
+    // The stage had a prefix of its own while it was a proposal.
+    (
+        "GET",
+        "/_matrix/client/unstable/org.matrix.msc3231/register/org.matrix.msc3231.login.registration_token/validity",
+    ),
+];
 
 struct Row {
     start: String,
