@@ -342,3 +342,17 @@ impl Syncs {
 fn encode(body: &SyncBody) -> Result<Bytes, Error> {
     Ok(serde_json::to_vec(body)?.into())
 }
+
+/// Account data in the form of events, as far as `wanted` says of their type.
+pub(super) fn account_data_events(
+    rows: Vec<AccountDataRow>,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<Box<RawValue>>, Error> {
+    let wanted = rows.into_iter().filter(|row| wanted(&row.kind));
+    wanted
+        .map(|row| {
+            let content: &RawValue = serde_json::from_str(&row.content)?;
+            Ok(serde_json::value::to_raw_value(&json!({ "type": row.kind, "content": content }))?)
+        })
+        .collect()
+}

@@ -12,6 +12,6 @@ mod long_poll;
 mod room;
 
 pub use self::{
-    body::SyncBody,
+    filter::SyncFilter,
     long_poll::{Error, Request, Syncs},
 };

@@ -1,0 +1,76 @@
+//! `GET /sync` ("Syncing").
+
+use std::{sync::Arc, time::Duration};
+
+use http::request::Parts;
+use ruma::api::client::{filter::FilterDefinition, sync::sync_events::v3};
+
+use crate::{
+    account::Session,
+    app::App,
+    http::{Caller, LimitKey, MatrixError, Routes, Whole, json_response},
+    live::{self, SyncFilter},
+};
+
+pub(super) fn routes() -> Routes {
+    Routes::default().add::<v3::Request, Syncer, _, _, _>(sync)
+}
+
+/// A session, and whether the request asks for the state after the timeline by the name from before 1.16.
+struct Syncer {
+    session: Session,
+    state_after: bool,
+}
+
+impl Caller for Syncer {
+    async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
+        let query = parts.uri.query().unwrap_or_default();
+        let state_after = query.split('&').any(|pair| pair == "org.matrix.msc4222.use_state_after=true");
+        Ok(Self { session: Session::identify(app, parts).await?, state_after })
+    }
+
+    fn limit_key(&self) -> LimitKey {
+        self.session.limit_key()
+    }
+}
+
+async fn sync(app: App, caller: Syncer, request: v3::Request) -> Result<Whole, MatrixError> {
+    let definition = match request.filter {
+        Some(v3::Filter::FilterDefinition(definition)) => definition,
+        Some(v3::Filter::FilterId(id)) => stored_filter(&app, &caller.session, &id).await?,
+        Some(_) | None => FilterDefinition::default(),
+    };
+    let since = request.since.filter(|since| !since.is_empty());
+    let since = since.map(|since| since.parse()).transpose();
+    let request = live::Request {
+        since: since.map_err(|_| MatrixError::invalid_param("`since` is not a token of this server"))?,
+        filter: SyncFilter::new(definition),
+        timeout: request.timeout.unwrap_or(Duration::ZERO),
+        full_state: request.full_state,
+        use_state_after: request.use_state_after || caller.state_after,
+    };
+    let body = app.syncs.sync(caller.session, request).await?;
+    Ok(Whole(json_response(http::StatusCode::OK, body)))
+}
+
+async fn stored_filter(app: &App, session: &Session, id: &str) -> Result<FilterDefinition, MatrixError> {
+    let unknown = || MatrixError::invalid_param("there is no such filter");
+    let filter = app.accounts.filter(session.recipient, id).await?.ok_or_else(unknown)?;
+    Ok(serde_json::from_str(filter.get()).map_err(|_| unknown())?)
+}
+
+impl From<live::Error> for MatrixError {
+    fn from(cause: live::Error) -> Self {
+        match cause {
+            live::Error::Token(cause) => Self::invalid_param(cause.to_string()),
+            live::Error::Room(_) | live::Error::Store(_) | live::Error::Encoding(_) | live::Error::Gone => {
+                Self::internal(&cause)
+            }
+            live::Error::SessionEnded => Self::unknown_token(false),
+            live::Error::Shared(cause) => match Arc::try_unwrap(cause) {
+                Ok(cause) => cause.into(),
+                Err(cause) => Self::internal(&cause),
+            },
+        }
+    }
+}
