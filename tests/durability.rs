@@ -52,7 +52,8 @@ async fn send_until_cut(
 async fn send(user: &User, room: &str, number: usize) -> Option<String> {
     let path = format!("/v3/rooms/{room}/send/m.room.message/n{number}");
     let body = json!({ "msgtype": "m.text", "body": number.to_string() });
-    let answer = user.http.try_request(Method::PUT, &path, Some(&user.access_token), Some(body)).await.ok()?;
+    let answer =
+        user.http.try_request(Method::PUT, &path, Some(&user.access_token), Some(body)).await.ok()?;
     let event = answer.expect(200)["event_id"].as_str().expect("event_id").to_owned();
     Some(event)
 }
@@ -110,7 +111,8 @@ async fn a_kill_among_eight_senders_loses_nothing_and_repeats_nothing() {
     let messages: Vec<&Value> = log.iter().filter(|event| event["type"] == "m.room.message").collect();
     let mut per_sender: HashMap<&str, Vec<usize>> = HashMap::new();
     for message in &messages {
-        let number = message["content"]["body"].as_str().and_then(|body| body.parse().ok()).expect("a number");
+        let number =
+            message["content"]["body"].as_str().and_then(|body| body.parse().ok()).expect("a number");
         per_sender.entry(message["sender"].as_str().expect("sender")).or_default().push(number);
     }
     for (sender, user) in users.iter().enumerate() {

@@ -3,11 +3,11 @@
 //! Everything but `unsigned` is the same for every reader, so it is written once an event and kept. `unsigned` is added
 //! for each reader: the age of the event, and what only they may know.
 
-use std::{fmt::Write, sync::Arc};
+use std::{collections::HashMap, fmt::Write, sync::Arc};
 
 use ruma::{
     UserId,
-    events::{StateEventType, TimelineEventType},
+    events::{StateEventType, room::member::MembershipState},
 };
 use serde::Serialize;
 use serde_json::{
@@ -15,7 +15,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::{Core, Error, Event, Room};
+use super::{Core, Error, Event, Room, Rooms, Sight};
 
 /// Who reads an event.
 #[derive(Clone, Copy, Debug)]
@@ -127,10 +127,11 @@ impl Event {
 }
 
 impl Core {
-    /// Events as `reader` gets them, in their order.
+    /// Events as `reader` gets them, in their order. Messages of the time since the reader came cost no question to the
+    /// database, anything else a fixed number.
     ///
-    /// `may_see` tells whether the reader may see an older event of the room: the content that a state event replaced is
-    /// told only then (EV-09).
+    /// `may_see` tells whether the reader may see another event of the room: the content that a state event replaced and
+    /// a redaction are told only then (EV-09, EV-11).
     pub(super) async fn to_client(
         &self,
         room: &Room,
@@ -139,60 +140,118 @@ impl Core {
         may_see: impl Fn(i64) -> bool,
     ) -> Result<Vec<Box<RawValue>>, Error> {
         let now = self.environment.clock.now_ms();
+        let redactions = self.redactions(room, events, &may_see).await?;
+        let earlier = self.replaced(room, events).await?;
+        let memberships = self.reader_memberships(room, reader.user_id, events).await?;
         let mut answer = Vec::with_capacity(events.len());
         for event in events {
-            let mut around = Surroundings::default();
-            if let Some(redaction) = event.redacted_by
-                && let Some(redaction) = self.events(room.number, &room.version, &[redaction]).await?.pop()
-            {
-                around.redacted_because = Some(redaction.to_client(reader, now, Surroundings::default())?);
-            }
-            if let Some((kind, state_key)) = event.pdu.state()
-                && event.seq > 1
-                && let Some(before) = self.replaced(room, event, kind, state_key).await?
-            {
+            let redaction = event.redacted_by.and_then(|seq| redactions.get(&seq));
+            let redacted_because = match redaction {
+                Some(redaction) => Some(redaction.to_client(reader, now, Surroundings::default())?),
+                None => None,
+            };
+            let replaces = earlier.get(&event.seq).map(|before| {
                 let content = may_see(before.seq).then(|| before.pdu.content.clone());
-                around.replaces = Some((before.pdu.event_id.to_string(), content));
-            }
-            around.membership = self.membership_at(room, reader.user_id, event).await?;
-            answer.push(event.to_client(reader, now, around)?);
+                (before.pdu.event_id.to_string(), content)
+            });
+            let membership = Some(memberships.at(event.seq).to_string());
+            answer.push(event.to_client(
+                reader,
+                now,
+                Surroundings { replaces, redacted_because, membership },
+            )?);
         }
         Ok(answer)
     }
 
-    async fn replaced(
+    /// The redactions of these events, by `seq`.
+    async fn redactions(
         &self,
         room: &Room,
-        event: &Event,
-        kind: &TimelineEventType,
-        state_key: &str,
-    ) -> Result<Option<Arc<Event>>, Error> {
-        let kind = kind.to_string();
-        let before = self.store.state_entry_at(room.number, &kind, state_key, event.seq - 1).await?;
-        match before {
-            Some(before) => Ok(self.events(room.number, &room.version, &[before]).await?.pop()),
-            None => Ok(None),
-        }
+        events: &[Arc<Event>],
+        may_see: impl Fn(i64) -> bool,
+    ) -> Result<HashMap<i64, Arc<Event>>, Error> {
+        let seqs: Vec<i64> =
+            events.iter().filter_map(|event| event.redacted_by).filter(|seq| may_see(*seq)).collect();
+        let redactions = self.events(room.number, &room.version, &seqs).await?;
+        Ok(redactions.into_iter().map(|event| (event.seq, event)).collect())
     }
 
-    /// EV-10: the reader's membership at the event, the event included.
-    async fn membership_at(
+    /// The events that those of `events` that are state took the place of, by the `seq` of these.
+    async fn replaced(&self, room: &Room, events: &[Arc<Event>]) -> Result<HashMap<i64, Arc<Event>>, Error> {
+        let states: Vec<(i64, StateEventType, &str)> = events
+            .iter()
+            .filter(|event| event.seq != 1)
+            .filter_map(|event| {
+                let (kind, state_key) = event.pdu.state()?;
+                Some((event.seq, StateEventType::from(kind.to_string()), state_key))
+            })
+            .collect();
+        let questions = states.iter().map(|(seq, kind, state_key)| (kind, *state_key, seq - 1));
+        let before = self.states_at(room, questions).await?;
+        let before = states.iter().zip(before).filter_map(|((seq, ..), before)| Some((*seq, before?)));
+        Ok(before.collect())
+    }
+
+    /// The state events in force under each key after the event of each `seq`.
+    pub(super) async fn states_at<'a>(
+        &self,
+        room: &Room,
+        questions: impl Iterator<Item = (&'a StateEventType, &'a str, i64)>,
+    ) -> Result<Vec<Option<Arc<Event>>>, Error> {
+        let questions: Vec<(String, &str, i64)> =
+            questions.map(|(kind, state_key, at)| (kind.to_string(), state_key, at)).collect();
+        if questions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = self.store.state_entries_at(room.number, &questions).await?;
+        let seqs: Vec<i64> = found.iter().flatten().copied().collect();
+        let events = self.events(room.number, &room.version, &seqs).await?;
+        let events: HashMap<i64, Arc<Event>> = events.into_iter().map(|event| (event.seq, event)).collect();
+        Ok(found.into_iter().map(|seq| events.get(&seq?).cloned()).collect())
+    }
+
+    async fn reader_memberships(
         &self,
         room: &Room,
         user_id: &UserId,
-        event: &Event,
-    ) -> Result<Option<String>, Error> {
-        // Mostly nothing has changed since, and the current membership is the answer.
+        events: &[Arc<Event>],
+    ) -> Result<Memberships, Error> {
+        // Mostly nothing has changed since, and the current membership is the answer to all.
         let current = room.snapshot();
-        if let Some(member) = current.state.get(&StateEventType::RoomMember, user_id.as_str())
-            && member.seq <= event.seq
-        {
-            return Ok(member.pdu.membership().map(|membership| membership.to_string()));
-        }
-        let kind = TimelineEventType::RoomMember.to_string();
-        let at = self.store.state_entry_at(room.number, &kind, user_id.as_str(), event.seq).await?;
-        let Some(at) = at else { return Ok(Some("leave".to_owned())) };
-        let member = self.events(room.number, &room.version, &[at]).await?.pop();
-        Ok(member.and_then(|member| member.pdu.membership()).map(|membership| membership.to_string()))
+        let Some(member) = current.member(user_id) else { return Ok(Memberships(Vec::new())) };
+        let changes = if events.iter().all(|event| event.seq >= member.seq) {
+            vec![(member.seq, Arc::clone(member))]
+        } else {
+            self.changes(room, &StateEventType::RoomMember, user_id.as_str()).await?
+        };
+        let membership = |event: &Event| event.pdu.membership().unwrap_or(MembershipState::Leave);
+        Ok(Memberships(changes.into_iter().map(|(seq, event)| (seq, membership(&event))).collect()))
+    }
+}
+
+impl Rooms {
+    /// Events as `reader` gets them, in their order; those that they may not see are left out already. Without a sight
+    /// the reader may see all that these events refer to.
+    pub async fn client_events(
+        &self,
+        room: &Room,
+        reader: Reader<'_>,
+        events: &[Arc<Event>],
+        sight: Option<&Sight>,
+    ) -> Result<Vec<Box<RawValue>>, Error> {
+        let may_see = |seq| sight.is_none_or(|sight| sight.may_see(seq));
+        self.core.to_client(room, reader, events, may_see).await
+    }
+}
+
+/// Every change of the reader's membership, oldest first.
+struct Memberships(Vec<(i64, MembershipState)>);
+
+impl Memberships {
+    /// EV-10: the membership at an event, the event included.
+    fn at(&self, seq: i64) -> &MembershipState {
+        let after = self.0.partition_point(|(change, _)| *change <= seq);
+        after.checked_sub(1).map_or(&MembershipState::Leave, |last| &self.0[last].1)
     }
 }

@@ -9,8 +9,12 @@ mod create;
 mod error;
 mod event;
 mod fan_out;
+mod filter;
+mod history;
 mod membership;
 mod snapshot;
+mod summary;
+mod visibility;
 mod writer;
 
 use std::{
@@ -26,7 +30,8 @@ use hearth_federation::SigningKey;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use ruma::{
-    EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, room_version_rules::RoomVersionRules,
+    EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, events::StateEventType,
+    room_version_rules::RoomVersionRules,
 };
 
 use self::{cache::EventCache, writer::Inbox};
@@ -35,7 +40,11 @@ pub use self::{
     create::{NewRoom, Preset},
     error::Error,
     event::{Event, SentBy, Verdict},
+    filter::{EventFilter, Fields, LazyMembers, type_matches},
+    history::{Around, Direction, Page, Paging},
     snapshot::{LocalMember, Snapshot, State, visibility_of},
+    summary::{Summary, summary},
+    visibility::{Sight, View},
     writer::{Appended, NewEvent, Txn},
 };
 use crate::{account::Accounts, environment::Environment, store::Store};
@@ -263,6 +272,22 @@ impl Core {
             found.sort_by_key(|event| place.get(&event.seq).copied());
         }
         Ok(found)
+    }
+
+    /// Every event that ever was the state under a key, with the `seq` at which it took effect, oldest first.
+    async fn changes(
+        &self,
+        room: &Room,
+        kind: &StateEventType,
+        state_key: &str,
+    ) -> Result<Vec<(i64, Arc<Event>)>, Error> {
+        let rows = self.store.state_history(room.number, &kind.to_string(), state_key).await?;
+        let seqs: Vec<i64> = rows.iter().map(|(_, event)| *event).collect();
+        let events = self.events(room.number, &room.version, &seqs).await?;
+        let events: HashMap<i64, Arc<Event>> = events.into_iter().map(|event| (event.seq, event)).collect();
+        let changes =
+            rows.into_iter().filter_map(|(seq, event)| Some((seq, Arc::clone(events.get(&event)?))));
+        Ok(changes.collect())
     }
 
     async fn event_in(

@@ -1,5 +1,7 @@
 //! The tables `room`, `state_log`, `extremity`, `membership` and `txn`.
 
+use std::collections::HashMap;
+
 use super::{Error, Statement, Store, event::StoredEvent, statement};
 
 /// A row of `room`.
@@ -43,6 +45,13 @@ impl Store {
         let (last,): (i64,) =
             self.one(statement!("SELECT COALESCE(MAX(seq), 0) FROM event WHERE room = $1", room)).await?;
         Ok(last)
+    }
+
+    /// The least `seq` of a room, 1 if it has no events.
+    pub async fn first_seq(&self, room: i64) -> Result<i64, Error> {
+        let (first,): (i64,) =
+            self.one(statement!("SELECT COALESCE(MIN(seq), 1) FROM event WHERE room = $1", room)).await?;
+        Ok(first)
     }
 
     /// The last event that the queue position `position` covers: 0 if the room is younger.
@@ -141,6 +150,33 @@ impl Store {
             ))
             .await?;
         Ok(row.map(|(event,)| event))
+    }
+
+    /// For each type, state key and `seq`: the `seq` of the state event in force after that event.
+    pub async fn state_entries_at(
+        &self,
+        room: i64,
+        questions: &[(String, &str, i64)],
+    ) -> Result<Vec<Option<i64>>, Error> {
+        let list = serde_json::to_string(questions).map_err(|cause| Error::Encoding(cause.to_string()))?;
+        let rows: Vec<(String, String, i64, Option<i64>)> = self
+            .all(statement!(
+                "SELECT q.value ->> 0, q.value ->> 1, q.value ->> 2, (
+                     SELECT s.event FROM state_log s
+                     WHERE s.room = $1 AND s.type = q.value ->> 0 AND s.state_key = q.value ->> 1
+                       AND s.seq <= q.value ->> 2
+                     ORDER BY s.seq DESC LIMIT 1
+                 ) FROM json_each($2) q",
+                room,
+                list,
+            ))
+            .await?;
+        // Rows come in no order.
+        let found: HashMap<(&str, &str, i64), Option<i64>> =
+            rows.iter().map(|(kind, key, at, event)| ((&**kind, &**key, *at), *event)).collect();
+        let answers =
+            questions.iter().map(|(kind, key, at)| found.get(&(&**kind, *key, *at)).copied().flatten());
+        Ok(answers.collect())
     }
 
     /// Every change of one state key: the `seq` where it took effect and that of the event, oldest first.

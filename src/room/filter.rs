@@ -1,0 +1,267 @@
+//! Which events a client asks for, and which fields of them ("Filtering" of the Client-Server API).
+//!
+//! Filters by room are left to the caller, who knows which rooms it reads.
+
+use ruma::{
+    OwnedUserId,
+    api::client::filter::{LazyLoadOptions, RoomEventFilter, UrlFilter},
+};
+use serde_json::{
+    Map, Value,
+    value::{RawValue, to_raw_value},
+};
+
+use super::Event;
+
+/// Whether the members that a client needs to show events come with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LazyMembers {
+    /// They are sent as any other state.
+    #[default]
+    Off,
+    /// Those who sent the events, unless the client has them already.
+    Needed,
+    /// … even if it has.
+    Redundant,
+}
+
+/// A `RoomEventFilter`, ready to be applied.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    pub limit: Option<usize>,
+    pub lazy_members: LazyMembers,
+    /// Whether unread counts are told apart by thread.
+    pub thread_counts: bool,
+    types: Option<Vec<String>>,
+    not_types: Vec<String>,
+    senders: Option<Vec<OwnedUserId>>,
+    not_senders: Vec<OwnedUserId>,
+    contains_url: Option<bool>,
+}
+
+impl EventFilter {
+    pub fn new(filter: &RoomEventFilter) -> Self {
+        Self {
+            limit: filter.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+            lazy_members: match filter.lazy_load_options {
+                LazyLoadOptions::Disabled => LazyMembers::Off,
+                LazyLoadOptions::Enabled { include_redundant_members: false } => LazyMembers::Needed,
+                LazyLoadOptions::Enabled { include_redundant_members: true } => LazyMembers::Redundant,
+            },
+            thread_counts: filter.unread_thread_notifications,
+            types: filter.types.clone(),
+            not_types: filter.not_types.clone(),
+            senders: filter.senders.clone(),
+            not_senders: filter.not_senders.clone(),
+            contains_url: filter.url_filter.as_ref().map(|filter| *filter == UrlFilter::EventsWithUrl),
+        }
+    }
+
+    pub fn matches(&self, event: &Event) -> bool {
+        let pdu = &event.pdu;
+        // FI-02: what a filter excludes stays out even if it is asked for.
+        if self.not_senders.contains(&pdu.sender)
+            || self.senders.as_ref().is_some_and(|senders| !senders.contains(&pdu.sender))
+        {
+            return false;
+        }
+        if (self.types.is_some() || !self.not_types.is_empty())
+            && !type_matches(self.types.as_deref(), &self.not_types, &pdu.kind.to_string())
+        {
+            return false;
+        }
+        // FI-04
+        self.contains_url.is_none_or(|wanted| wanted == has_url(&pdu.content))
+    }
+
+    /// Whether no event can match.
+    pub fn matches_nothing(&self) -> bool {
+        self.types.as_ref().is_some_and(Vec::is_empty) || self.senders.as_ref().is_some_and(Vec::is_empty)
+    }
+
+    /// Whether every event matches.
+    pub fn matches_everything(&self) -> bool {
+        self.types.is_none()
+            && self.not_types.is_empty()
+            && self.senders.is_none()
+            && self.not_senders.is_empty()
+            && self.contains_url.is_none()
+    }
+}
+
+/// Whether these lists of types let a type through (FI-02).
+pub fn type_matches(types: Option<&[String]>, not_types: &[String], kind: &str) -> bool {
+    let fits = |pattern: &String| matches_pattern(pattern, kind);
+    !not_types.iter().any(fits) && types.is_none_or(|types| types.iter().any(fits))
+}
+
+fn has_url(content: &RawValue) -> bool {
+    content.get().contains("\"url\"")
+        && serde_json::from_str::<Value>(content.get()).is_ok_and(|content| content["url"].is_string())
+}
+
+/// Whether `text` is like `pattern`, in which each `*` stands for any characters. Takes time in proportion to their
+/// lengths multiplied, at most.
+fn matches_pattern(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
+    let Some(mut part) = parts.next() else { return rest.is_empty() };
+    for next in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+        part = next;
+    }
+    rest.ends_with(part)
+}
+
+/// The fields of events that a client wants (FI-05); no list is all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Fields(Option<Vec<Vec<String>>>);
+
+impl Fields {
+    /// From dot-separated paths, in which `\.` is a dot and `\\` a backslash.
+    pub fn new(paths: Option<&[String]>) -> Self {
+        // A filter with an empty list asks for nothing special.
+        let paths = paths.filter(|paths| !paths.is_empty());
+        Self(paths.map(|paths| paths.iter().map(|path| split(path)).collect()))
+    }
+
+    /// The event with nothing but these fields.
+    pub fn of(&self, event: Box<RawValue>) -> Box<RawValue> {
+        let Some(paths) = &self.0 else { return event };
+        let Ok(whole) = serde_json::from_str::<Value>(event.get()) else { return event };
+        let mut part = Value::Object(Map::new());
+        for path in paths {
+            copy(path, &whole, &mut part);
+        }
+        // More than was asked for is allowed.
+        to_raw_value(&part).unwrap_or(event)
+    }
+}
+
+fn split(path: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut characters = path.chars().peekable();
+    while let Some(character) = characters.next() {
+        let last = parts.len() - 1;
+        match character {
+            '.' => parts.push(String::new()),
+            '\\' => {
+                let escaped = characters.next_if(|next| matches!(next, '.' | '\\'));
+                parts[last].push(escaped.unwrap_or('\\'));
+            }
+            character => parts[last].push(character),
+        }
+    }
+    parts
+}
+
+fn copy(path: &[String], from: &Value, to: &mut Value) {
+    let [first, rest @ ..] = path else { return };
+    let (Some(value), Some(to)) = (from.get(first), to.as_object_mut()) else { return };
+    if rest.is_empty() {
+        to.insert(first.clone(), value.clone());
+    } else if value.is_object() {
+        let below = to.entry(first.clone()).or_insert_with(|| Value::Object(Map::new()));
+        copy(rest, value, below);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_federation::Pdu;
+    use ruma::{RoomVersionId, event_id};
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(kind: &str, sender: &str, content: &Value) -> Event {
+        let pdu = json!({
+            "auth_events": [], "content": content, "depth": 1, "origin_server_ts": 1, "prev_events": [],
+            "room_id": "!room:localhost", "sender": sender, "type": kind,
+        });
+        let id = event_id!("$0:localhost").to_owned();
+        Event::new(1, Pdu::from_stored(id, pdu.to_string(), &RoomVersionId::V11).unwrap(), None)
+    }
+
+    fn filter(json: Value) -> EventFilter {
+        EventFilter::new(&serde_json::from_value::<RoomEventFilter>(json).unwrap())
+    }
+
+    /// FI-02
+    #[test]
+    fn exclusions_win_and_stars_stand_for_anything() {
+        let message = event("m.room.message", "@a:localhost", &json!({}));
+        for (matches, given) in [
+            (true, json!({})),
+            (true, json!({ "types": ["m.room.message"] })),
+            (true, json!({ "types": ["m.room.*"] })),
+            (true, json!({ "types": ["*.message"] })),
+            (true, json!({ "types": ["m.*oom*sage", "x"] })),
+            (false, json!({ "types": [] })),
+            (false, json!({ "types": ["m.room"] })),
+            (false, json!({ "types": ["m.room.member", "*.message.*"] })),
+            (false, json!({ "types": ["m.room.message"], "not_types": ["m.*"] })),
+            (true, json!({ "not_types": ["m.room.member"] })),
+            (true, json!({ "senders": ["@a:localhost"] })),
+            (false, json!({ "senders": [] })),
+            (false, json!({ "senders": ["@b:localhost"] })),
+            (false, json!({ "senders": ["@a:localhost"], "not_senders": ["@a:localhost"] })),
+        ] {
+            assert_eq!(filter(given.clone()).matches(&message), matches, "{given}");
+        }
+    }
+
+    #[test]
+    fn overlapping_ends_of_a_pattern_need_text_for_both() {
+        assert!(!matches_pattern("ab*ba", "aba"));
+        assert!(matches_pattern("ab*ba", "abba"));
+        assert!(matches_pattern("*", ""));
+        assert!(matches_pattern("a**b", "ab"));
+    }
+
+    /// FI-04
+    #[test]
+    fn urls_are_wanted_unwanted_or_neither() {
+        let image = event("m.room.message", "@a:localhost", &json!({ "url": "mxc://x/y" }));
+        let text = event("m.room.message", "@a:localhost", &json!({ "body": "\"url\"", "url": 3 }));
+        for (given, with, without) in [
+            (json!({}), true, true),
+            (json!({ "contains_url": true }), true, false),
+            (json!({ "contains_url": false }), false, true),
+        ] {
+            let filter = filter(given);
+            assert_eq!((filter.matches(&image), filter.matches(&text)), (with, without));
+        }
+    }
+
+    /// FI-05
+    #[test]
+    fn only_the_fields_asked_for_are_kept() {
+        let whole = json!({
+            "content": { "body": "x", "m.relates_to": { "rel_type": "m.thread", "event_id": "$1" }, "a\\b": 1 },
+            "sender": "@a:localhost", "type": "m.room.message",
+        });
+        let paths: Vec<String> = [
+            "type",
+            "content.body",
+            r"content.m\.relates_to.rel_type",
+            r"content.a\\b",
+            "sender.x",
+            "absent",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let part = Fields::new(Some(&paths)).of(to_raw_value(&whole).unwrap());
+        let part: Value = serde_json::from_str(part.get()).unwrap();
+        assert_eq!(
+            part,
+            json!({
+                "content": { "body": "x", "m.relates_to": { "rel_type": "m.thread" }, "a\\b": 1 },
+                "type": "m.room.message",
+            })
+        );
+        let all = Fields::new(None).of(to_raw_value(&whole).unwrap());
+        assert_eq!(serde_json::from_str::<Value>(all.get()).unwrap(), whole);
+    }
+}

@@ -1,0 +1,335 @@
+//! What of a room somebody may see ("History visibility" and "Leaving rooms" of the Client-Server API).
+//!
+//! Two answers: a [`Sight`], the events of the log that may be shown, and a [`View`], the state that may be read. Both
+//! follow from the user's memberships and the room's history visibility, each at the time of the event. Nothing here
+//! knows content; events that failed their checks are somebody else's to hide.
+
+use ruma::{
+    UserId,
+    events::{
+        StateEventType,
+        room::{history_visibility::HistoryVisibility, member::MembershipState},
+    },
+};
+
+use super::{Error, Room, Rooms, snapshot::visibility_of};
+
+/// The parts of a room's log that a user may see, as ranges of `seq`.
+///
+/// It is true for the moment it was made: events that came later are visible only if the user still was in the room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// First and last `seq` of each, ascending and apart.
+    ranges: Vec<(i64, i64)>,
+}
+
+impl Sight {
+    /// All events, whenever they came.
+    pub fn everything() -> Self {
+        Self::since(i64::MIN)
+    }
+
+    /// Event `seq` and all after it.
+    pub fn since(seq: i64) -> Self {
+        Self { ranges: vec![(seq, i64::MAX)] }
+    }
+
+    /// From every change of the room's history visibility and of the user's membership, oldest first, each with the
+    /// `seq` at which it took effect.
+    pub fn new(visibilities: &[(i64, HistoryVisibility)], memberships: &[(i64, MembershipState)]) -> Self {
+        let last_join = memberships.iter().rev().find(|(_, membership)| *membership == MembershipState::Join);
+        let last_join = last_join.map_or(i64::MIN, |(seq, _)| *seq);
+        let mut changes: Vec<i64> = visibilities.iter().map(|(seq, _)| *seq).collect();
+        changes.extend(memberships.iter().map(|(seq, _)| *seq));
+        changes.sort_unstable();
+        changes.dedup();
+
+        // What holds between two changes, and at a change what holds before or after it (HV-03).
+        let allowed = |at: i64| {
+            let visibility = latest(visibilities, at).unwrap_or(&HistoryVisibility::Shared);
+            let membership = latest(memberships, at).unwrap_or(&MembershipState::Leave);
+            may_see(visibility, membership, last_join > at)
+        };
+        let mut sight = Self { ranges: Vec::new() };
+        let mut from = i64::MIN;
+        let mut before = allowed(i64::MIN);
+        for change in changes {
+            if before {
+                sight.add(from, change - 1);
+            }
+            let after = allowed(change);
+            if before || after {
+                sight.add(change, change);
+            }
+            (from, before) = (change + 1, after);
+        }
+        if before {
+            sight.add(from, i64::MAX);
+        }
+        sight
+    }
+
+    fn add(&mut self, first: i64, last: i64) {
+        match self.ranges.last_mut() {
+            _ if first > last => {}
+            Some(range) if range.1 == first - 1 => range.1 = last,
+            _ => self.ranges.push((first, last)),
+        }
+    }
+
+    pub fn may_see(&self, seq: i64) -> bool {
+        self.range_up_to(seq).is_some_and(|(_, last)| seq <= last)
+    }
+
+    /// Whether there is nothing at all.
+    pub fn is_nothing(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The last range that begins at `seq` or before: where to go on when going back.
+    pub fn range_up_to(&self, seq: i64) -> Option<(i64, i64)> {
+        let at = self.ranges.partition_point(|(first, _)| *first <= seq);
+        Some(self.ranges[at.checked_sub(1)?])
+    }
+
+    /// The first range that ends at `seq` or after: where to go on when going forwards.
+    pub fn range_from(&self, seq: i64) -> Option<(i64, i64)> {
+        let at = self.ranges.partition_point(|(_, last)| *last < seq);
+        self.ranges.get(at).copied()
+    }
+
+    /// `seq` itself if it may be seen, else the next event that may be, else the last one before.
+    pub fn nearest(&self, seq: i64) -> Option<i64> {
+        let next = self.range_from(seq).map(|(first, _)| first.max(seq));
+        next.or_else(|| self.range_up_to(seq).map(|(_, last)| last))
+    }
+}
+
+/// What was set last, at `seq` or before.
+fn latest<T>(changes: &[(i64, T)], seq: i64) -> Option<&T> {
+    let at = changes.partition_point(|(change, _)| *change <= seq);
+    Some(&changes[at.checked_sub(1)?].1)
+}
+
+/// HV-01, for the visibility and the membership at an event.
+fn may_see(visibility: &HistoryVisibility, membership: &MembershipState, joins_later: bool) -> bool {
+    match (visibility, membership) {
+        (HistoryVisibility::WorldReadable, _) | (_, MembershipState::Join) => true,
+        (HistoryVisibility::Joined, _) => false,
+        (HistoryVisibility::Invited, MembershipState::Invite) => true,
+        (HistoryVisibility::Invited, _) => false,
+        // HV-02: whatever is none of the others is `shared`.
+        _ => joins_later,
+    }
+}
+
+/// The state of a room that a user may read: that after event `at`, or the current one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    pub at: i64,
+}
+
+impl View {
+    pub const NOW: Self = Self { at: i64::MAX };
+}
+
+/// What is said to everybody who may not see a room, whether it exists or not (I10).
+fn outsider() -> Error {
+    Error::forbidden("you are not in this room")
+}
+
+impl Rooms {
+    /// A room that somebody wants to read. A room that doesn't exist is a room they are not in.
+    pub async fn readable(&self, room_id: &ruma::RoomId) -> Result<std::sync::Arc<Room>, Error> {
+        self.by_id(room_id).await.map_err(|cause| match cause {
+            Error::NotFound(_) => outsider(),
+            cause => cause,
+        })
+    }
+
+    /// Refuses everybody who isn't joined.
+    pub fn check_joined(&self, room: &Room, user_id: &UserId) -> Result<(), Error> {
+        if room.snapshot().is_joined(user_id) { Ok(()) } else { Err(outsider()) }
+    }
+
+    /// The events of the whole log that a user may see.
+    pub async fn sight(&self, room: &Room, user_id: &UserId) -> Result<Sight, Error> {
+        self.sight_from(room, user_id, i64::MIN).await
+    }
+
+    /// As [`Self::sight`], but what it says of events before `oldest` may be less than the truth. It asks the database
+    /// nothing if the user has been in the room since then.
+    pub async fn sight_from(&self, room: &Room, user_id: &UserId, oldest: i64) -> Result<Sight, Error> {
+        let snapshot = room.snapshot();
+        let joined = snapshot.is_joined(user_id);
+        let member = snapshot.member(user_id);
+        if let Some(member) = member
+            && joined
+            && member.seq <= oldest
+        {
+            return Ok(Sight::since(member.seq));
+        }
+        let visibilities = self.visibilities(room).await?;
+        let open = |visibility: &HistoryVisibility| {
+            matches!(visibility, HistoryVisibility::Shared | HistoryVisibility::WorldReadable)
+        };
+        if joined && visibilities.iter().all(|(_, visibility)| open(visibility)) {
+            return Ok(Sight::everything());
+        }
+        if member.is_none() || self.has_forgotten(room, user_id).await? {
+            return Ok(Sight::new(&visibilities, &[]));
+        }
+        Ok(Sight::new(&visibilities, &self.memberships(room, user_id).await?))
+    }
+
+    /// As [`Self::sight`], for whoever reads the log. Those who may see nothing aren't in the room.
+    pub async fn reading(&self, room: &Room, user_id: &UserId) -> Result<Sight, Error> {
+        let sight = self.sight(room, user_id).await?;
+        if sight.is_nothing() { Err(outsider()) } else { Ok(sight) }
+    }
+
+    /// Which state a user may read: members the current one, former members that of when they left (HV-11), everybody
+    /// the current one of a room that the world may read.
+    pub async fn view(&self, room: &Room, user_id: &UserId) -> Result<View, Error> {
+        let snapshot = room.snapshot();
+        if snapshot.is_joined(user_id) {
+            return Ok(View::NOW);
+        }
+        if snapshot.member(user_id).is_some() && !self.has_forgotten(room, user_id).await? {
+            let memberships = self.memberships(room, user_id).await?;
+            let was_in = memberships.iter().rposition(|(_, membership)| *membership == MembershipState::Join);
+            if let Some((left, _)) = was_in.and_then(|joined| memberships.get(joined + 1)) {
+                return Ok(View { at: *left });
+            }
+        }
+        if snapshot.history_visibility() == HistoryVisibility::WorldReadable {
+            return Ok(View::NOW);
+        }
+        Err(outsider())
+    }
+
+    /// Whether the user has left the room and forgotten it: then they are like somebody who never was in it.
+    async fn has_forgotten(&self, room: &Room, user_id: &UserId) -> Result<bool, Error> {
+        // Only who isn't in a room can have forgotten it.
+        let away =
+            matches!(room.snapshot().membership(user_id), MembershipState::Leave | MembershipState::Ban);
+        Ok(away && self.core.store.is_forgotten(user_id.as_str(), room.number).await?)
+    }
+
+    async fn visibilities(&self, room: &Room) -> Result<Vec<(i64, HistoryVisibility)>, Error> {
+        let changes = self.core.changes(room, &StateEventType::RoomHistoryVisibility, "").await?;
+        Ok(changes.into_iter().map(|(seq, event)| (seq, visibility_of(Some(&event)))).collect())
+    }
+
+    async fn memberships(&self, room: &Room, user_id: &UserId) -> Result<Vec<(i64, MembershipState)>, Error> {
+        let changes = self.core.changes(room, &StateEventType::RoomMember, user_id.as_str()).await?;
+        let membership = |event: &super::Event| event.pdu.membership().unwrap_or(MembershipState::Leave);
+        Ok(changes.into_iter().map(|(seq, event)| (seq, membership(&event))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use HistoryVisibility::{Invited, Joined, Shared, WorldReadable};
+    use MembershipState::{Ban, Invite, Join, Knock, Leave};
+
+    use super::*;
+
+    /// Before the invite, while invited, while in, after leaving, after coming back.
+    const MESSAGES: [i64; 5] = [5, 7, 9, 11, 13];
+
+    fn seen(sight: &Sight) -> String {
+        MESSAGES.iter().map(|seq| if sight.may_see(*seq) { 'x' } else { '-' }).collect()
+    }
+
+    /// HV-01, HV-04, HV-12: each visibility, on each way through a room.
+    #[test]
+    fn every_way_through_a_room_sees_what_each_visibility_allows() {
+        let paths: [(&str, Vec<(i64, MembershipState)>, [&str; 4]); 10] = [
+            // World readable, shared, invited, joined.
+            ("never there", vec![], ["xxxxx", "-----", "-----", "-----"]),
+            ("invited", vec![(6, Invite)], ["xxxxx", "-----", "-xxxx", "-----"]),
+            ("rejects the invite", vec![(6, Invite), (10, Leave)], ["xxxxx", "-----", "-xx--", "-----"]),
+            ("joins uninvited", vec![(8, Join)], ["xxxxx", "xxxxx", "--xxx", "--xxx"]),
+            ("joins invited", vec![(6, Invite), (8, Join)], ["xxxxx", "xxxxx", "-xxxx", "--xxx"]),
+            (
+                "leaves or is kicked",
+                vec![(6, Invite), (8, Join), (10, Leave)],
+                ["xxxxx", "xxx--", "-xx--", "--x--"],
+            ),
+            ("is banned", vec![(6, Invite), (8, Join), (10, Ban)], ["xxxxx", "xxx--", "-xx--", "--x--"]),
+            (
+                "leaves, is banned, unbanned",
+                vec![(8, Join), (10, Leave), (12, Ban), (14, Leave)],
+                ["xxxxx", "xxx--", "--x--", "--x--"],
+            ),
+            (
+                "comes back",
+                vec![(6, Invite), (8, Join), (10, Leave), (12, Join)],
+                ["xxxxx", "xxxxx", "-xx-x", "--x-x"],
+            ),
+            ("knocks", vec![(6, Knock)], ["xxxxx", "-----", "-----", "-----"]),
+        ];
+        for (name, path, expected) in paths {
+            for (visibility, expected) in [WorldReadable, Shared, Invited, Joined].iter().zip(expected) {
+                let sight = Sight::new(&[(4, visibility.clone())], &path);
+                assert_eq!(seen(&sight), expected, "{name}, {visibility}");
+                assert_eq!(
+                    sight.is_nothing(),
+                    *visibility != WorldReadable
+                        && path.iter().all(|(_, membership)| {
+                            *membership != Join && !(*visibility == Invited && *membership == Invite)
+                        }),
+                    "{name}, {visibility}"
+                );
+            }
+        }
+    }
+
+    /// HV-02
+    #[test]
+    fn a_room_that_says_nothing_is_shared() {
+        assert_eq!(Sight::new(&[], &[(8, Join)]), Sight::everything());
+        assert!(Sight::new(&[], &[]).is_nothing());
+        let unknown = HistoryVisibility::from("org.example.moonlight");
+        assert_eq!(seen(&Sight::new(&[(4, unknown)], &[(8, Join), (10, Leave)])), "xxx--");
+    }
+
+    /// HV-03
+    #[test]
+    fn a_change_of_visibility_is_seen_if_it_is_allowed_before_or_after() {
+        let opened = Sight::new(&[(4, Joined), (6, WorldReadable)], &[]);
+        assert!(opened.may_see(6), "allowed after it");
+        assert!(!opened.may_see(5));
+        let closed = Sight::new(&[(4, WorldReadable), (6, Joined)], &[]);
+        assert!(closed.may_see(6), "allowed before it");
+        assert!(!closed.may_see(7));
+        let neither = Sight::new(&[(2, Joined), (6, Invited), (7, Joined)], &[(9, Join)]);
+        assert!(!neither.may_see(6));
+        assert!(neither.may_see(1), "shared until the room said otherwise");
+    }
+
+    /// HV-03
+    #[test]
+    fn the_own_membership_is_seen_if_it_is_allowed_before_or_after() {
+        let sight = Sight::new(&[(4, Joined)], &[(6, Invite), (8, Join), (10, Leave), (12, Ban)]);
+        assert!(!sight.may_see(6));
+        assert!(sight.may_see(8) && sight.may_see(10));
+        assert!(!sight.may_see(11) && !sight.may_see(12));
+    }
+
+    #[test]
+    fn ranges_lead_over_what_is_hidden() {
+        let path = [(8, Join), (10, Leave), (12, Join)];
+        let sight = Sight::new(&[(4, Joined)], &path);
+        // Before event 4 the room was shared.
+        assert_eq!(sight.ranges, [(i64::MIN, 4), (8, 10), (12, i64::MAX)]);
+        assert_eq!(sight.range_up_to(11), Some((8, 10)));
+        assert_eq!(sight.range_up_to(12), Some((12, i64::MAX)));
+        assert_eq!(sight.range_from(5), Some((8, 10)));
+        assert_eq!(sight.range_from(10), Some((8, 10)));
+        assert_eq!(sight.nearest(11), Some(12));
+        assert_eq!(Sight::new(&[(4, Joined)], &path[..2]).nearest(11), Some(10));
+        assert_eq!(Sight::new(&[], &[]).nearest(3), None);
+    }
+}
