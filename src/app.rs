@@ -13,6 +13,8 @@ use crate::{
     environment::Environment,
     http::{Limits, Shutdown},
     queue::{Queues, Tails},
+    room::{self, Policy, Rooms},
+    signing_key,
     store::{self, Store},
 };
 
@@ -30,6 +32,18 @@ pub struct Hearth {
     pub shutdown: Shutdown,
     pub sessions: Sessions,
     pub accounts: Arc<Accounts>,
+    pub rooms: Rooms,
+}
+
+/// Why a server can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    SigningKey(#[from] signing_key::Error),
+    #[error(transparent)]
+    Rooms(#[from] room::Error),
 }
 
 impl Hearth {
@@ -37,7 +51,7 @@ impl Hearth {
     pub async fn start(
         config: Config,
         environment: Environment,
-    ) -> Result<(App, JoinHandle<()>), store::Error> {
+    ) -> Result<(App, JoinHandle<()>), StartError> {
         let tails = Arc::new(Tails::new(environment.entropy.number()));
         let subscriber: Arc<dyn store::Subscriber> = Arc::<Tails>::clone(&tails);
         let (store, writer) =
@@ -50,12 +64,29 @@ impl Hearth {
             registration: config.registration.mode,
             shared_secret: config.registration.shared_secret.clone(),
         };
-        let accounts = Accounts::new(settings, store.clone(), sessions.clone(), environment.clone());
+        let accounts =
+            Arc::new(Accounts::new(settings, store.clone(), sessions.clone(), environment.clone()));
+        let policy = Policy {
+            default_version: config.rooms.default_version.clone(),
+            max_members: config.rooms.max_members as usize,
+            max_text_chars: config.rooms.max_text_chars as usize,
+            federate: config.federation.enabled,
+        };
+        let rooms = Rooms::new(
+            store.clone(),
+            Arc::clone(&accounts),
+            environment.clone(),
+            config.server_name.clone(),
+            signing_key::load_or_make(&config.data_dir, &*environment.entropy)?,
+            policy,
+        )
+        .await?;
         let app = Self {
             server_name: config.server_name.clone(),
             limits: Limits::new(&config.limits),
             shutdown: Shutdown::default(),
-            accounts: Arc::new(accounts),
+            accounts,
+            rooms,
             sessions,
             queues,
             store,

@@ -12,6 +12,7 @@ mod environment;
 mod http;
 mod queue;
 mod room;
+mod signing_key;
 mod store;
 
 use std::process::ExitCode;

@@ -13,6 +13,9 @@ const EXTRAS: &[(&str, &str)] = &[
     ("GET", "/_matrix/client/v3/auth/{}/fallback/web"),
     ("POST", "/_matrix/client/r0/auth/{}/fallback/web"),
     ("POST", "/_matrix/client/v3/auth/{}/fallback/web"),
+    // An empty state key may be left out.
+    ("PUT", "/_matrix/client/r0/rooms/{}/state/{}"),
+    ("PUT", "/_matrix/client/v3/rooms/{}/state/{}"),
     // The stage had a prefix of its own while it was a proposal.
     (
         "GET",

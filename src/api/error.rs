@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     account::{self, Challenge, InteractiveError},
     http::MatrixError,
+    room,
 };
 
 impl From<account::Error> for MatrixError {
@@ -59,4 +60,26 @@ fn describe(challenge: Challenge) -> Map<String, Value> {
         body.insert("error".to_owned(), error.into());
     }
     body
+}
+
+impl From<room::Error> for MatrixError {
+    fn from(error: room::Error) -> Self {
+        use room::Error as E;
+        let text = error.to_string();
+        let answer = |status, errcode| Self::new(status, errcode, text.clone());
+        match error {
+            E::Forbidden(_) => Self::forbidden(text),
+            E::NotFound(_) => Self::not_found(text),
+            E::BadState(_) => answer(StatusCode::FORBIDDEN, "M_BAD_STATE"),
+            E::InvalidParam(_) => Self::invalid_param(text),
+            E::BadJson(_) => Self::bad_json(text),
+            E::TooLarge(_) => Self::too_large(text),
+            E::InvalidRoomState(_) => answer(StatusCode::BAD_REQUEST, "M_INVALID_ROOM_STATE"),
+            E::BadAlias(_) => answer(StatusCode::BAD_REQUEST, "M_BAD_ALIAS"),
+            E::AliasInUse(_) => answer(StatusCode::BAD_REQUEST, "M_ROOM_IN_USE"),
+            E::UnsupportedVersion(_) => answer(StatusCode::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION"),
+            E::Store(cause) => cause.into(),
+            E::Damaged { .. } | E::Internal(_) => Self::internal(&text),
+        }
+    }
 }

@@ -135,6 +135,18 @@ impl Routes {
         F: Future<Output = Result<O, MatrixError>> + Send,
     {
         let class = if R::RATE_LIMITED { Class::Default } else { Class::Free };
+        self.limited_alias(class, path, handler)
+    }
+
+    /// [`Self::alias`] with a rate limit of its own.
+    pub fn limited_alias<R, C, O, H, F>(self, class: Class, path: &str, handler: H) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        C: Caller,
+        O: Reply,
+        H: Fn(App, C, R) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<O, MatrixError>> + Send,
+    {
         self.mount(R::METHOD, path, move |State(app): State<App>, params: Params, request| {
             handle(app, class, handler.clone(), params, request)
         })

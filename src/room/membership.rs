@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ruma::{
-    OwnedUserId, RoomId, UserId,
+    OwnedEventId, OwnedUserId, RoomId, UserId,
     events::{
         StateEventType, TimelineEventType,
         room::{
@@ -12,9 +12,9 @@ use ruma::{
         },
     },
 };
-use serde_json::{Value, json, value::to_raw_value};
+use serde_json::{Map, Value, json, value::to_raw_value};
 
-use super::{Core, Error, NewEvent, Room, Rooms};
+use super::{Core, Error, NewEvent, Room, Rooms, send::NOT_A_MEMBER};
 use crate::store::{self, room as room_table};
 
 impl Core {
@@ -139,20 +139,11 @@ impl Rooms {
     ) -> Result<(), Error> {
         self.core.check_reachable(target)?;
         if room.snapshot().membership(target) == MembershipState::Invite {
-            return self.may_invite(room, sender);
+            return may_invite(room, sender);
         }
         let content = self.core.member_content(target, "invite").await?;
         self.append_one(room, member_event(sender, target, &content, reason)?, None).await?;
         Ok(())
-    }
-
-    /// MB-05: inviting somebody again changes nothing, but is refused as the first time would be.
-    fn may_invite(&self, room: &Room, sender: &UserId) -> Result<(), Error> {
-        let snapshot = room.snapshot();
-        if snapshot.is_joined(sender) && snapshot.power_levels().user_can_invite(sender) {
-            return Ok(());
-        }
-        Err(Error::forbidden("you lack the power to invite"))
     }
 
     /// Leaves a room, rejects an invite or takes back a knock.
@@ -165,7 +156,7 @@ impl Rooms {
         let snapshot = room.snapshot();
         match snapshot.membership(user_id) {
             MembershipState::Leave if snapshot.member(user_id).is_some() => return Ok(()),
-            MembershipState::Leave => return Err(Error::forbidden("you are not in this room")),
+            MembershipState::Leave => return Err(Error::forbidden(NOT_A_MEMBER)),
             MembershipState::Ban => return Err(Error::forbidden("you are banned from this room")),
             _ => {}
         }
@@ -211,7 +202,7 @@ impl Rooms {
     ) -> Result<(), Error> {
         let snapshot = room.snapshot();
         if !snapshot.is_joined(sender) {
-            return Err(Error::forbidden("you are not in this room"));
+            return Err(Error::forbidden(NOT_A_MEMBER));
         }
         if snapshot.membership(target) != MembershipState::Ban {
             return Err(Error::BadState(format!("{target} is not banned from this room")));
@@ -221,6 +212,43 @@ impl Rooms {
         Ok(())
     }
 
+    /// A membership as a client wrote it, under the rules of the requests that are made for that.
+    pub(super) async fn set_member(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &str,
+        mut content: Map<String, Value>,
+    ) -> Result<OwnedEventId, Error> {
+        let target = <&UserId>::try_from(target)
+            .map_err(|_| Error::InvalidParam("the state key of a membership is a user id".to_owned()))?;
+        let Some(membership) = content.get("membership").and_then(Value::as_str).map(str::to_owned) else {
+            return Err(Error::BadJson("`membership` is missing".to_owned()));
+        };
+        // MB-10: who vouches for a join is this server's to say, once, for the join that needs it.
+        content.remove("join_authorised_via_users_server");
+        let present = room.snapshot().membership(target);
+        match membership.as_str() {
+            "join" if sender == target && present == MembershipState::Leave => {
+                if let Some(authorised_via) = self.authorising_user(room, sender).await? {
+                    content.insert("join_authorised_via_users_server".to_owned(), json!(authorised_via));
+                }
+            }
+            "invite" => self.core.check_reachable(target)?,
+            _ => {}
+        }
+        // MB-09
+        if matches!(membership.as_str(), "join" | "invite" | "knock")
+            && let Value::Object(profile) = self.core.member_content(target, &membership).await?
+        {
+            for (key, value) in profile {
+                content.entry(key).or_insert(value);
+            }
+        }
+        let event = member_event(sender, target, &Value::Object(content), None)?;
+        Ok(self.append_one(room, event, None).await?.event_id)
+    }
+
     /// Takes a room that the user has left out of their lists, until they are invited or join again.
     pub async fn forget(&self, room: &Room, user_id: &UserId) -> Result<(), Error> {
         match self.core.store.commit(room_table::forget(user_id.as_str(), room.number)).await {
@@ -228,7 +256,7 @@ impl Rooms {
             Err(store::Error::Conflict) if room.snapshot().member(user_id).is_some() => {
                 Err(Error::InvalidParam("leave the room before you forget it".to_owned()))
             }
-            Err(store::Error::Conflict) => Err(Error::forbidden("you were never in this room")),
+            Err(store::Error::Conflict) => Err(Error::forbidden(NOT_A_MEMBER)),
             Err(cause) => Err(cause.into()),
         }
     }
@@ -270,10 +298,21 @@ impl Rooms {
         let joined = memberships.filter(|row| row.membership == "join");
         Ok(joined.filter_map(|row| RoomId::parse(&row.room_id).ok()).collect())
     }
+}
 
-    /// Whether the state says so now; for those who ask before they act.
-    pub fn may_send_state(&self, room: &Room, user_id: &UserId, kind: &StateEventType) -> bool {
-        let snapshot = room.snapshot();
+impl Room {
+    /// Whether a user may set state of this type now; for those who ask before they act.
+    pub fn lets_set(&self, user_id: &UserId, kind: &StateEventType) -> bool {
+        let snapshot = self.snapshot();
         snapshot.is_joined(user_id) && snapshot.power_levels().user_can_send_state(user_id, kind.clone())
     }
+}
+
+/// MB-05: inviting somebody again changes nothing, but is refused as the first time would be.
+fn may_invite(room: &Room, sender: &UserId) -> Result<(), Error> {
+    let snapshot = room.snapshot();
+    if snapshot.is_joined(sender) && snapshot.power_levels().user_can_invite(sender) {
+        return Ok(());
+    }
+    Err(Error::forbidden("you lack the power to invite"))
 }

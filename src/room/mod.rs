@@ -5,13 +5,16 @@
 
 mod cache;
 mod client_event;
+mod content;
 mod create;
+mod directory;
 mod error;
 mod event;
 mod fan_out;
 mod filter;
 mod history;
 mod membership;
+mod send;
 mod snapshot;
 mod summary;
 mod visibility;
@@ -38,10 +41,12 @@ use self::{cache::EventCache, writer::Inbox};
 pub use self::{
     client_event::Reader,
     create::{NewRoom, Preset},
+    directory::{PublicRoom, PublicRooms, Search},
     error::Error,
     event::{Event, SentBy, Verdict},
     filter::{EventFilter, Fields, LazyMembers, type_matches},
     history::{Around, Direction, Page, Paging},
+    send::reason,
     snapshot::{LocalMember, Snapshot, State, visibility_of},
     summary::{Summary, summary},
     visibility::{Sight, View},

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::{
-    Core, Error, Event, Room,
+    Core, Error, Event, Room, content,
     event::SentBy,
     fan_out::{CustomRules, fan_out},
     snapshot::{LocalMember, Snapshot},
@@ -278,6 +278,10 @@ impl<'a> Work<'a> {
 
     /// State that is set to what it is already needs no event.
     fn already_so(&self, new: &NewEvent) -> Option<OwnedEventId> {
+        // Who has left learns nothing of the state that they once set.
+        if new.kind != TimelineEventType::RoomMember && !self.snapshot.is_joined(&new.sender) {
+            return None;
+        }
         let kind = StateEventType::from(new.kind.to_string());
         let current = self.snapshot.state.get(&kind, new.state_key.as_deref()?)?;
         let same = current.pdu.sender == new.sender && same_json(&current.pdu.content, &new.content);
@@ -286,15 +290,23 @@ impl<'a> Work<'a> {
 
     /// What this server refuses to its own users though the room's rules allow it.
     fn check_policy(&self, new: &NewEvent) -> Result<(), Error> {
-        if new.kind == TimelineEventType::RoomMessage {
-            check_text(&new.content, self.core.policy.max_text_chars)?;
+        match new.kind {
+            TimelineEventType::RoomMessage => {
+                content::check_text(&new.content, self.core.policy.max_text_chars)?;
+            }
+            TimelineEventType::RoomPowerLevels => content::check_power_levels(&new.content)?,
+            // One that this server doesn't apply would look to clients as if it had.
+            TimelineEventType::RoomRedaction if new.state_key.is_some() || new.redacts.is_none() => {
+                return Err(Error::BadState("a redaction names its target and is not state".to_owned()));
+            }
+            _ => {}
         }
         if let Some((user, membership)) = member_of(new) {
             let full = match membership {
                 MembershipState::Join => {
                     !self.snapshot.is_joined(user) && self.snapshot.joined >= self.core.policy.max_members
                 }
-                MembershipState::Invite => {
+                MembershipState::Invite if self.snapshot.membership(user) != MembershipState::Invite => {
                     self.snapshot.joined + self.snapshot.invited >= self.core.policy.max_members
                 }
                 _ => false,
@@ -470,29 +482,4 @@ fn member_of(new: &NewEvent) -> Option<(&UserId, MembershipState)> {
 fn same_json(one: &RawValue, two: &RawValue) -> bool {
     let parse = |text: &RawValue| serde_json::from_str::<serde_json::Value>(text.get()).ok();
     parse(one).is_some_and(|one| Some(one) == parse(two))
-}
-
-/// The longest text that this server takes, in characters, plain or formatted.
-fn check_text(content: &RawValue, limit: usize) -> Result<(), Error> {
-    #[derive(Deserialize)]
-    struct Text {
-        #[serde(default)]
-        body: Option<String>,
-        #[serde(default)]
-        formatted_body: Option<String>,
-    }
-    // A text over the limit has at least that many bytes: short ones need no look.
-    if content.get().len() <= limit {
-        return Ok(());
-    }
-    let Ok(text) = serde_json::from_str::<Text>(content.get()) else { return Ok(()) };
-    for (name, text) in [("body", text.body), ("formatted_body", text.formatted_body)] {
-        let size = text.map_or(0, |text| text.chars().count());
-        if size > limit {
-            return Err(Error::TooLarge(format!(
-                "`{name}` has {size} characters, more than the {limit} that this server allows"
-            )));
-        }
-    }
-    Ok(())
 }

@@ -233,6 +233,42 @@ impl Store {
         .await
     }
 
+    pub async fn is_published(&self, room: i64) -> Result<bool, Error> {
+        let row: Option<(bool,)> =
+            self.optional(statement!("SELECT published FROM room WHERE id = $1", room)).await?;
+        Ok(row.is_some_and(|(published,)| published))
+    }
+
+    /// How many rooms the public directory has.
+    pub async fn published_count(&self) -> Result<i64, Error> {
+        let (count,): (i64,) = self.one(statement!("SELECT COUNT(*) FROM room WHERE published")).await?;
+        Ok(count)
+    }
+
+    /// At most `limit` rooms of the public directory with a number above `after`, in order.
+    pub async fn published_after(&self, after: i64, limit: i64) -> Result<Vec<i64>, Error> {
+        let rows: Vec<(i64,)> = self
+            .all(statement!(
+                "SELECT id FROM room WHERE published AND id > $1 ORDER BY id LIMIT $2",
+                after,
+                limit,
+            ))
+            .await?;
+        Ok(rows.into_iter().map(|(number,)| number).collect())
+    }
+
+    /// At most `limit` rooms of the public directory with a number below `before`, the last one first.
+    pub async fn published_before(&self, before: i64, limit: i64) -> Result<Vec<i64>, Error> {
+        let rows: Vec<(i64,)> = self
+            .all(statement!(
+                "SELECT id FROM room WHERE published AND id < $1 ORDER BY id DESC LIMIT $2",
+                before,
+                limit,
+            ))
+            .await?;
+        Ok(rows.into_iter().map(|(number,)| number).collect())
+    }
+
     /// The answers that were given to these transactions, each `[device, path, txn_id]` in JSON.
     pub async fn txns(&self, keys: String) -> Result<Vec<(i64, i64, String, String)>, Error> {
         self.all(statement!(

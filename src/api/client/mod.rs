@@ -3,11 +3,15 @@
 mod admin_register;
 mod body;
 mod capabilities;
+mod create_room;
 mod device;
+mod directory;
 mod interactive;
 mod login;
+mod membership;
 mod password;
 mod register;
+mod send;
 mod session;
 mod versions;
 mod well_known;
@@ -18,11 +22,15 @@ pub(super) fn routes() -> Routes {
     [
         admin_register::routes(),
         capabilities::routes(),
+        create_room::routes(),
         device::routes(),
+        directory::routes(),
         interactive::routes(),
         login::routes(),
+        membership::routes(),
         password::routes(),
         register::routes(),
+        send::routes(),
         session::routes(),
         versions::routes(),
         well_known::routes(),

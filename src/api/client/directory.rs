@@ -1,0 +1,192 @@
+//! Room aliases and the public directory ("Room aliases" and "Listing rooms" of the Client-Server API).
+
+use http::StatusCode;
+use ruma::{
+    UInt,
+    api::client::{
+        alias::{create_alias, delete_alias, get_alias},
+        directory::{get_public_rooms, get_public_rooms_filtered, get_room_visibility, set_room_visibility},
+        room::{Visibility, aliases},
+    },
+    directory::{PublicRoomsChunk, PublicRoomsChunkInit},
+    events::room::history_visibility::HistoryVisibility,
+};
+
+use crate::{
+    account::Session,
+    app::App,
+    http::{Anonymous, MatrixError, Routes, Visitor},
+    room::{self, PublicRoom, PublicRooms, Search},
+};
+
+const DEFAULT_LIMIT: usize = 50;
+const MAX_LIMIT: usize = 200;
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .add(resolve)
+        .add(add_alias)
+        .add(remove_alias)
+        .add(room_aliases)
+        .add(visibility)
+        .add(set_visibility)
+        .add(public_rooms)
+        .add(public_rooms_filtered)
+}
+
+async fn resolve(
+    app: App,
+    _: Anonymous,
+    request: get_alias::v3::Request,
+) -> Result<get_alias::v3::Response, MatrixError> {
+    let room = app.rooms.by_alias(&request.room_alias).await?;
+    Ok(get_alias::v3::Response::new(room.room_id.clone(), vec![app.server_name.clone()]))
+}
+
+async fn add_alias(
+    app: App,
+    session: Session,
+    request: create_alias::v3::Request,
+) -> Result<create_alias::v3::Response, MatrixError> {
+    let room = app.rooms.of_member(&request.room_id, &session.user_id).await?;
+    match app.rooms.add_alias(&room, &request.room_alias, &session.user_id).await {
+        Ok(()) => Ok(create_alias::v3::Response::new()),
+        // `createRoom` has another errcode for it.
+        Err(cause @ room::Error::AliasInUse(_)) => {
+            Err(MatrixError::new(StatusCode::CONFLICT, "M_UNKNOWN", cause.to_string()))
+        }
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+async fn remove_alias(
+    app: App,
+    session: Session,
+    request: delete_alias::v3::Request,
+) -> Result<delete_alias::v3::Response, MatrixError> {
+    app.rooms.remove_alias(&request.room_alias, &session.user_id, session.admin).await?;
+    Ok(delete_alias::v3::Response::new())
+}
+
+async fn room_aliases(
+    app: App,
+    session: Session,
+    request: aliases::v3::Request,
+) -> Result<aliases::v3::Response, MatrixError> {
+    let room = app.rooms.of_acquaintance(&request.room_id).await?;
+    let snapshot = room.snapshot();
+    let readable = snapshot.history_visibility() == HistoryVisibility::WorldReadable;
+    if !readable && !snapshot.is_joined(&session.user_id) {
+        app.rooms.of_member(&request.room_id, &session.user_id).await?;
+    }
+    Ok(aliases::v3::Response::new(app.rooms.aliases(&room).await?))
+}
+
+async fn visibility(
+    app: App,
+    visitor: Visitor,
+    request: get_room_visibility::v3::Request,
+) -> Result<get_room_visibility::v3::Response, MatrixError> {
+    let unknown = || MatrixError::not_found("there is no such room in the directory");
+    let room = match app.rooms.by_id(&request.room_id).await {
+        Ok(room) => room,
+        Err(room::Error::NotFound(_)) => return Err(unknown()),
+        Err(cause) => return Err(cause.into()),
+    };
+    if app.rooms.is_published(&room).await? {
+        return Ok(get_room_visibility::v3::Response::new(Visibility::Public));
+    }
+    // That a private room exists is known to its members alone.
+    if visitor.session.is_some_and(|session| room.snapshot().is_joined(&session.user_id)) {
+        return Ok(get_room_visibility::v3::Response::new(Visibility::Private));
+    }
+    Err(unknown())
+}
+
+async fn set_visibility(
+    app: App,
+    session: Session,
+    request: set_room_visibility::v3::Request,
+) -> Result<set_room_visibility::v3::Response, MatrixError> {
+    let published = match request.visibility {
+        Visibility::Public => true,
+        Visibility::Private => false,
+        other => return Err(MatrixError::invalid_param(format!("`{other}` is not a visibility"))),
+    };
+    let room = app.rooms.of_member(&request.room_id, &session.user_id).await?;
+    app.rooms.publish(&room, &session.user_id, published).await?;
+    Ok(set_room_visibility::v3::Response::new())
+}
+
+async fn public_rooms(
+    app: App,
+    _: Anonymous,
+    request: get_public_rooms::v3::Request,
+) -> Result<get_public_rooms::v3::Response, MatrixError> {
+    let query =
+        Search { limit: limit(request.limit), since: request.since, term: None, room_types: Vec::new() };
+    let page = list(&app, request.server.as_deref(), &query).await?;
+    let mut response = get_public_rooms::v3::Response::new(Vec::new());
+    response.total_room_count_estimate = UInt::try_from(page.total).ok();
+    response.chunk = page.rooms.into_iter().map(chunk).collect();
+    response.next_batch = page.next_batch;
+    response.prev_batch = page.prev_batch;
+    Ok(response)
+}
+
+async fn public_rooms_filtered(
+    app: App,
+    _: Session,
+    request: get_public_rooms_filtered::v3::Request,
+) -> Result<get_public_rooms_filtered::v3::Response, MatrixError> {
+    let room_types = request.filter.room_types.iter().map(|kind| kind.as_str().map(str::to_owned));
+    let query = Search {
+        limit: limit(request.limit),
+        since: request.since,
+        term: request.filter.generic_search_term.filter(|term| !term.is_empty()),
+        room_types: room_types.collect(),
+    };
+    let page = list(&app, request.server.as_deref(), &query).await?;
+    let mut response = get_public_rooms_filtered::v3::Response::new();
+    response.total_room_count_estimate = UInt::try_from(page.total).ok();
+    response.chunk = page.rooms.into_iter().map(chunk).collect();
+    response.next_batch = page.next_batch;
+    response.prev_batch = page.prev_batch;
+    Ok(response)
+}
+
+async fn list(
+    app: &App,
+    server: Option<&ruma::ServerName>,
+    query: &Search,
+) -> Result<PublicRooms, MatrixError> {
+    if let Some(server) = server
+        && server != app.server_name
+    {
+        return Err(MatrixError::not_found(format!("this server doesn't reach the directory of {server}")));
+    }
+    Ok(app.rooms.public_rooms(query).await?)
+}
+
+fn limit(asked: Option<UInt>) -> usize {
+    match asked.and_then(|asked| usize::try_from(u64::from(asked)).ok()) {
+        None | Some(0) => DEFAULT_LIMIT,
+        Some(asked) => asked.min(MAX_LIMIT),
+    }
+}
+
+fn chunk(room: PublicRoom) -> PublicRoomsChunk {
+    let mut chunk = PublicRoomsChunk::from(PublicRoomsChunkInit {
+        num_joined_members: UInt::try_from(room.joined_members as u64).unwrap_or(UInt::MAX),
+        room_id: room.room_id,
+        world_readable: room.world_readable,
+        guest_can_join: room.guest_can_join,
+    });
+    chunk.name = room.name;
+    chunk.topic = room.topic;
+    chunk.canonical_alias = room.canonical_alias;
+    chunk.avatar_url = room.avatar_url.map(Into::into);
+    chunk.join_rule = room.join_rule.into();
+    chunk.room_type = room.room_type.map(Into::into);
+    chunk
+}

@@ -1,0 +1,151 @@
+//! Room membership: joining, inviting, knocking, leaving, kicking, banning, forgetting.
+
+use std::sync::Arc;
+
+use ruma::{
+    OwnedRoomOrAliasId, RoomAliasId, RoomId,
+    api::client::{
+        knock::knock_room,
+        membership::{
+            ban_user, forget_room,
+            invite_user::{self, v3::InvitationRecipient},
+            join_room_by_id, join_room_by_id_or_alias, joined_rooms, kick_user, leave_room, unban_user,
+        },
+    },
+};
+
+use crate::{
+    account::Session,
+    app::App,
+    http::{MatrixError, Routes},
+    room::{Error, Room},
+};
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .add(join)
+        .add(join_by_alias)
+        .add(invite)
+        .add(knock)
+        .add(leave)
+        .add(kick)
+        .add(ban)
+        .add(unban)
+        .add(forget)
+        .add(joined)
+}
+
+/// The room that a user outside of it names.
+async fn find(app: &App, name: OwnedRoomOrAliasId) -> Result<Arc<Room>, Error> {
+    match <&RoomId>::try_from(&*name) {
+        Ok(room_id) => app.rooms.by_id(room_id).await,
+        Err(alias) => find_by_alias(app, alias).await,
+    }
+}
+
+async fn find_by_alias(app: &App, alias: &RoomAliasId) -> Result<Arc<Room>, Error> {
+    app.rooms.by_alias(alias).await
+}
+
+async fn join(
+    app: App,
+    session: Session,
+    request: join_room_by_id::v3::Request,
+) -> Result<join_room_by_id::v3::Response, MatrixError> {
+    let room = app.rooms.by_id(&request.room_id).await?;
+    app.rooms.join(&room, &session.user_id, request.reason).await?;
+    Ok(join_room_by_id::v3::Response::new(request.room_id))
+}
+
+async fn join_by_alias(
+    app: App,
+    session: Session,
+    request: join_room_by_id_or_alias::v3::Request,
+) -> Result<join_room_by_id_or_alias::v3::Response, MatrixError> {
+    let room = find(&app, request.room_id_or_alias).await?;
+    app.rooms.join(&room, &session.user_id, request.reason).await?;
+    Ok(join_room_by_id_or_alias::v3::Response::new(room.room_id.clone()))
+}
+
+async fn invite(
+    app: App,
+    session: Session,
+    request: invite_user::v3::Request,
+) -> Result<invite_user::v3::Response, MatrixError> {
+    let InvitationRecipient::UserId(invitee) = request.recipient else {
+        return Err(MatrixError::invalid_param(
+            "invites by e-mail or telephone are not supported: this server has no identity server",
+        ));
+    };
+    let room = app.rooms.of_member(&request.room_id, &session.user_id).await?;
+    app.rooms.invite(&room, &session.user_id, &invitee.user_id, invitee.reason).await?;
+    Ok(invite_user::v3::Response::new())
+}
+
+async fn knock(
+    app: App,
+    session: Session,
+    request: knock_room::v3::Request,
+) -> Result<knock_room::v3::Response, MatrixError> {
+    let room = find(&app, request.room_id_or_alias).await?;
+    app.rooms.knock(&room, &session.user_id, request.reason).await?;
+    Ok(knock_room::v3::Response::new(room.room_id.clone()))
+}
+
+async fn leave(
+    app: App,
+    session: Session,
+    request: leave_room::v3::Request,
+) -> Result<leave_room::v3::Response, MatrixError> {
+    let room = app.rooms.of_acquaintance(&request.room_id).await?;
+    app.rooms.leave(&room, &session.user_id, request.reason).await?;
+    Ok(leave_room::v3::Response::new())
+}
+
+async fn kick(
+    app: App,
+    session: Session,
+    request: kick_user::v3::Request,
+) -> Result<kick_user::v3::Response, MatrixError> {
+    let room = app.rooms.of_member(&request.room_id, &session.user_id).await?;
+    app.rooms.kick(&room, &session.user_id, &request.user_id, request.reason).await?;
+    Ok(kick_user::v3::Response::new())
+}
+
+async fn ban(
+    app: App,
+    session: Session,
+    request: ban_user::v3::Request,
+) -> Result<ban_user::v3::Response, MatrixError> {
+    let room = app.rooms.of_member(&request.room_id, &session.user_id).await?;
+    app.rooms.ban(&room, &session.user_id, &request.user_id, request.reason).await?;
+    Ok(ban_user::v3::Response::new())
+}
+
+async fn unban(
+    app: App,
+    session: Session,
+    request: unban_user::v3::Request,
+) -> Result<unban_user::v3::Response, MatrixError> {
+    let room = app.rooms.of_member(&request.room_id, &session.user_id).await?;
+    app.rooms.unban(&room, &session.user_id, &request.user_id, request.reason).await?;
+    Ok(unban_user::v3::Response::new())
+}
+
+async fn forget(
+    app: App,
+    session: Session,
+    request: forget_room::v3::Request,
+) -> Result<forget_room::v3::Response, MatrixError> {
+    let room = app.rooms.of_acquaintance(&request.room_id).await?;
+    app.rooms.forget(&room, &session.user_id).await?;
+    Ok(forget_room::v3::Response::new())
+}
+
+async fn joined(
+    app: App,
+    session: Session,
+    _: joined_rooms::v3::Request,
+) -> Result<joined_rooms::v3::Response, MatrixError> {
+    Ok(joined_rooms::v3::Response::new(app.rooms.joined(&session.user_id).await?))
+}

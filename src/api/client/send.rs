@@ -1,0 +1,91 @@
+//! Sending events to a room: messages, state and redactions.
+
+use ruma::{
+    api::client::{message::send_message_event, redact::redact_event, state::send_state_event},
+    events::TimelineEventType,
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    account::Session,
+    app::App,
+    http::{Class, MatrixError, Routes},
+    room::{self, Txn},
+};
+
+/// The longest transaction id, in bytes.
+const MAX_TXN_ID: usize = 255;
+
+pub(super) fn routes() -> Routes {
+    let mut routes = Routes::default()
+        .limited(Class::Message, send)
+        .limited(Class::Message, redact)
+        .limited(Class::Message, set_state);
+    // GN-15: an empty state key may be left out, with its slash or without.
+    for version in ["r0", "v3"] {
+        for slash in ["", "/"] {
+            let path = format!("/_matrix/client/{version}/rooms/{{room_id}}/state/{{event_type}}{slash}");
+            routes = routes.limited_alias(Class::Message, &path, set_state);
+        }
+    }
+    routes
+}
+
+async fn send(
+    app: App,
+    session: Session,
+    request: send_message_event::v3::Request,
+) -> Result<send_message_event::v3::Response, MatrixError> {
+    let kind = request.event_type.to_string();
+    let txn = txn(&session, request.txn_id.as_str(), &["send", request.room_id.as_str(), &kind])?;
+    let room = app.rooms.of_member(&request.room_id, &session.user_id).await?;
+    let content = request.body.into_json();
+    let event_id =
+        app.rooms.send(&room, &session.user_id, TimelineEventType::from(kind), content, txn).await?;
+    Ok(send_message_event::v3::Response::new(event_id))
+}
+
+async fn redact(
+    app: App,
+    session: Session,
+    request: redact_event::v3::Request,
+) -> Result<redact_event::v3::Response, MatrixError> {
+    let scope = ["redact", request.room_id.as_str(), request.event_id.as_str()];
+    let txn = txn(&session, request.txn_id.as_str(), &scope)?;
+    let room = app.rooms.of_member(&request.room_id, &session.user_id).await?;
+    let content = room::reason(request.reason);
+    let event_id = app.rooms.redact(&room, &session.user_id, request.event_id, content, txn).await?;
+    Ok(redact_event::v3::Response::new(event_id))
+}
+
+async fn set_state(
+    app: App,
+    session: Session,
+    request: send_state_event::v3::Request,
+) -> Result<send_state_event::v3::Response, MatrixError> {
+    // Not only for members: who sets their own membership may be about to join.
+    let room = app.rooms.of_acquaintance(&request.room_id).await?;
+    let content = request.body.into_json();
+    let event_id =
+        app.rooms.set_state(&room, &session.user_id, request.event_type, request.state_key, content).await?;
+    Ok(send_state_event::v3::Response::new(event_id))
+}
+
+/// GN-06: a transaction id counts for one device and one path.
+fn txn(session: &Session, txn_id: &str, scope: &[&str]) -> Result<Txn, MatrixError> {
+    if txn_id.len() > MAX_TXN_ID {
+        return Err(MatrixError::invalid_param(format!(
+            "the transaction id has {} bytes, more than the {MAX_TXN_ID} allowed",
+            txn_id.len()
+        )));
+    }
+    let mut hash = Sha256::new();
+    for part in scope {
+        hash.update(part.as_bytes());
+        // No part can hold it, so that no two scopes look alike.
+        hash.update([0]);
+    }
+    let hash: [u8; 32] = hash.finalize().into();
+    let path = hash.first_chunk().map_or(0, |start| i64::from_be_bytes(*start));
+    Ok(Txn { device: session.device, path, txn_id: txn_id.to_owned() })
+}

@@ -1,0 +1,81 @@
+//! The server's signing key in its file, `signing.key` in the data folder: made at the first start, read at the others.
+//!
+//! Every event that this server ever sent is signed with it, so it is never replaced behind the operator's back: a file
+//! that can't be read stops the start.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
+use hearth_federation::{SigningKey, SigningKeyError};
+
+use crate::environment::Entropy;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the signing key {path} can't be read or made: {cause}")]
+    File { path: PathBuf, cause: io::Error },
+    #[error("the signing key {path} is damaged ({cause}): restore it from a backup")]
+    Damaged { path: PathBuf, cause: SigningKeyError },
+}
+
+/// The key of the server whose data this is.
+pub fn load_or_make(data_dir: &Path, entropy: &dyn Entropy) -> Result<SigningKey, Error> {
+    let path = data_dir.join("signing.key");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            let text = make(entropy);
+            write(data_dir, &path, &text).map_err(|cause| Error::File { path: path.clone(), cause })?;
+            text
+        }
+        Err(cause) => return Err(Error::File { path, cause }),
+    };
+    SigningKey::from_text(&text).map_err(|cause| Error::Damaged { path, cause })
+}
+
+fn make(entropy: &dyn Entropy) -> String {
+    let mut seed = [0; 32];
+    entropy.fill(&mut seed);
+    format!("ed25519 a_{} {}\n", entropy.token(6), BASE64_STANDARD_NO_PAD.encode(seed))
+}
+
+/// Writes the whole file or none, readable by nobody else.
+fn write(data_dir: &Path, path: &Path, text: &str) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let draft = path.with_extension("key.new");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    File::open(data_dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Environment;
+
+    #[test]
+    fn the_key_of_the_first_start_is_the_key_of_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let entropy = Environment::real().entropy;
+        let first = load_or_make(dir.path(), &*entropy).unwrap();
+        let second = load_or_make(dir.path(), &*entropy).unwrap();
+        assert_eq!(first.to_text(), second.to_text());
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(first.to_text(), load_or_make(other.path(), &*entropy).unwrap().to_text());
+    }
+
+    #[test]
+    fn a_damaged_key_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("signing.key"), "garbage").unwrap();
+        let result = load_or_make(dir.path(), &*Environment::real().entropy);
+        assert!(matches!(result, Err(Error::Damaged { .. })));
+        assert_eq!(fs::read_to_string(dir.path().join("signing.key")).unwrap(), "garbage");
+    }
+}
