@@ -154,15 +154,9 @@ impl Snapshot {
         self.state.content::<Content>(&StateEventType::RoomCreate)?.kind
     }
 
+    /// Without a rule, or with one that can't be read, only invited users may join.
     pub fn join_rule(&self) -> JoinRule {
-        #[derive(Deserialize)]
-        struct Content {
-            #[serde(flatten)]
-            rule: JoinRule,
-        }
-        self.state
-            .content::<Content>(&StateEventType::RoomJoinRules)
-            .map_or(JoinRule::Invite, |content| content.rule)
+        self.state.content(&StateEventType::RoomJoinRules).unwrap_or(JoinRule::Invite)
     }
 
     pub fn history_visibility(&self) -> HistoryVisibility {
