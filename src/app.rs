@@ -11,11 +11,14 @@ use crate::{
     account::{self, Accounts, Sessions},
     config::Config,
     environment::Environment,
-    http::{Limits, Shutdown},
-    queue::{Queues, Tails},
+    http::Limits,
+    live::Syncs,
+    queue::{self, Queues, Tails},
     room::{self, Policy, Rooms},
+    shutdown::Shutdown,
     signing_key,
     store::{self, Store},
+    typing::Typing,
 };
 
 /// What each handler gets.
@@ -32,7 +35,9 @@ pub struct Hearth {
     pub shutdown: Shutdown,
     pub sessions: Sessions,
     pub accounts: Arc<Accounts>,
-    pub rooms: Rooms,
+    pub rooms: Arc<Rooms>,
+    pub typing: Arc<Typing>,
+    pub syncs: Arc<Syncs>,
 }
 
 /// Why a server can't start.
@@ -40,6 +45,11 @@ pub struct Hearth {
 pub enum StartError {
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// Names of users and rooms end in the server's name: it can't change.
+    #[error(
+        "the database belongs to the server {name}, but `server_name` is {configured}: set it back, or give this server a `data_dir` of its own"
+    )]
+    OtherServer { name: String, configured: String },
     #[error(transparent)]
     SigningKey(#[from] signing_key::Error),
     #[error(transparent)]
@@ -72,6 +82,10 @@ impl Hearth {
             max_text_chars: config.rooms.max_text_chars as usize,
             federate: config.federation.enabled,
         };
+        let (name, epoch) = store.identity(config.server_name.as_str(), environment.entropy.number()).await?;
+        if name != config.server_name {
+            return Err(StartError::OtherServer { name, configured: config.server_name.to_string() });
+        }
         let rooms = Rooms::new(
             store.clone(),
             Arc::clone(&accounts),
@@ -81,10 +95,25 @@ impl Hearth {
             policy,
         )
         .await?;
+        let rooms = Arc::new(rooms);
+        let typing = Arc::new(Typing::default());
+        let shutdown = Shutdown::default();
+        let syncs = Syncs::new(
+            store.clone(),
+            Arc::clone(&rooms),
+            sessions.clone(),
+            queues.clone(),
+            Arc::clone(&typing),
+            epoch,
+            shutdown.clone(),
+        );
+        tokio::spawn(queue::keep_trimmed(queues.clone(), environment.clone()));
         let app = Self {
             server_name: config.server_name.clone(),
             limits: Limits::new(&config.limits),
-            shutdown: Shutdown::default(),
+            shutdown,
+            syncs: Arc::new(syncs),
+            typing,
             accounts,
             rooms,
             sessions,

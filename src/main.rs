@@ -10,10 +10,13 @@ mod cli;
 mod config;
 mod environment;
 mod http;
+mod live;
 mod queue;
 mod room;
+mod shutdown;
 mod signing_key;
 mod store;
+mod typing;
 
 use std::process::ExitCode;
 

@@ -28,7 +28,8 @@ use crate::{
     app::{App, Hearth},
     config::{Api, Config},
     environment::Environment,
-    http::{Listener, Recorder, Shutdown, Site, announce, server_config},
+    http::{Listener, Recorder, Site, announce, server_config},
+    shutdown::Shutdown,
     store,
 };
 

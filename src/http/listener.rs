@@ -19,7 +19,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use super::{Shutdown, Site, metrics::Present};
+use super::{Site, metrics::Present};
+use crate::shutdown::Shutdown;
 
 /// How long a client may take to send a request's headers, or be silent between two requests. Proxies that keep
 /// connections open should forget them sooner.

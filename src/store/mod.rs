@@ -14,6 +14,7 @@ pub mod event;
 mod open;
 pub mod profile;
 pub mod queue;
+pub mod receipt;
 pub mod registration_token;
 pub mod room;
 mod server;

@@ -13,6 +13,7 @@ mod password;
 mod register;
 mod send;
 mod session;
+mod sync;
 mod versions;
 mod well_known;
 
@@ -32,6 +33,7 @@ pub(super) fn routes() -> Routes {
         register::routes(),
         send::routes(),
         session::routes(),
+        sync::routes(),
         versions::routes(),
         well_known::routes(),
     ]
