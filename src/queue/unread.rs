@@ -4,16 +4,10 @@
 use std::collections::HashMap;
 
 use super::{Entry, Kind, flags};
+pub use crate::store::receipt::Counts;
 
 /// Rooms kept a reader.
 const ROOMS: usize = 64;
-
-/// `unread_notifications` of a room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub notifications: i64,
-    pub highlights: i64,
-}
 
 #[derive(Default)]
 pub(super) struct UnreadCounts(HashMap<i64, (Counts, i64)>);

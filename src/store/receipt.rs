@@ -1,26 +1,164 @@
-use super::*;
-use crate::queue::Counts;
+//! The tables `receipt` and `unread`.
+
+use std::collections::HashMap;
+
+use super::{Arg, Error, Statement, Store, statement};
+
+/// A row of `receipt`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceiptRow {
     pub user_id: String,
+    /// `m.read` or `m.read.private`.
     pub kind: String,
+    /// Empty for an unthreaded receipt, else `main` or a thread's root.
     pub thread: String,
     pub event_id: String,
     pub ts: i64,
 }
+
+/// Where a receipt goes to.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiptKey<'a> {
+    pub room: i64,
+    pub user_id: &'a str,
+    pub kind: &'a str,
+    pub thread: &'a str,
+}
+
+/// `unread_notifications` of a room or a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub notifications: i64,
+    pub highlights: i64,
+}
+
+type Row = (String, String, String, String, i64);
+
+impl From<Row> for ReceiptRow {
+    fn from((user_id, kind, thread, event_id, ts): Row) -> Self {
+        Self { user_id, kind, thread, event_id, ts }
+    }
+}
+
 impl Store {
-    pub async fn receipts_of_room(&self, _: i64) -> Result<Vec<ReceiptRow>, Error> {
-        Ok(vec![])
+    /// The `seq` of the event that a receipt is at.
+    pub async fn receipt_seq(&self, key: ReceiptKey<'_>) -> Result<Option<i64>, Error> {
+        let row: Option<(i64,)> = self
+            .optional(statement!(
+                "SELECT seq FROM receipt WHERE room = $1 AND user_id = $2 AND type = $3 AND thread = $4",
+                key.room,
+                key.user_id,
+                key.kind,
+                key.thread,
+            ))
+            .await?;
+        Ok(row.map(|(seq,)| seq))
     }
-    pub async fn receipts_changed(&self, _: i64, _: &[i64]) -> Result<Vec<ReceiptRow>, Error> {
-        Ok(vec![])
+
+    /// All receipts of a room, the private ones of everybody among them.
+    pub async fn receipts_of_room(&self, room: i64) -> Result<Vec<ReceiptRow>, Error> {
+        let rows: Vec<Row> = self
+            .all(statement!(
+                "SELECT user_id, type, thread, event_id, ts FROM receipt WHERE room = $1 ORDER BY changed",
+                room,
+            ))
+            .await?;
+        Ok(rows.into_iter().map(ReceiptRow::from).collect())
     }
-    pub async fn unread(&self, _: i64, _: i64) -> Result<(Counts, i64), Error> {
-        Ok((Counts::default(), 0))
+
+    /// The receipts that queue entries point at. Those that have moved on since have another entry, and are left out.
+    pub async fn receipts_changed(&self, room: i64, changed: &[i64]) -> Result<Vec<ReceiptRow>, Error> {
+        let list = serde_json::to_string(changed).map_err(|cause| Error::Encoding(cause.to_string()))?;
+        let rows: Vec<Row> = self
+            .all(statement!(
+                "SELECT user_id, type, thread, event_id, ts FROM receipt
+                 WHERE room = $1 AND changed IN (SELECT value FROM json_each($2)) ORDER BY changed",
+                room,
+                list,
+            ))
+            .await?;
+        Ok(rows.into_iter().map(ReceiptRow::from).collect())
     }
-    pub async fn unread_by_thread(&self, _: i64, _: i64) -> Result<Vec<(String, Counts)>, Error> {
-        Ok(vec![])
+
+    /// A user's unread counts of a room, and the last position that they account for.
+    pub async fn unread(&self, recipient: i64, room: i64) -> Result<(Counts, i64), Error> {
+        let (notifications, highlights, position): (i64, i64, i64) = self
+            .one(statement!(
+                "SELECT COUNT(u.seq), CAST(COALESCE(SUM(CASE WHEN u.highlight THEN 1 ELSE 0 END), 0) AS BIGINT),
+                        h.position
+                 FROM head h LEFT JOIN unread u ON u.recipient = $1 AND u.room = $2
+                 WHERE h.id = 1 GROUP BY h.position",
+                recipient,
+                room,
+            ))
+            .await?;
+        Ok((Counts { notifications, highlights }, position))
     }
-    pub async fn unread_of_rooms(&self, _: i64) -> Result<std::collections::HashMap<i64, Counts>, Error> {
-        Ok(Default::default())
+
+    /// A user's unread counts of a room by thread; the main timeline's name is empty. Threads without any are left out.
+    pub async fn unread_by_thread(&self, recipient: i64, room: i64) -> Result<Vec<(String, Counts)>, Error> {
+        let rows: Vec<(String, i64, i64)> = self
+            .all(statement!(
+                "SELECT thread, COUNT(*), CAST(SUM(CASE WHEN highlight THEN 1 ELSE 0 END) AS BIGINT)
+                 FROM unread WHERE recipient = $1 AND room = $2 GROUP BY thread ORDER BY thread",
+                recipient,
+                room,
+            ))
+            .await?;
+        let rows = rows.into_iter();
+        Ok(rows
+            .map(|(thread, notifications, highlights)| (thread, Counts { notifications, highlights }))
+            .collect())
     }
+
+    /// A user's unread counts of all rooms that have any.
+    pub async fn unread_of_rooms(&self, recipient: i64) -> Result<HashMap<i64, Counts>, Error> {
+        let rows: Vec<(i64, i64, i64)> = self
+            .all(statement!(
+                "SELECT room, COUNT(*), CAST(SUM(CASE WHEN highlight THEN 1 ELSE 0 END) AS BIGINT)
+                 FROM unread WHERE recipient = $1 GROUP BY room",
+                recipient,
+            ))
+            .await?;
+        let rows = rows.into_iter();
+        Ok(rows
+            .map(|(room, notifications, highlights)| (room, Counts { notifications, highlights }))
+            .collect())
+    }
+}
+
+/// Moves a receipt on to an event; it never goes back. `step` is the step of the batch whose position the row shall
+/// carry.
+pub fn set_receipt(key: ReceiptKey<'_>, event_id: &str, seq: i64, ts: i64, step: u32) -> Statement {
+    statement!(
+        "INSERT INTO receipt (room, user_id, type, thread, event_id, seq, ts, changed)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+         ON CONFLICT (room, user_id, type, thread) DO UPDATE
+         SET event_id = excluded.event_id, seq = excluded.seq, ts = excluded.ts, changed = excluded.changed
+         WHERE excluded.seq > receipt.seq",
+        key.room,
+        key.user_id,
+        key.kind,
+        key.thread,
+        event_id,
+        seq,
+        ts,
+        Arg::Position(step),
+    )
+}
+
+/// Everything up to `seq` is read.
+pub fn clear_unread(recipient: i64, room: i64, seq: i64) -> Statement {
+    statement!("DELETE FROM unread WHERE recipient = $1 AND room = $2 AND seq <= $3", recipient, room, seq,)
+}
+
+/// Everything up to `seq` is read in one thread; the main timeline's name is empty.
+pub fn clear_unread_thread(recipient: i64, room: i64, thread: &str, seq: i64) -> Statement {
+    statement!(
+        "DELETE FROM unread WHERE recipient = $1 AND room = $2 AND thread = $3 AND seq <= $4",
+        recipient,
+        room,
+        thread,
+        seq,
+    )
 }

@@ -1,0 +1,231 @@
+//! How far people have read: receipts, which others see, private ones, and the marker that only their owner sees
+//! ("Receipts" and "Fully read markers" of the Client-Server API).
+//!
+//! A receipt is written together with what it does: the entries for everybody whom it concerns, and the end of the
+//! notifications that it covers. Receipts never go back.
+
+use std::sync::Arc;
+
+use ruma::{EventId, OwnedEventId, UserId};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    environment::Environment,
+    queue::{self, Kind as Entry},
+    room::{Error, Event, Room, Rooms},
+    store::{
+        Batch, Store,
+        account_data::set_account_data,
+        receipt::{ReceiptKey, clear_unread, clear_unread_thread, set_receipt},
+    },
+};
+
+/// RC-23: how many relations away from its thread an event may be.
+const HOPS: usize = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `m.read`: everybody in the room hears of it.
+    Read,
+    /// `m.read.private`: only its owner does.
+    Private,
+    /// `m.fully_read`: a marker among the owner's account data. It notifies of nothing.
+    FullyRead,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Thread {
+    /// The receipt is for all of the room.
+    #[default]
+    Unthreaded,
+    Main,
+    /// The thread that begins with this event.
+    Root(OwnedEventId),
+}
+
+impl Thread {
+    /// As it is stored and sent.
+    fn name(&self) -> &str {
+        match self {
+            Self::Unthreaded => "",
+            Self::Main => "main",
+            Self::Root(begin) => begin.as_str(),
+        }
+    }
+}
+
+/// A receipt that a user wants to give.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    pub kind: Kind,
+    pub event_id: OwnedEventId,
+    pub thread: Thread,
+}
+
+/// Who gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    pub recipient: i64,
+    pub user_id: &'a UserId,
+}
+
+pub struct Receipts {
+    store: Store,
+    rooms: Arc<Rooms>,
+    environment: Environment,
+}
+
+impl Receipts {
+    pub fn new(store: Store, rooms: Arc<Rooms>, environment: Environment) -> Self {
+        Self { store, rooms, environment }
+    }
+
+    /// Gives a member's receipts, all of them or none. Those that aren't ahead of what is there change nothing.
+    pub async fn mark(&self, room: &Room, owner: Owner<'_>, marks: &[Mark]) -> Result<(), Error> {
+        let sight = self.rooms.sight(room, owner.user_id).await?;
+        let mut batch = Batch::new();
+        for mark in marks {
+            if mark.kind == Kind::FullyRead && mark.thread != Thread::Unthreaded {
+                return Err(Error::InvalidParam("`m.fully_read` belongs to no thread".to_owned()));
+            }
+            let event = self.rooms.visible_event(room, &sight, &mark.event_id).await?;
+            if !self.fits(room, &event, &mark.thread).await? {
+                return Err(Error::InvalidParam(format!(
+                    "`thread_id`: {} is not in the thread {}",
+                    mark.event_id,
+                    mark.thread.name()
+                )));
+            }
+            match mark.kind {
+                Kind::Read => self.receipt(&mut batch, room, owner, &event, "m.read", &mark.thread).await?,
+                Kind::Private => {
+                    self.receipt(&mut batch, room, owner, &event, "m.read.private", &mark.thread).await?;
+                }
+                Kind::FullyRead => self.marker(&mut batch, room, owner, &event).await?,
+            }
+        }
+        if !batch.is_empty() {
+            self.store.commit(batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn receipt(
+        &self,
+        batch: &mut Batch,
+        room: &Room,
+        owner: Owner<'_>,
+        event: &Event,
+        kind: &str,
+        thread: &Thread,
+    ) -> Result<(), Error> {
+        let key =
+            ReceiptKey { room: room.number, user_id: owner.user_id.as_str(), kind, thread: thread.name() };
+        if self.store.receipt_seq(key).await?.is_some_and(|seq| seq >= event.seq) {
+            return Ok(());
+        }
+        let step = batch.step();
+        let now = self.environment.clock.now_ms();
+        batch.push(set_receipt(key, event.id().as_str(), event.seq, now, step));
+        let announce = |recipient| queue::pointer(recipient, step, Entry::Receipt, room.number);
+        if kind == "m.read" {
+            let room = room.snapshot();
+            room.local.iter().for_each(|member| batch.deliver(announce(member.recipient)));
+        } else {
+            // RC-21
+            batch.deliver(announce(owner.recipient));
+        }
+
+        // RC-24: whichever is further ahead has cleared more.
+        batch.push(match thread {
+            Thread::Unthreaded => clear_unread(owner.recipient, room.number, event.seq),
+            Thread::Main => clear_unread_thread(owner.recipient, room.number, "", event.seq),
+            Thread::Root(begin) => {
+                clear_unread_thread(owner.recipient, room.number, begin.as_str(), event.seq)
+            }
+        });
+        let step = batch.step();
+        batch.deliver(queue::pointer(owner.recipient, step, Entry::Unread, room.number));
+        Ok(())
+    }
+
+    async fn marker(
+        &self,
+        batch: &mut Batch,
+        room: &Room,
+        owner: Owner<'_>,
+        event: &Event,
+    ) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Content {
+            event_id: OwnedEventId,
+        }
+        const TYPE: &str = "m.fully_read";
+        let before = self.store.account_data(owner.recipient, room.number, TYPE).await?;
+        let before = before.and_then(|content| serde_json::from_str::<Content>(&content).ok());
+        if let Some(before) = before
+            && let Some(before) = found(self.rooms.event(room, &before.event_id).await)?
+            && before.seq >= event.seq
+        {
+            return Ok(());
+        }
+        let step = batch.step();
+        let content = json!({ "event_id": event.id() }).to_string();
+        batch.push(set_account_data(owner.recipient, room.number, TYPE, &content, step));
+        batch.deliver(queue::pointer(owner.recipient, step, Entry::AccountData, room.number));
+        Ok(())
+    }
+
+    /// RC-22: whether an event belongs where the receipt says.
+    async fn fits(&self, room: &Room, event: &Arc<Event>, thread: &Thread) -> Result<bool, Error> {
+        let given = match thread {
+            Thread::Unthreaded => return Ok(true),
+            Thread::Main => None,
+            Thread::Root(begin) => Some(begin),
+        };
+        // A thread's root, and what relates to that, is in the main timeline and may be read in the thread.
+        let mut is_about_root = given.is_some_and(|root| event.id() == root);
+        let mut at = Arc::clone(event);
+        for _ in 0..HOPS {
+            let Some((kind, target)) = relation(&at) else { break };
+            if kind == "m.thread" {
+                return Ok(given == Some(&target));
+            }
+            is_about_root |= given == Some(&target);
+            match self.parent(room, &target).await? {
+                Some(parent) => at = parent,
+                None => break,
+            }
+        }
+        Ok(given.is_none() || is_about_root)
+    }
+
+    async fn parent(&self, room: &Room, event_id: &EventId) -> Result<Option<Arc<Event>>, Error> {
+        found(self.rooms.event(room, event_id).await)
+    }
+}
+
+fn found(result: Result<Arc<Event>, Error>) -> Result<Option<Arc<Event>>, Error> {
+    match result {
+        Ok(event) => Ok(Some(event)),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(cause) => Err(cause),
+    }
+}
+
+/// The type and the target of an event's relation (RL-01: of its clear text).
+fn relation(event: &Event) -> Option<(String, OwnedEventId)> {
+    #[derive(Deserialize)]
+    struct Content {
+        #[serde(rename = "m.relates_to")]
+        relates_to: RelatesTo,
+    }
+    #[derive(Deserialize)]
+    struct RelatesTo {
+        rel_type: String,
+        event_id: OwnedEventId,
+    }
+    let content: Content = event.pdu.content_as().ok()?;
+    Some((content.relates_to.rel_type, content.relates_to.event_id))
+}
