@@ -11,11 +11,10 @@ use crate::{
     account::{self, Accounts, Sessions},
     config::Config,
     environment::Environment,
-    http::Limits,
-    live::Syncs,
-    queue::{self, Queues, Tails},
+    http::{Limits, Shutdown},
+    queue::{Queues, Tails},
+    receipts::Receipts,
     room::{self, Policy, Rooms},
-    shutdown::Shutdown,
     signing_key,
     store::{self, Store},
     typing::Typing,
@@ -36,8 +35,8 @@ pub struct Hearth {
     pub sessions: Sessions,
     pub accounts: Arc<Accounts>,
     pub rooms: Arc<Rooms>,
+    pub receipts: Receipts,
     pub typing: Arc<Typing>,
-    pub syncs: Arc<Syncs>,
 }
 
 /// Why a server can't start.
@@ -45,11 +44,6 @@ pub struct Hearth {
 pub enum StartError {
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// Names of users and rooms end in the server's name: it can't change.
-    #[error(
-        "the database belongs to the server {name}, but `server_name` is {configured}: set it back, or give this server a `data_dir` of its own"
-    )]
-    OtherServer { name: String, configured: String },
     #[error(transparent)]
     SigningKey(#[from] signing_key::Error),
     #[error(transparent)]
@@ -82,10 +76,6 @@ impl Hearth {
             max_text_chars: config.rooms.max_text_chars as usize,
             federate: config.federation.enabled,
         };
-        let (name, epoch) = store.identity(config.server_name.as_str(), environment.entropy.number()).await?;
-        if name != config.server_name {
-            return Err(StartError::OtherServer { name, configured: config.server_name.to_string() });
-        }
         let rooms = Rooms::new(
             store.clone(),
             Arc::clone(&accounts),
@@ -96,24 +86,12 @@ impl Hearth {
         )
         .await?;
         let rooms = Arc::new(rooms);
-        let typing = Arc::new(Typing::default());
-        let shutdown = Shutdown::default();
-        let syncs = Syncs::new(
-            store.clone(),
-            Arc::clone(&rooms),
-            sessions.clone(),
-            queues.clone(),
-            Arc::clone(&typing),
-            epoch,
-            shutdown.clone(),
-        );
-        tokio::spawn(queue::keep_trimmed(queues.clone(), environment.clone()));
         let app = Self {
+            receipts: Receipts::new(store.clone(), Arc::clone(&rooms), environment.clone()),
+            typing: Typing::new(queues.clone()),
             server_name: config.server_name.clone(),
             limits: Limits::new(&config.limits),
-            shutdown,
-            syncs: Arc::new(syncs),
-            typing,
+            shutdown: Shutdown::default(),
             accounts,
             rooms,
             sessions,

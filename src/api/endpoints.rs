@@ -14,6 +14,8 @@ const EXTRAS: &[(&str, &str)] = &[
     ("POST", "/_matrix/client/r0/auth/{}/fallback/web"),
     ("POST", "/_matrix/client/v3/auth/{}/fallback/web"),
     // An empty state key may be left out.
+    ("GET", "/_matrix/client/r0/rooms/{}/state/{}"),
+    ("GET", "/_matrix/client/v3/rooms/{}/state/{}"),
     ("PUT", "/_matrix/client/r0/rooms/{}/state/{}"),
     ("PUT", "/_matrix/client/v3/rooms/{}/state/{}"),
     // The stage had a prefix of its own while it was a proposal.

@@ -30,8 +30,6 @@ pub enum LazyMembers {
 pub struct EventFilter {
     pub limit: Option<usize>,
     pub lazy_members: LazyMembers,
-    /// Whether unread counts are told apart by thread.
-    pub thread_counts: bool,
     types: Option<Vec<String>>,
     not_types: Vec<String>,
     senders: Option<Vec<OwnedUserId>>,
@@ -48,7 +46,6 @@ impl EventFilter {
                 LazyLoadOptions::Enabled { include_redundant_members: false } => LazyMembers::Needed,
                 LazyLoadOptions::Enabled { include_redundant_members: true } => LazyMembers::Redundant,
             },
-            thread_counts: filter.unread_thread_notifications,
             types: filter.types.clone(),
             not_types: filter.not_types.clone(),
             senders: filter.senders.clone(),

@@ -11,7 +11,7 @@ use ruma::{
     events::{StateEventType, TimelineEventType, room::member::MembershipState},
 };
 
-use super::{Error, Event, EventFilter, LazyMembers, Room, Rooms, Sight};
+use super::{Error, Event, EventFilter, LazyMembers, NO_EVENT, Room, Rooms, Sight, View};
 use crate::queue::Token;
 
 /// The most events that one request may look at for each that it may return.
@@ -211,6 +211,22 @@ impl Rooms {
         self.events(room, &seqs).await
     }
 
+    /// The state event under one key.
+    pub async fn state_entry(
+        &self,
+        room: &Room,
+        kind: &StateEventType,
+        state_key: &str,
+        view: View,
+    ) -> Result<Option<Arc<Event>>, Error> {
+        let current = room.snapshot();
+        if view.at >= current.last_seq {
+            return Ok(current.state.get(kind, state_key).cloned());
+        }
+        let question = std::iter::once((kind, state_key, view.at));
+        Ok(self.core.states_at(room, question).await?.pop().flatten())
+    }
+
     /// Somebody's membership after event `at`.
     pub async fn membership_at(
         &self,
@@ -233,7 +249,7 @@ impl Rooms {
         if event.is_visible() && sight.may_see(event.seq) {
             return Ok(event);
         }
-        Err(Error::NotFound("there is no such event in this room"))
+        Err(Error::NotFound(NO_EVENT))
     }
 
     /// An event with at most `limit` others around it.

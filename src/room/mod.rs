@@ -60,6 +60,9 @@ const RECENT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 /// Rooms that are loaded at a time share these locks.
 const LOADING: usize = 64;
 
+/// Said of events that aren't in the room, and of those that may not be seen (I10).
+pub const NO_EVENT: &str = "there is no such event in this room";
+
 /// What this server allows its users beyond the rules of rooms.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -304,7 +307,7 @@ impl Core {
         let row = self.store.event_by_id(event_id.as_str()).await?;
         // An id that is known but of another room is not found.
         let row = row.filter(|row| row.room == room);
-        let row = row.ok_or(Error::NotFound("there is no such event in this room"))?;
+        let row = row.ok_or(Error::NotFound(NO_EVENT))?;
         Ok(Arc::new(Event::from_stored(row, version)?))
     }
 

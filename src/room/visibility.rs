@@ -12,7 +12,7 @@ use ruma::{
     },
 };
 
-use super::{Error, Room, Rooms, snapshot::visibility_of};
+use super::{Error, Room, Rooms, send::NOT_A_MEMBER, snapshot::visibility_of};
 
 /// The parts of a room's log that a user may see, as ranges of `seq`.
 ///
@@ -133,25 +133,7 @@ impl View {
     pub const NOW: Self = Self { at: i64::MAX };
 }
 
-/// What is said to everybody who may not see a room, whether it exists or not (I10).
-fn outsider() -> Error {
-    Error::forbidden("you are not in this room")
-}
-
 impl Rooms {
-    /// A room that somebody wants to read. A room that doesn't exist is a room they are not in.
-    pub async fn readable(&self, room_id: &ruma::RoomId) -> Result<std::sync::Arc<Room>, Error> {
-        self.by_id(room_id).await.map_err(|cause| match cause {
-            Error::NotFound(_) => outsider(),
-            cause => cause,
-        })
-    }
-
-    /// Refuses everybody who isn't joined.
-    pub fn check_joined(&self, room: &Room, user_id: &UserId) -> Result<(), Error> {
-        if room.snapshot().is_joined(user_id) { Ok(()) } else { Err(outsider()) }
-    }
-
     /// The events of the whole log that a user may see.
     pub async fn sight(&self, room: &Room, user_id: &UserId) -> Result<Sight, Error> {
         self.sight_from(room, user_id, i64::MIN).await
@@ -185,7 +167,7 @@ impl Rooms {
     /// As [`Self::sight`], for whoever reads the log. Those who may see nothing aren't in the room.
     pub async fn reading(&self, room: &Room, user_id: &UserId) -> Result<Sight, Error> {
         let sight = self.sight(room, user_id).await?;
-        if sight.is_nothing() { Err(outsider()) } else { Ok(sight) }
+        if sight.is_nothing() { Err(Error::forbidden(NOT_A_MEMBER)) } else { Ok(sight) }
     }
 
     /// Which state a user may read: members the current one, former members that of when they left (HV-11), everybody
@@ -205,7 +187,23 @@ impl Rooms {
         if snapshot.history_visibility() == HistoryVisibility::WorldReadable {
             return Ok(View::NOW);
         }
-        Err(outsider())
+        Err(Error::forbidden(NOT_A_MEMBER))
+    }
+
+    /// The state at a place in the log, as near to it as the user could ever look (LL-05). `view` is what they may read
+    /// now.
+    pub async fn view_at(
+        &self,
+        room: &Room,
+        user_id: &UserId,
+        view: View,
+        place: i64,
+    ) -> Result<View, Error> {
+        if place >= view.at {
+            return Ok(view);
+        }
+        let sight = self.sight_from(room, user_id, place).await?;
+        Ok(View { at: sight.nearest(place).unwrap_or(place).min(view.at) })
     }
 
     /// Whether the user has left the room and forgotten it: then they are like somebody who never was in it.

@@ -6,14 +6,17 @@ mod capabilities;
 mod create_room;
 mod device;
 mod directory;
+mod history;
 mod interactive;
 mod login;
 mod membership;
 mod password;
+mod receipts;
 mod register;
 mod send;
 mod session;
-mod sync;
+mod state;
+mod typing;
 mod versions;
 mod well_known;
 
@@ -26,14 +29,17 @@ pub(super) fn routes() -> Routes {
         create_room::routes(),
         device::routes(),
         directory::routes(),
+        history::routes(),
         interactive::routes(),
         login::routes(),
         membership::routes(),
         password::routes(),
+        receipts::routes(),
         register::routes(),
         send::routes(),
         session::routes(),
-        sync::routes(),
+        state::routes(),
+        typing::routes(),
         versions::routes(),
         well_known::routes(),
     ]
