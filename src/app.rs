@@ -11,10 +11,12 @@ use crate::{
     account::{self, Accounts, Sessions},
     config::Config,
     environment::Environment,
-    http::{Limits, Shutdown},
-    queue::{Queues, Tails},
+    http::Limits,
+    live::Syncs,
+    queue::{self, Queues, Tails},
     receipts::Receipts,
     room::{self, Policy, Rooms},
+    shutdown::Shutdown,
     signing_key,
     store::{self, Store},
     typing::Typing,
@@ -37,6 +39,7 @@ pub struct Hearth {
     pub rooms: Arc<Rooms>,
     pub receipts: Receipts,
     pub typing: Arc<Typing>,
+    pub syncs: Arc<Syncs>,
 }
 
 /// Why a server can't start.
@@ -44,6 +47,11 @@ pub struct Hearth {
 pub enum StartError {
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// Names of users and rooms end in the server's name: it can't change.
+    #[error(
+        "the database belongs to the server {name}, but `server_name` is {configured}: set it back, or give this server a `data_dir` of its own"
+    )]
+    OtherServer { name: String, configured: String },
     #[error(transparent)]
     SigningKey(#[from] signing_key::Error),
     #[error(transparent)]
@@ -76,6 +84,10 @@ impl Hearth {
             max_text_chars: config.rooms.max_text_chars as usize,
             federate: config.federation.enabled,
         };
+        let (name, epoch) = store.identity(config.server_name.as_str(), environment.entropy.number()).await?;
+        if name != config.server_name {
+            return Err(StartError::OtherServer { name, configured: config.server_name.to_string() });
+        }
         let rooms = Rooms::new(
             store.clone(),
             Arc::clone(&accounts),
@@ -86,12 +98,25 @@ impl Hearth {
         )
         .await?;
         let rooms = Arc::new(rooms);
+        let typing = Typing::new(queues.clone());
+        let shutdown = Shutdown::default();
+        let syncs = Syncs::new(
+            store.clone(),
+            Arc::clone(&rooms),
+            sessions.clone(),
+            queues.clone(),
+            Arc::clone(&typing),
+            epoch,
+            shutdown.clone(),
+        );
+        tokio::spawn(queue::keep_trimmed(queues.clone(), environment.clone(), shutdown.clone()));
         let app = Self {
             receipts: Receipts::new(store.clone(), Arc::clone(&rooms), environment.clone()),
-            typing: Typing::new(queues.clone()),
+            typing,
             server_name: config.server_name.clone(),
             limits: Limits::new(&config.limits),
-            shutdown: Shutdown::default(),
+            shutdown,
+            syncs: Arc::new(syncs),
             accounts,
             rooms,
             sessions,

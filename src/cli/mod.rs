@@ -3,12 +3,18 @@
 
 mod config;
 mod serve;
+mod token;
+mod user;
 
 use std::{fmt, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Config;
+use crate::{
+    app::{App, Hearth},
+    config::Config,
+    environment::Environment,
+};
 
 /// A Matrix homeserver in one program.
 #[derive(Parser)]
@@ -21,7 +27,9 @@ use crate::config::Config;
 Examples:
   hearth serve                         serve on 127.0.0.1:8008, data in ./hearth-data
   hearth config default > hearth.toml  start a configuration file; hearth.toml is found by itself
-  hearth serve --config /etc/hearth/hearth.toml"
+  hearth serve --config /etc/hearth/hearth.toml
+  hearth token create --uses 1         let somebody make an account
+  hearth user create alice             make an account"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -35,6 +43,12 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// Create, change and list accounts
+    #[command(subcommand)]
+    User(user::Command),
+    /// Create, list and revoke registration tokens
+    #[command(subcommand)]
+    Token(token::Command),
 }
 
 /// What every command takes.
@@ -78,11 +92,29 @@ impl Failure {
     }
 }
 
+/// Opens the database beside a server that may be running, does something with its services and waits until all of it
+/// is stored. Neither answers requests nor waits for any.
+fn offline<F>(options: &Options, work: F) -> Result<(), Failure>
+where
+    F: AsyncFnOnce(App) -> Result<(), Failure>,
+{
+    let config = options.load()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        serve::prepare(&config.data_dir)?;
+        let (app, writer) = Hearth::start(config, Environment::real()).await?;
+        work(app).await?;
+        Ok(writer.await?)
+    })
+}
+
 /// Does what the command line says.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(options) => serve::run(&options),
         Command::Config(command) => config::run(command),
+        Command::User(command) => user::run(command),
+        Command::Token(command) => token::run(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File, TryLockError},
     io::{self, IsTerminal as _},
+    net::SocketAddr,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -28,7 +29,8 @@ use crate::{
     app::{App, Hearth},
     config::{Api, Config},
     environment::Environment,
-    http::{Listener, Recorder, Shutdown, Site, announce, server_config},
+    http::{Listener, Recorder, Site, announce, server_config},
+    shutdown::Shutdown,
     store,
 };
 
@@ -74,7 +76,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (app, mut writer) = Hearth::start(config, environment).await?;
     let shutdown = app.shutdown.clone();
     let (alive, mut all_gone) = mpsc::channel(1);
-    welcome(&app).await?;
+    let bound = sockets.iter().map(TcpSocket::local_addr).collect::<Result<Vec<_>, _>>()?;
+    welcome(&app, &address(&app.config, &bound)).await?;
     for (listener, socket) in app.config.listener.iter().zip(sockets) {
         let apis: BTreeSet<Api> = listener.serve.iter().copied().collect();
         let router = api::router(Arc::clone(&app), &apis, Some(&recorder));
@@ -123,7 +126,7 @@ fn writer_failed(ended: Result<(), tokio::task::JoinError>) -> Failure {
 }
 
 /// The data folder, for nobody but the server's user if it is made now.
-fn prepare(data_dir: &Path) -> Result<(), Failure> {
+pub(super) fn prepare(data_dir: &Path) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt as _;
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
     made.map_err(|cause| {
@@ -170,10 +173,42 @@ fn bind(config: &Config) -> Result<Vec<TcpSocket>, Failure> {
     sockets.collect()
 }
 
-/// What somebody who starts a server for the first time has to know.
-#[expect(clippy::unused_async, reason = "accounts will be asked here")]
-async fn welcome(_app: &App) -> Result<(), Failure> {
+/// What somebody who starts a server for the first time has to know: its address, and how to make the first account.
+async fn welcome(app: &App, address: &str) -> Result<(), Failure> {
+    let Some(token) = app.accounts.first_token().await? else {
+        return Ok(());
+    };
+    println!(
+        "
+  Hearth is ready for its first account, which will be the administrator's.
+
+    Homeserver           {address}
+    Registration token   {token}
+
+  Open a Matrix client, give it that homeserver, and register with that token. It works once.
+"
+    );
     Ok(())
+}
+
+/// The address to give to a client on this machine.
+fn address(config: &Config, bound: &[SocketAddr]) -> String {
+    if let Some(url) = &config.public_base_url {
+        return url.clone();
+    }
+    let mut listeners = config.listener.iter().zip(bound);
+    let Some((listener, bound)) = listeners.find(|(listener, _)| listener.serve.contains(&Api::Client))
+    else {
+        return "(no listener serves clients)".to_owned();
+    };
+    let scheme = if listener.tls.is_some() { "https" } else { "http" };
+    // Every address, and the addresses of this machine alone, are reached as localhost from here.
+    let host = if bound.ip().is_unspecified() || bound.ip().is_loopback() {
+        "localhost".to_owned()
+    } else {
+        SocketAddr::new(bound.ip(), 0).to_string().trim_end_matches(":0").to_owned()
+    };
+    format!("{scheme}://{host}:{}", bound.port())
 }
 
 /// Waits for the operator or the system to end the server.

@@ -19,7 +19,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use super::{Shutdown, Site, metrics::Present};
+use super::{Site, metrics::Present};
+use crate::shutdown::Shutdown;
 
 /// How long a client may take to send a request's headers, or be silent between two requests. Proxies that keep
 /// connections open should forget them sooner.
@@ -63,7 +64,7 @@ impl Listener {
     pub fn run(self, shutdown: Shutdown, alive: mpsc::Sender<()>) -> io::Result<()> {
         let listener = self.socket.listen(BACKLOG)?;
         let connections =
-            Connections { tls: self.tls, site: self.site, shutdown, alive, http1: http1_builder() };
+            Arc::new(Connections { tls: self.tls, site: self.site, shutdown, alive, http1: http1_builder() });
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -104,91 +105,86 @@ struct Connections {
     tls: Option<TlsAcceptor>,
     site: Arc<Site>,
     shutdown: Shutdown,
+    /// Gone when the last connection is.
+    #[expect(dead_code, reason = "held, not used")]
     alive: mpsc::Sender<()>,
     http1: http1::Builder,
 }
 
 impl Connections {
-    fn start(&self, stream: TcpStream, peer: SocketAddr) {
+    fn start(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         // Answers are written whole; waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
-        let (site, shutdown, alive) = (Arc::clone(&self.site), self.shutdown.clone(), self.alive.clone());
-        let http1 = self.http1.clone();
-        match self.tls.clone() {
-            None => {
-                tokio::spawn(async move {
-                    let _present = Present::connection();
-                    speak_http1(&http1, TokioIo::new(stream), site, peer, shutdown).await;
-                    drop(alive);
-                });
-            }
-            Some(tls) => {
-                tokio::spawn(async move {
-                    let _present = Present::connection();
-                    match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                            speak_http2(TokioIo::new(stream), site, peer, shutdown).await;
-                        }
-                        Ok(Ok(stream)) => {
-                            speak_http1(&http1, TokioIo::new(stream), site, peer, shutdown).await;
-                        }
-                        Ok(Err(cause)) => debug!(%cause, %peer, "TLS failed"),
-                        Err(_) => debug!(%peer, "TLS took too long"),
-                    }
-                    drop(alive);
-                });
-            }
+        let connections = Arc::clone(self);
+        // Two futures, so that plain connections don't carry the size of encrypted ones.
+        if let Some(tls) = self.tls.clone() {
+            tokio::spawn(async move {
+                let _present = Present::connection();
+                connections.speak_tls(tls, stream, peer).await;
+            });
+        } else {
+            tokio::spawn(async move {
+                let _present = Present::connection();
+                connections.speak_http1(TokioIo::new(stream), peer).await;
+            });
         }
     }
-}
 
-async fn speak_http1<I>(
-    builder: &http1::Builder,
-    io: I,
-    site: Arc<Site>,
-    peer: SocketAddr,
-    shutdown: Shutdown,
-) where
-    I: Read + Write + Unpin + Send + 'static,
-{
-    let service = service_fn(move |request| Arc::clone(&site).answer(peer, request));
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.wait() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    async fn speak_tls(&self, tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
+        match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                self.speak_http2(TokioIo::new(stream), peer).await;
+            }
+            Ok(Ok(stream)) => self.speak_http1(TokioIo::new(stream), peer).await,
+            Ok(Err(cause)) => debug!(%cause, %peer, "TLS failed"),
+            Err(_) => debug!(%peer, "TLS took too long"),
         }
-    };
-    if let Err(cause) = ended {
-        debug!(%cause, %peer, "a connection ended");
     }
-}
 
-async fn speak_http2<I>(io: I, site: Arc<Site>, peer: SocketAddr, shutdown: Shutdown)
-where
-    I: Read + Write + Unpin + Send + 'static,
-{
-    let service = service_fn(move |request| Arc::clone(&site).answer(peer, request));
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(100)
-        .max_header_list_size(MAX_HEADER_BYTES as u32)
-        .max_send_buf_size(64 * 1024)
-        // A client that is gone is noticed, for it holds its streams open otherwise.
-        .keep_alive_interval(Duration::from_mins(1))
-        .keep_alive_timeout(Duration::from_secs(20));
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.wait() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    async fn speak_http1<I>(&self, io: I, peer: SocketAddr)
+    where
+        I: Read + Write + Unpin + Send + 'static,
+    {
+        let service = service_fn(|request| self.site.answer(peer, request));
+        let mut connection = std::pin::pin!(self.http1.serve_connection(io, service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.shutdown.wait() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(cause) = ended {
+            debug!(%cause, %peer, "a connection ended");
         }
-    };
-    if let Err(cause) = ended {
-        debug!(%cause, %peer, "a connection ended");
+    }
+
+    async fn speak_http2<I>(&self, io: I, peer: SocketAddr)
+    where
+        I: Read + Write + Unpin + Send + 'static,
+    {
+        let site = Arc::clone(&self.site);
+        let service = service_fn(move |request| site.answer(peer, request));
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(100)
+            .max_header_list_size(MAX_HEADER_BYTES as u32)
+            .max_send_buf_size(64 * 1024)
+            // A client that is gone is noticed, for it holds its streams open otherwise.
+            .keep_alive_interval(Duration::from_mins(1))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.shutdown.wait() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(cause) = ended {
+            debug!(%cause, %peer, "a connection ended");
+        }
     }
 }
 

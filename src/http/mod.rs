@@ -10,7 +10,7 @@ mod listener;
 mod metrics;
 mod route;
 mod service;
-mod shutdown;
+
 mod tls;
 
 pub use self::{
@@ -21,6 +21,5 @@ pub use self::{
     metrics::Recorder,
     route::{Json, Reply, Routes, Whole, json_response, read},
     service::{Site, unrecognized_method, unrecognized_path},
-    shutdown::Shutdown,
     tls::server_config,
 };

@@ -13,7 +13,7 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::{RawPathParams, Request, State, rejection::RawPathParamsRejection},
+    extract::{FromRequestParts as _, RawPathParams, Request},
     handler::Handler,
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
@@ -96,10 +96,10 @@ impl Routes {
     pub fn add<R, C, O, H, F>(self, handler: H) -> Self
     where
         R: IncomingRequest + Send + 'static,
-        C: Caller,
-        O: Reply,
+        C: Caller + 'static,
+        O: Reply + 'static,
         H: Fn(App, C, R) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Result<O, MatrixError>> + Send,
+        F: Future<Output = Result<O, MatrixError>> + Send + 'static,
     {
         let class = if R::RATE_LIMITED { Class::Default } else { Class::Free };
         self.limited(class, handler)
@@ -109,18 +109,15 @@ impl Routes {
     pub fn limited<R, C, O, H, F>(mut self, class: Class, handler: H) -> Self
     where
         R: IncomingRequest + Send + 'static,
-        C: Caller,
-        O: Reply,
+        C: Caller + 'static,
+        O: Reply + 'static,
         H: Fn(App, C, R) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Result<O, MatrixError>> + Send,
+        F: Future<Output = Result<O, MatrixError>> + Send + 'static,
     {
         let paths: BTreeSet<String> =
             R::PATH_BUILDER.all_paths().flat_map(|path| [path.to_owned(), historical(path)]).collect();
         for path in paths {
-            let handler = handler.clone();
-            self = self.mount(R::METHOD, &path, move |State(app): State<App>, params: Params, request| {
-                handle(app, class, handler.clone(), params, request)
-            });
+            self = self.mount(R::METHOD, &path, Endpoint { class, handler: handler.clone() });
         }
         self
     }
@@ -129,10 +126,10 @@ impl Routes {
     pub fn alias<R, C, O, H, F>(self, path: &str, handler: H) -> Self
     where
         R: IncomingRequest + Send + 'static,
-        C: Caller,
-        O: Reply,
+        C: Caller + 'static,
+        O: Reply + 'static,
         H: Fn(App, C, R) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Result<O, MatrixError>> + Send,
+        F: Future<Output = Result<O, MatrixError>> + Send + 'static,
     {
         let class = if R::RATE_LIMITED { Class::Default } else { Class::Free };
         self.limited_alias(class, path, handler)
@@ -142,14 +139,12 @@ impl Routes {
     pub fn limited_alias<R, C, O, H, F>(self, class: Class, path: &str, handler: H) -> Self
     where
         R: IncomingRequest + Send + 'static,
-        C: Caller,
-        O: Reply,
+        C: Caller + 'static,
+        O: Reply + 'static,
         H: Fn(App, C, R) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Result<O, MatrixError>> + Send,
+        F: Future<Output = Result<O, MatrixError>> + Send + 'static,
     {
-        self.mount(R::METHOD, path, move |State(app): State<App>, params: Params, request| {
-            handle(app, class, handler.clone(), params, request)
-        })
+        self.mount(R::METHOD, path, Endpoint { class, handler })
     }
 
     /// Mounts a plain axum handler. Its parameters are known by their order alone, not by their names (see `by_order`);
@@ -205,8 +200,6 @@ fn by_order(path: &str) -> String {
     segments.collect::<Vec<_>>().join("/")
 }
 
-type Params = Result<RawPathParams, RawPathParamsRejection>;
-
 /// A handler, and the metrics of its route.
 struct Measured<H> {
     handler: H,
@@ -230,28 +223,58 @@ impl<T, H: Handler<T, App>> Handler<T, App> for Measured<H> {
     }
 }
 
-async fn handle<R, C, O, H, F>(
-    app: App,
+/// A handler with what is done before it is called.
+#[derive(Clone)]
+struct Endpoint<H> {
     class: Class,
     handler: H,
-    params: Params,
-    request: Request,
-) -> Result<Response, MatrixError>
+}
+
+/// A handler at work.
+type Answer<O> = Pin<Box<dyn Future<Output = Result<O, MatrixError>> + Send>>;
+
+impl<R, C, O, H, F> Handler<(R, C, O, F), App> for Endpoint<H>
 where
     R: IncomingRequest + Send + 'static,
-    C: Caller,
-    O: Reply,
-    H: Fn(App, C, R) -> F,
-    F: Future<Output = Result<O, MatrixError>> + Send,
+    C: Caller + 'static,
+    O: Reply + 'static,
+    H: Fn(App, C, R) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<O, MatrixError>> + Send + 'static,
 {
-    let params = params.map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
-    let (parts, body) = request.into_parts();
-    let caller = C::identify(&app, &parts).await?;
-    app.limits.check(class, caller.limit_key())?;
-    let body = read(&parts, body).await?;
-    let request = parse::<R>(parts, &params, &body)?;
-    drop((params, body));
-    handler(app, caller, request).await?.reply()
+    type Future = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+    /// The way to the handler is a future of its own, which is gone when the handler begins: a long poll that waits for
+    /// an hour keeps the handler's state in memory, and nothing else.
+    fn call(self, request: Request, app: App) -> Self::Future {
+        let prepared = Box::pin(self.prepare(request, app));
+        Box::pin(async move {
+            let answer = prepared.await;
+            let answer = match answer {
+                Ok(answer) => answer.await.and_then(Reply::reply),
+                Err(error) => Err(error),
+            };
+            answer.unwrap_or_else(IntoResponse::into_response)
+        })
+    }
+}
+
+impl<H> Endpoint<H> {
+    async fn prepare<R, C, O, F>(self, request: Request, app: App) -> Result<Answer<O>, MatrixError>
+    where
+        R: IncomingRequest,
+        C: Caller,
+        H: Fn(App, C, R) -> F,
+        F: Future<Output = Result<O, MatrixError>> + Send + 'static,
+    {
+        let (mut parts, body) = request.into_parts();
+        let params = RawPathParams::from_request_parts(&mut parts, &app).await;
+        let params = params.map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
+        let caller = C::identify(&app, &parts).await?;
+        app.limits.check(self.class, caller.limit_key())?;
+        let body = read(&parts, body).await?;
+        let request = parse::<R>(parts, &params, &body)?;
+        Ok(Box::pin((self.handler)(app, caller, request)))
+    }
 }
 
 /// The whole body, or an error as soon as it is clear that it is too large.

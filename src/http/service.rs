@@ -15,14 +15,14 @@ use std::{
     time::Instant,
 };
 
-use axum::{Router, body::Body, response::IntoResponse as _};
+use axum::{Router, body::Body, response::IntoResponse as _, routing::future::RouteFuture};
 use futures_util::FutureExt as _;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri::PathAndQuery,
 };
 use hyper::body::Incoming;
 use tower::Service as _;
-use tracing::{Instrument as _, debug, error};
+use tracing::{Instrument as _, debug, error, error_span};
 
 use super::{MatrixError, Peer, metrics::Present};
 
@@ -41,54 +41,59 @@ impl Site {
         Arc::new(Self { router, next: AtomicU64::new(seed) })
     }
 
-    /// Answers one request; never fails.
-    pub(super) async fn answer(
-        self: Arc<Self>,
+    /// Answers one request; never fails. What can be done at once is done before the future is made, which every waiting
+    /// long poll keeps in memory.
+    pub(super) fn answer(
+        &self,
         peer: SocketAddr,
         request: Request<Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
         let start = Instant::now();
-        let _present = Present::request();
+        let present = Present::request();
         let id = HexId::new(self.next.fetch_add(1, Ordering::Relaxed));
-        let span = tracing::error_span!(
+        let span = error_span!(
             "request",
             id = id.as_str(),
             method = request.method().as_str(),
             path = request.uri().path()
         );
-        let mut response = self.respond(peer, request).instrument(span.clone()).await;
-        cors(response.headers_mut());
-        if let Ok(id) = HeaderValue::from_str(id.as_str()) {
-            response.headers_mut().insert(REQUEST_ID, id);
+        // A preflight asks about the headers alone, whether the path exists or not.
+        let answer =
+            (request.method() != Method::OPTIONS).then(|| span.in_scope(|| self.route(peer, request)));
+        async move {
+            let mut response = match answer {
+                Some(answer) => caught(answer).instrument(span.clone()).await,
+                None => StatusCode::NO_CONTENT.into_response(),
+            };
+            cors(response.headers_mut());
+            if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+                response.headers_mut().insert(REQUEST_ID, id);
+            }
+            span.in_scope(|| {
+                let milliseconds = start.elapsed().as_millis() as u64;
+                debug!(status = response.status().as_u16(), milliseconds, "answered");
+            });
+            drop(present);
+            Ok(response)
         }
-        span.in_scope(|| {
-            debug!(
-                status = response.status().as_u16(),
-                milliseconds = start.elapsed().as_millis() as u64,
-                "answered"
-            );
-        });
-        Ok(response)
     }
 
-    async fn respond(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
-        if request.method() == Method::OPTIONS {
-            // A preflight asks about the headers alone, whether the path exists or not.
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            return response;
-        }
+    fn route(&self, peer: SocketAddr, request: Request<Incoming>) -> RouteFuture<Infallible> {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
         without_trailing_slash(request.uri_mut());
-        let mut router = self.router.clone();
-        // A handler that panicked has lost its own request only: state that it shared is behind locks that don't poison.
-        match AssertUnwindSafe(router.call(request)).catch_unwind().await {
-            Ok(Ok(response)) => response,
-            Err(panic) => {
-                error!(panic = reason(panic.as_ref()), "a handler panicked");
-                MatrixError::internal(&"a handler panicked").into_response()
-            }
+        self.router.clone().call(request)
+    }
+}
+
+/// The answer, whatever happens on the way. A handler that panicked has lost its own request only: state that it shared
+/// is behind locks that don't poison.
+async fn caught(answer: RouteFuture<Infallible>) -> Response<Body> {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Err(panic) => {
+            error!(panic = reason(panic.as_ref()), "a handler panicked");
+            MatrixError::internal(&"a handler panicked").into_response()
         }
     }
 }

@@ -4,15 +4,13 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedUserId, push::Ruleset};
 use serde_json::{json, value::RawValue};
-use tokio::sync::watch;
 
 use super::{
     body::{SyncBody, UnreadBody},
@@ -23,10 +21,11 @@ use super::{
     room::RoomSync,
 };
 use crate::{
-    account::{Accounts, Session, Sessions},
+    account::{Session, Sessions},
     queue::{Counts, Queues, Span, Token, TokenError},
     room::Rooms,
-    store::Store,
+    shutdown::Shutdown,
+    store::{Store, account_data::AccountDataRow},
     typing::Typing,
 };
 
@@ -80,13 +79,12 @@ pub struct Syncs {
     pub(super) store: Store,
     pub(super) rooms: Arc<Rooms>,
     pub(super) lazy: LazyMembers,
-    accounts: Arc<Accounts>,
-    sessions: Arc<Sessions>,
+    sessions: Sessions,
     queues: Queues,
     typing: Arc<Typing>,
     initial: InitialSyncs,
     epoch: u64,
-    stopping: watch::Receiver<bool>,
+    shutdown: Shutdown,
 }
 
 impl Syncs {
@@ -94,33 +92,27 @@ impl Syncs {
     pub fn new(
         store: Store,
         rooms: Arc<Rooms>,
-        accounts: Arc<Accounts>,
-        sessions: Arc<Sessions>,
+        sessions: Sessions,
         queues: Queues,
         typing: Arc<Typing>,
         epoch: u64,
-        stopping: watch::Receiver<bool>,
+        shutdown: Shutdown,
     ) -> Self {
         Self {
             store,
             rooms,
             lazy: LazyMembers::new(),
-            accounts,
             sessions,
             queues,
             typing,
             initial: InitialSyncs::default(),
             epoch,
-            stopping,
+            shutdown,
         }
     }
 
     /// The answer to one request, at the latest when its time is up.
-    pub async fn sync(
-        self: &Arc<Self>,
-        session: Session,
-        request: Request,
-    ) -> Result<Bytes, Error> {
+    pub async fn sync(self: &Arc<Self>, session: Session, request: Request) -> Result<Bytes, Error> {
         let Some(place) = self.place(request.since) else {
             let syncs = Arc::clone(self);
             let key = (session.device, request.key());
@@ -162,7 +154,6 @@ impl Syncs {
     async fn next(&self, session: Session, request: Request, from: Place) -> Result<Bytes, Error> {
         let deadline = Instant::now() + request.timeout.min(LONGEST);
         let tail = self.queues.tail(session.recipient);
-        let mut stopping = self.stopping.clone();
         let mut from = from;
         loop {
             let woken = tail.woken();
@@ -179,15 +170,14 @@ impl Syncs {
             }
             // Nothing up to here is for this client: it need not be looked at again.
             from = to;
-            if Instant::now() >= deadline || *stopping.borrow() {
+            if Instant::now() >= deadline || self.shutdown.is_set() {
                 return encode(&SyncBody { next_batch: self.token(to), ..SyncBody::default() });
             }
             tokio::select! {
                 () = woken => {}
                 () = tokio::time::sleep_until(deadline.into()) => {}
-                _ = stopping.changed() => {}
             }
-            if !self.sessions.is_alive(&session) {
+            if !self.sessions.is_alive(&session).await {
                 return Err(Error::SessionEnded);
             }
         }
@@ -214,10 +204,8 @@ impl Syncs {
         let mut changes = Changes::of(&entries);
         let mut body = SyncBody { next_batch: self.token(to), ..SyncBody::default() };
         if !changes.account_data.is_empty() {
-            let rows =
-                self.store.account_data_changed(session.recipient, &changes.account_data).await?;
-            body.account_data =
-                account_data_events(rows, |kind| request.filter.account_data(kind))?.into();
+            let rows = self.store.account_data_changed(session.recipient, &changes.account_data).await?;
+            body.account_data = account_data_events(rows, |kind| request.filter.account_data(kind))?.into();
         }
         let mut typing = HashMap::new();
         if to.fading > from.fading {
@@ -263,7 +251,8 @@ impl Syncs {
         let mut body = SyncBody { next_batch: self.token(to), ..SyncBody::default() };
         let mut rows = self.store.account_data_of(recipient, 0).await?;
         if !rows.iter().any(|row| row.kind == "m.push_rules") {
-            rows.push(self.accounts.default_push_rules(user_id));
+            let rules = json!({ "global": Ruleset::server_default(user_id) });
+            rows.push(AccountDataRow { kind: "m.push_rules".to_owned(), content: rules.to_string() });
         }
         body.account_data = account_data_events(rows, |kind| request.filter.account_data(kind))?.into();
 

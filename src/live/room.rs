@@ -110,8 +110,7 @@ impl RoomSync<'_> {
         // Whether the room is new to the device: then it gets it whole (SY-17).
         let arrived = match first {
             Some(first) if self.since && self.changes.own_membership => {
-                self.syncs.rooms.membership_at(&self.room, user_id, first - 1).await?
-                    != MembershipState::Join
+                self.syncs.rooms.membership_at(&self.room, user_id, first - 1).await? != MembershipState::Join
             }
             _ => !self.since,
         };
@@ -120,7 +119,8 @@ impl RoomSync<'_> {
         }
         let slice = if arrived { self.latest(snapshot).await? } else { self.span(snapshot).await? };
         let sight = self.sight(&slice).await?;
-        let state = self.state(snapshot, &slice, arrived, first.map(|first| first - 1), sight.as_ref()).await?;
+        let state =
+            self.state(snapshot, &slice, arrived, first.map(|first| first - 1), sight.as_ref()).await?;
         let summary = (arrived || self.whole || self.changes.state).then(|| {
             let summary = crate::room::summary(snapshot, user_id);
             SummaryBody { heroes: summary.heroes, joined: summary.joined, invited: summary.invited }
@@ -159,8 +159,7 @@ impl RoomSync<'_> {
             }
             _ => false,
         };
-        let slice =
-            if was_joined { self.span(&snapshot).await? } else { self.visible_until(end).await? };
+        let slice = if was_joined { self.span(&snapshot).await? } else { self.visible_until(end).await? };
         let sight = self.syncs.rooms.sight(&self.room, user_id).await?;
         let since = first.filter(|_| was_joined).map(|first| first - 1);
         let state = match since {

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 use super::Queues;
 use crate::{
     environment::Environment,
+    shutdown::Shutdown,
     store::{self, Batch, queue as queue_table},
 };
 
@@ -40,12 +41,15 @@ impl Cursors {
 }
 
 /// Trims for as long as the server runs.
-pub async fn keep_trimmed(queues: Queues, environment: Environment) {
+pub async fn keep_trimmed(queues: Queues, environment: Environment, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last_hour = 0;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shutdown.wait() => return,
+        }
         queues.tails.sweep();
         if let Err(cause) = trim(&queues, environment.clock.now_ms(), &mut last_hour).await {
             // Nothing is lost by queues that are too long; the next round tries again.

@@ -44,3 +44,36 @@ impl Store {
         Ok(count)
     }
 }
+
+impl Store {
+    /// All types that a user has in a room.
+    pub async fn account_data_of(&self, recipient: i64, room: i64) -> Result<Vec<AccountDataRow>, Error> {
+        self.account_data_rows(statement!(
+            "SELECT type, content FROM account_data WHERE recipient = $1 AND room = $2 ORDER BY type",
+            recipient,
+            room,
+        ))
+        .await
+    }
+
+    /// What was last written at these positions. What was written again since is left out: its later entry has it.
+    pub async fn account_data_changed(
+        &self,
+        recipient: i64,
+        changed: &[i64],
+    ) -> Result<Vec<AccountDataRow>, Error> {
+        let list = serde_json::to_string(changed).map_err(|cause| Error::Encoding(cause.to_string()))?;
+        self.account_data_rows(statement!(
+            "SELECT type, content FROM account_data
+             WHERE recipient = $1 AND changed IN (SELECT value FROM json_each($2)) ORDER BY changed",
+            recipient,
+            list,
+        ))
+        .await
+    }
+
+    async fn account_data_rows(&self, question: Statement) -> Result<Vec<AccountDataRow>, Error> {
+        let rows: Vec<(String, String)> = self.all(question).await?;
+        Ok(rows.into_iter().map(|(kind, content)| AccountDataRow { kind, content }).collect())
+    }
+}

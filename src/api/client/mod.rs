@@ -16,6 +16,7 @@ mod register;
 mod send;
 mod session;
 mod state;
+mod sync;
 mod typing;
 mod versions;
 mod well_known;
@@ -39,6 +40,7 @@ pub(super) fn routes() -> Routes {
         send::routes(),
         session::routes(),
         state::routes(),
+        sync::routes(),
         typing::routes(),
         versions::routes(),
         well_known::routes(),

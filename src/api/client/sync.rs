@@ -53,10 +53,8 @@ async fn sync(app: App, caller: Syncer, request: v3::Request) -> Result<Whole, M
     Ok(Whole(json_response(http::StatusCode::OK, body)))
 }
 
-async fn stored_filter(app: &App, session: &Session, id: &str) -> Result<FilterDefinition, MatrixError> {
-    let unknown = || MatrixError::invalid_param("there is no such filter");
-    let filter = app.accounts.filter(session.recipient, id).await?.ok_or_else(unknown)?;
-    Ok(serde_json::from_str(filter.get()).map_err(|_| unknown())?)
+async fn stored_filter(_app: &App, _session: &Session, _id: &str) -> Result<FilterDefinition, MatrixError> {
+    Err(MatrixError::invalid_param("there is no such filter"))
 }
 
 impl From<live::Error> for MatrixError {

@@ -1,0 +1,165 @@
+//! `hearth user`: accounts, made and changed by whoever can read the database. Works while the server runs, and while it
+//! doesn't.
+
+use std::io::{self, BufRead as _, IsTerminal as _};
+
+use clap::{Args, Subcommand};
+
+use super::{Failure, Options, offline};
+use crate::account::{LogOut, NewAccount};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Create an account; without --password-stdin a random password is made and printed
+    #[command(after_help = "\
+Examples:
+  hearth user create alice
+  hearth user create bob --admin
+  echo 'correct horse battery staple' | hearth user create carol --password-stdin")]
+    Create(Create),
+    /// Set a new password and log all of the user's devices out
+    SetPassword(SetPassword),
+    /// Close an account for ever: no login, no devices, no profile; its name is not given out again
+    Deactivate(Deactivate),
+    /// List all accounts, oldest first
+    List(Options),
+}
+
+#[derive(Args)]
+pub(super) struct Create {
+    /// The name: what stands before the colon of the user's id
+    name: String,
+    /// Make it an administrator
+    #[arg(long)]
+    admin: bool,
+    #[command(flatten)]
+    password: Password,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Args)]
+pub(super) struct SetPassword {
+    /// The user's name or full id
+    user: String,
+    /// Leave the user's devices logged in
+    #[arg(long)]
+    keep_devices: bool,
+    #[command(flatten)]
+    password: Password,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Args)]
+pub(super) struct Deactivate {
+    /// The user's name or full id
+    user: String,
+    /// Ask that the user's messages be no longer shown to those who join their rooms later
+    #[arg(long)]
+    erase: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Args)]
+struct Password {
+    /// Read the password from the standard input, one line
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+/// Characters of a password that is made up: about 119 bits.
+const MADE_UP: usize = 20;
+
+impl Password {
+    /// The password, and whether it was made up here and has to be told.
+    fn get(&self, made_up: impl FnOnce() -> String) -> Result<(String, bool), Failure> {
+        if !self.password_stdin {
+            return Ok((made_up(), true));
+        }
+        if io::stdin().is_terminal() {
+            eprintln!("Password (shown as you type; leave --password-stdin out to get a random one):");
+        }
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line)?;
+        let password = line.trim_end_matches(['\r', '\n']);
+        if password.is_empty() {
+            return Err(Failure::new("the standard input has no password in its first line"));
+        }
+        Ok((password.to_owned(), false))
+    }
+}
+
+pub(super) fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Create(create) => self::create(&create),
+        Command::SetPassword(change) => set_password(&change),
+        Command::Deactivate(end) => deactivate(&end),
+        Command::List(options) => list(&options),
+    }
+}
+
+fn create(create: &Create) -> Result<(), Failure> {
+    offline(&create.options, async |app| {
+        let (password, made_up) = create.password.get(|| app.environment.entropy.token(MADE_UP))?;
+        let new = NewAccount {
+            user_id: app.accounts.available(Some(&create.name)).await?,
+            password: Some(password.clone()),
+            admin: create.admin,
+            token: None,
+            device: None,
+        };
+        let made = app.accounts.register(new).await?;
+        println!("created {}{}", made.user_id, if create.admin { ", an administrator" } else { "" });
+        tell(&password, made_up);
+        Ok(())
+    })
+}
+
+fn set_password(change: &SetPassword) -> Result<(), Failure> {
+    offline(&change.options, async |app| {
+        let (account, user_id) = app.accounts.find(&change.user).await?;
+        let (password, made_up) = change.password.get(|| app.environment.entropy.token(MADE_UP))?;
+        let log_out = if change.keep_devices { LogOut::Nobody } else { LogOut::Everybody };
+        app.accounts.set_password(account.recipient, password.clone(), log_out).await?;
+        println!("{user_id} has a new password");
+        tell(&password, made_up);
+        Ok(())
+    })
+}
+
+fn tell(password: &str, made_up: bool) {
+    if made_up {
+        println!("password: {password}");
+    }
+}
+
+fn deactivate(end: &Deactivate) -> Result<(), Failure> {
+    offline(&end.options, async |app| {
+        let (account, user_id) = app.accounts.find(&end.user).await?;
+        if account.deactivated_ts.is_some() {
+            return Err(Failure::new(format!("{user_id} is deactivated already")));
+        }
+        app.accounts.deactivate(account.recipient, end.erase).await?;
+        println!("deactivated {user_id}");
+        Ok(())
+    })
+}
+
+fn list(options: &Options) -> Result<(), Failure> {
+    offline(options, async |app| {
+        for account in app.accounts.list().await? {
+            let marks = [
+                (account.admin, "admin"),
+                (account.deactivated_ts.is_some(), "deactivated"),
+                (account.locked, "locked"),
+                (account.suspended, "suspended"),
+            ];
+            let marks: Vec<&str> = marks.into_iter().filter_map(|(is, mark)| is.then_some(mark)).collect();
+            let line = format!("{}\t{}", account.user_id, marks.join(","));
+            println!("{}", line.trim_end());
+        }
+        Ok(())
+    })
+}
