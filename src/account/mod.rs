@@ -3,8 +3,10 @@
 //! [`Accounts`] is the service that handlers and the command line call; [`Sessions`] stands on the way of every request
 //! and knows nothing but tokens. Neither knows rooms: what a change means for them is returned to the caller.
 
+mod data;
 mod devices;
 mod error;
+mod filters;
 mod interactive;
 mod login;
 mod name;
@@ -17,14 +19,18 @@ mod shared_secret;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 
 pub use self::{
+    data::GLOBAL,
     devices::{DeviceInfo, LogOut},
     error::Error,
     interactive::{Authorised, Challenge, InteractiveError, Operation, Stage},
     login::{DeviceRequest, Login, Tokens},
-    profile::MemberProfile,
+    profile::{MemberProfile, ProfileChange},
+    push_rules::RuleChange,
     registration::{NewAccount, Registered},
     session::{Seen, Session, Sessions},
     shared_secret::SharedSecretRequest,
@@ -52,7 +58,8 @@ pub struct Accounts {
     passwords: Passwords,
     interactive: Interactive,
     nonces: Nonces,
-    push_rules: push_rules::Kept,
+    push_rules: Arc<push_rules::Kept>,
+    turns: data::Turns,
     server_name: OwnedServerName,
     registration: RegistrationMode,
     shared_secret: Option<String>,
@@ -66,7 +73,8 @@ impl Accounts {
             passwords: Passwords::new(environment.entropy.clone()),
             interactive: Interactive::new(environment.clone()),
             nonces: Nonces::new(environment.clone()),
-            push_rules: push_rules::Kept::default(),
+            push_rules: Arc::default(),
+            turns: data::Turns::default(),
             environment,
             server_name: settings.server_name,
             registration: settings.registration,

@@ -1,9 +1,24 @@
-//! What users say about themselves ("Profiles").
+//! What users say about themselves ("Profiles"): their name and picture, and fields of anybody's choice.
 
 use ruma::UserId;
+use serde_json::{Map, Value, json};
 
-use super::Accounts;
-use crate::store;
+use super::{Accounts, Error};
+use crate::store::{
+    self,
+    profile::{delete_profile_field, set_profile_field},
+};
+
+/// The whole profile, as JSON.
+const MAX_PROFILE: usize = 64 * 1024;
+const MAX_KEY: usize = 255;
+/// Of a display name, in characters; it is in every member event.
+const MAX_NAME: usize = 256;
+const MAX_URL: usize = 1_000;
+
+const NAME: &str = "displayname";
+const AVATAR: &str = "avatar_url";
+const TIME_ZONE: &str = "m.tz";
 
 /// What a user's member events say of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,8 +27,17 @@ pub struct MemberProfile {
     pub avatar_url: Option<String>,
 }
 
+/// What a change of a profile means for the user's rooms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum ProfileChange {
+    /// The member events say something else now and have to be sent anew.
+    Member,
+    Nothing,
+}
+
 impl Accounts {
-    /// Nothing of somebody unknown.
+    /// What the member events of a user say. Nothing of somebody unknown.
     pub async fn member_profile(&self, user_id: &UserId) -> Result<MemberProfile, store::Error> {
         let mut profile = MemberProfile::default();
         let Some(account) = self.store.account_of(user_id.as_str()).await? else { return Ok(profile) };
@@ -21,11 +45,124 @@ impl Accounts {
             // Only what was checked is stored.
             let text = || serde_json::from_str::<String>(&value).ok();
             match field.as_str() {
-                "displayname" => profile.displayname = text(),
-                "avatar_url" => profile.avatar_url = text(),
+                NAME => profile.displayname = text(),
+                AVATAR => profile.avatar_url = text(),
                 _ => {}
             }
         }
         Ok(profile)
+    }
+
+    /// All fields of a local user.
+    pub async fn profile(&self, user_id: &UserId) -> Result<Map<String, Value>, Error> {
+        let account = self.store.account_of(user_id.as_str()).await?;
+        let account = account.filter(|account| account.deactivated_ts.is_none());
+        self.fields(account.ok_or(Error::NotFound("profile"))?.recipient).await
+    }
+
+    async fn fields(&self, recipient: i64) -> Result<Map<String, Value>, Error> {
+        let rows = self.store.profile(recipient).await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|(field, value)| Some((field, serde_json::from_str(&value).ok()?)))
+            .collect())
+    }
+
+    /// Sets a field of one's own profile. A name or picture that is empty or null is none.
+    pub async fn set_profile_field(
+        &self,
+        recipient: i64,
+        field: &str,
+        value: Value,
+    ) -> Result<ProfileChange, Error> {
+        check_key(field)?;
+        let is_member = [NAME, AVATAR].contains(&field);
+        if is_member && (value.is_null() || value == json!("")) {
+            return self.delete_profile_field(recipient, field).await;
+        }
+        check_value(field, &value)?;
+        let _turn = self.turns.of(recipient).await;
+        let mut profile = self.fields(recipient).await?;
+        if profile.get(field) == Some(&value) {
+            return Ok(ProfileChange::Nothing);
+        }
+        let text = value.to_string();
+        profile.insert(field.to_owned(), value);
+        if Value::Object(profile).to_string().len() > MAX_PROFILE {
+            return Err(Error::ProfileTooLarge(MAX_PROFILE));
+        }
+        self.store.commit(set_profile_field(recipient, field, &text)).await?;
+        Ok(if is_member { ProfileChange::Member } else { ProfileChange::Nothing })
+    }
+
+    /// Takes a field away, if it is there.
+    pub async fn delete_profile_field(&self, recipient: i64, field: &str) -> Result<ProfileChange, Error> {
+        check_key(field)?;
+        let _turn = self.turns.of(recipient).await;
+        if !self.fields(recipient).await?.contains_key(field) {
+            return Ok(ProfileChange::Nothing);
+        }
+        self.store.commit(delete_profile_field(recipient, field)).await?;
+        Ok(if [NAME, AVATAR].contains(&field) { ProfileChange::Member } else { ProfileChange::Nothing })
+    }
+}
+
+/// The known fields, and names in somebody's namespace: `com.example.field`.
+fn check_key(field: &str) -> Result<(), Error> {
+    if field.len() > MAX_KEY {
+        return Err(Error::KeyTooLarge(MAX_KEY));
+    }
+    let mut parts = field.split('.');
+    let is_part = |part: &str| {
+        part.bytes().next().is_some_and(|first| first.is_ascii_lowercase())
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte))
+    };
+    if [NAME, AVATAR].contains(&field) || (field.contains('.') && parts.all(is_part)) {
+        Ok(())
+    } else {
+        Err(Error::Invalid("a profile field is displayname, avatar_url or a namespaced name".to_owned()))
+    }
+}
+
+fn check_value(field: &str, value: &Value) -> Result<(), Error> {
+    let text = || value.as_str().ok_or_else(|| Error::Invalid(format!("{field} has to be a string")));
+    match field {
+        NAME if text()?.chars().count() > MAX_NAME => {
+            Err(Error::TooLarge { what: "the display name in characters", limit: MAX_NAME })
+        }
+        AVATAR if text()?.len() > MAX_URL => {
+            Err(Error::TooLarge { what: "the avatar's URL", limit: MAX_URL })
+        }
+        AVATAR if !text()?.starts_with("mxc://") => {
+            Err(Error::Invalid("avatar_url has to be an mxc:// URL".to_owned()))
+        }
+        // The list of zones changes with politics, so their form is all that is checked.
+        TIME_ZONE
+            if text()?.is_empty()
+                || text()?.len() > 64
+                || !text()?.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-+/".contains(&byte)) =>
+        {
+            Err(Error::Invalid("m.tz has to be a time zone of the IANA database".to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pf_02_keys_are_known_or_namespaced() {
+        for key in ["displayname", "avatar_url", "m.tz", "com.example.field", "us.cloke.msc4175.tz"] {
+            assert!(check_key(key).is_ok(), "{key}");
+        }
+        for key in ["", "name", "Com.example", "com..x", ".com", "com.", "com.ex ample", "com.é"] {
+            assert!(matches!(check_key(key), Err(Error::Invalid(_))), "{key}");
+        }
+        let long = format!("com.{}", "a".repeat(252));
+        assert!(matches!(check_key(&long), Err(Error::KeyTooLarge(255))));
     }
 }

@@ -2,13 +2,6 @@
 
 use super::{Arg, Error, Statement, Store, statement};
 
-#[derive(Clone, Debug)]
-pub struct AccountDataRow {
-    pub kind: String,
-    /// JSON.
-    pub content: String,
-}
-
 /// `step` is the step of the batch whose position the row shall carry: queue entries point at it.
 pub fn set_account_data(recipient: i64, room: i64, kind: &str, content: &str, step: u32) -> Statement {
     statement!(
@@ -35,6 +28,19 @@ impl Store {
             ))
             .await?;
         Ok(row.map(|(content,)| content))
+    }
+
+    /// The number of a room that the user has or had something to do with.
+    pub async fn room_of_user(&self, user_id: &str, room_id: &str) -> Result<Option<i64>, Error> {
+        let row: Option<(i64,)> = self
+            .optional(statement!(
+                "SELECT r.id FROM room r JOIN membership m ON m.room = r.id AND m.user_id = $1
+                 WHERE r.room_id = $2",
+                user_id,
+                room_id,
+            ))
+            .await?;
+        Ok(row.map(|(room,)| room))
     }
 
     /// How many types a user has, over all rooms.

@@ -11,6 +11,7 @@ mod batch;
 pub mod device;
 mod error;
 pub mod event;
+pub mod filter;
 mod open;
 pub mod profile;
 pub mod queue;

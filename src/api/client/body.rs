@@ -6,13 +6,24 @@ use http::Method;
 use ruma::api::{IncomingRequest, Metadata, error::DeserializationError};
 use serde::de::DeserializeOwned;
 
+use crate::http::MatrixError;
+
 /// A request to the endpoint of `R`, with its body read as a `B`.
 pub struct Body<R, B> {
     /// The parameters of the path, decoded.
     pub path: Vec<String>,
-    pub query: Option<String>,
     pub content: B,
     endpoint: PhantomData<fn() -> R>,
+}
+
+impl<R, B> Body<R, B> {
+    /// The path's parameters, of which there have to be `N`.
+    pub fn parameters<const N: usize>(&self) -> Result<[&str; N], MatrixError> {
+        let parameters: Option<Vec<&str>> =
+            (0..N).map(|index| self.path.get(index).map(String::as_str)).collect();
+        let parameters = parameters.and_then(|parameters| parameters.try_into().ok());
+        parameters.ok_or_else(|| MatrixError::invalid_param("the path is incomplete"))
+    }
 }
 
 impl<R: Metadata, B> Metadata for Body<R, B> {
@@ -33,7 +44,6 @@ impl<R: IncomingRequest, B: DeserializeOwned> IncomingRequest for Body<R, B> {
     ) -> Result<Self, DeserializationError> {
         Ok(Self {
             path: path.iter().map(|&part| part.to_owned()).collect(),
-            query: request.uri().query().map(str::to_owned),
             content: serde_json::from_slice(request.body())?,
             endpoint: PhantomData,
         })

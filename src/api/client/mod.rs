@@ -1,22 +1,28 @@
 //! The client-server API: one file per module of the specification.
 
+mod account_data;
 mod admin_register;
 mod body;
 mod capabilities;
 mod create_room;
 mod device;
 mod directory;
+mod filter;
 mod history;
 mod interactive;
 mod login;
 mod membership;
+mod own;
 mod password;
+mod profile;
+mod push_rules;
 mod receipts;
 mod register;
 mod send;
 mod session;
 mod state;
 mod sync;
+mod tags;
 mod typing;
 mod versions;
 mod well_known;
@@ -25,22 +31,27 @@ use crate::http::Routes;
 
 pub(super) fn routes() -> Routes {
     [
+        account_data::routes(),
         admin_register::routes(),
         capabilities::routes(),
         create_room::routes(),
         device::routes(),
         directory::routes(),
+        filter::routes(),
         history::routes(),
         interactive::routes(),
         login::routes(),
         membership::routes(),
         password::routes(),
+        profile::routes(),
+        push_rules::routes(),
         receipts::routes(),
         register::routes(),
         send::routes(),
         session::routes(),
         state::routes(),
         sync::routes(),
+        tags::routes(),
         typing::routes(),
         versions::routes(),
         well_known::routes(),

@@ -1,0 +1,195 @@
+//! What clients keep on the server for themselves: account data, global and of rooms, and the tags of rooms ("Client
+//! Config", "Room Tagging").
+//!
+//! Every change is announced in the user's queue by the transaction that makes it. What one device reads, edits and
+//! writes back never undoes what another did meanwhile: all edits of one user take turns.
+
+use std::sync::Arc;
+
+use ruma::{RoomId, UserId};
+use serde_json::{Map, Value};
+
+use super::{Accounts, Error, push_rules};
+use crate::{
+    queue::{Kind, pointer},
+    store::{Batch, account_data::set_account_data},
+};
+
+/// The room number of what belongs to no room.
+pub const GLOBAL: i64 = 0;
+
+/// One content, as JSON.
+const MAX_CONTENT: usize = 256 * 1024;
+/// Rows of one user, over all rooms.
+const MAX_ROWS: i64 = 20_000;
+const MAX_TYPE: usize = 255;
+const MAX_TAG: usize = 255;
+const MAX_TAGS: usize = 200;
+
+/// Locks that users share by their number: an edit is short.
+const LOCKS: usize = 64;
+
+const TAGS: &str = "m.tag";
+const FULLY_READ: &str = "m.fully_read";
+
+/// Lets the edits of one user take turns.
+pub(super) struct Turns([tokio::sync::Mutex<()>; LOCKS]);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| tokio::sync::Mutex::new(())))
+    }
+}
+
+impl Turns {
+    pub(super) async fn of(&self, recipient: i64) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0[recipient.unsigned_abs() as usize % LOCKS].lock().await
+    }
+}
+
+impl Accounts {
+    /// The number of a room of this user, for their account data in it.
+    pub async fn room_of(&self, user_id: &UserId, room_id: &RoomId) -> Result<i64, Error> {
+        let room = self.store.room_of_user(user_id.as_str(), room_id.as_str()).await?;
+        room.ok_or(Error::NotFound("room"))
+    }
+
+    /// The content of one type. `user_id` is the owner's.
+    pub async fn data(
+        &self,
+        recipient: i64,
+        user_id: &UserId,
+        room: i64,
+        kind: &str,
+    ) -> Result<Value, Error> {
+        if room == GLOBAL && kind == push_rules::TYPE {
+            return self.push_rules_content(recipient, user_id).await;
+        }
+        self.stored(recipient, room, kind).await?.map(Value::Object).ok_or(Error::NotFound("account data"))
+    }
+
+    /// Sets what a client may set.
+    pub async fn set_data(
+        &self,
+        recipient: i64,
+        room: i64,
+        kind: &str,
+        content: &Map<String, Value>,
+    ) -> Result<(), Error> {
+        match kind {
+            push_rules::TYPE => return Err(Error::Managed(push_rules::TYPE)),
+            FULLY_READ => return Err(Error::Managed(FULLY_READ)),
+            _ if kind.len() > MAX_TYPE => {
+                return Err(Error::TooLarge { what: "the type", limit: MAX_TYPE });
+            }
+            _ if kind.contains('\0') => return Err(Error::Invalid("a type can't hold a NUL".to_owned())),
+            _ => {}
+        }
+        let _turn = self.turns.of(recipient).await;
+        self.write(recipient, room, kind, serde_json::to_string(content).unwrap_or_default()).await
+    }
+
+    /// The tags of a room: their names, and what is said of each.
+    pub async fn tags(&self, recipient: i64, room: i64) -> Result<Map<String, Value>, Error> {
+        Ok(tags_of(self.stored(recipient, room, TAGS).await?))
+    }
+
+    /// Adds or replaces a tag.
+    pub async fn set_tag(
+        &self,
+        recipient: i64,
+        room: i64,
+        tag: &str,
+        info: Map<String, Value>,
+    ) -> Result<(), Error> {
+        if tag.len() > MAX_TAG {
+            return Err(Error::TooLarge { what: "the tag", limit: MAX_TAG });
+        }
+        if info
+            .get("order")
+            .is_some_and(|order| order.as_f64().is_none_or(|order| !(0.0..=1.0).contains(&order)))
+        {
+            return Err(Error::Invalid("the order of a tag is a number from 0 to 1".to_owned()));
+        }
+        self.edit_tags(recipient, room, |tags| {
+            tags.insert(tag.to_owned(), Value::Object(info));
+        })
+        .await
+    }
+
+    /// Takes a tag away, if it is there.
+    pub async fn remove_tag(&self, recipient: i64, room: i64, tag: &str) -> Result<(), Error> {
+        self.edit_tags(recipient, room, |tags| {
+            tags.remove(tag);
+        })
+        .await
+    }
+
+    async fn edit_tags(
+        &self,
+        recipient: i64,
+        room: i64,
+        edit: impl FnOnce(&mut Map<String, Value>) + Send,
+    ) -> Result<(), Error> {
+        let _turn = self.turns.of(recipient).await;
+        let before = tags_of(self.stored(recipient, room, TAGS).await?);
+        let mut tags = before.clone();
+        edit(&mut tags);
+        if tags == before {
+            return Ok(());
+        }
+        if tags.len() > MAX_TAGS {
+            return Err(Error::TooLarge { what: "the number of tags", limit: MAX_TAGS });
+        }
+        self.write(recipient, room, TAGS, serde_json::json!({ "tags": tags }).to_string()).await
+    }
+
+    async fn stored(
+        &self,
+        recipient: i64,
+        room: i64,
+        kind: &str,
+    ) -> Result<Option<Map<String, Value>>, Error> {
+        let content = self.store.account_data(recipient, room, kind).await?;
+        // Only what was checked is stored.
+        Ok(content.and_then(|content| serde_json::from_str(&content).ok()))
+    }
+
+    /// Stores and announces content that differs from what there is. To be called in the user's turn.
+    pub(super) async fn write(
+        &self,
+        recipient: i64,
+        room: i64,
+        kind: &str,
+        content: String,
+    ) -> Result<(), Error> {
+        if content.len() > MAX_CONTENT {
+            return Err(Error::TooLarge { what: "the content", limit: MAX_CONTENT });
+        }
+        match self.store.account_data(recipient, room, kind).await? {
+            // Nobody has to hear of what doesn't change.
+            Some(before) if before == content => return Ok(()),
+            None if self.store.account_data_count(recipient).await? >= MAX_ROWS => {
+                return Err(Error::TooLarge { what: "the account data", limit: MAX_ROWS as usize });
+            }
+            _ => {}
+        }
+        let mut batch = Batch::new();
+        let step = batch.step();
+        batch.deliver(pointer(recipient, step, Kind::AccountData, room));
+        batch.push(set_account_data(recipient, room, kind, &content, step));
+        if room == GLOBAL && kind == push_rules::TYPE {
+            let kept = Arc::clone(&self.push_rules);
+            batch.on_commit(move |_| kept.forget(recipient));
+        }
+        self.store.commit(batch).await?;
+        Ok(())
+    }
+}
+
+fn tags_of(content: Option<Map<String, Value>>) -> Map<String, Value> {
+    match content.and_then(|mut content| content.remove("tags")) {
+        Some(Value::Object(tags)) => tags,
+        _ => Map::new(),
+    }
+}

@@ -1,0 +1,69 @@
+//! Profiles ("Profiles"): those of local users, open to everybody.
+
+use ruma::{
+    UserId,
+    api::client::profile::{
+        delete_profile_field::v3 as delete, get_profile::v3 as get, get_profile_field::v3 as get_field,
+        set_profile_field::v3 as set_field,
+    },
+};
+use serde_json::{Map, Value, json};
+
+use super::{body::Body, own};
+use crate::{
+    account::{ProfileChange, Session},
+    app::App,
+    http::{Anonymous, Json, MatrixError, Routes},
+};
+
+type SetField = Body<set_field::Request, Map<String, Value>>;
+
+pub fn routes() -> Routes {
+    Routes::default()
+        .add(get)
+        .alias("/_matrix/client/unstable/uk.tcpip.msc4133/profile/{user_id}", get)
+        .add(get_field)
+        .add::<SetField, _, _, _, _>(set_field)
+        .add(delete_field)
+}
+
+async fn get(app: App, _: Anonymous, request: get::Request) -> Result<Json<Map<String, Value>>, MatrixError> {
+    Ok(Json(app.accounts.profile(&request.user_id).await?))
+}
+
+async fn get_field(app: App, _: Anonymous, request: get_field::Request) -> Result<Json<Value>, MatrixError> {
+    let field = request.field.as_str();
+    let value = app.accounts.profile(&request.user_id).await?.remove(field);
+    let value = value.ok_or_else(|| MatrixError::not_found("this profile has no such field"))?;
+    Ok(Json(json!({ field: value })))
+}
+
+async fn set_field(app: App, session: Session, request: SetField) -> Result<Json<Value>, MatrixError> {
+    let [user_id, field] = request.parameters()?;
+    let user_id = UserId::parse(user_id).map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
+    own::check(&session, &user_id)?;
+    let value = request.content.get(field);
+    let value = value.ok_or_else(|| MatrixError::missing_param(format!("the body has no {field:.255}")))?;
+    let change = app.accounts.set_profile_field(session.recipient, field, value.clone()).await?;
+    tell_rooms(&app, &session, change).await?;
+    Ok(Json(json!({})))
+}
+
+async fn delete_field(
+    app: App,
+    session: Session,
+    request: delete::Request,
+) -> Result<delete::Response, MatrixError> {
+    own::check(&session, &request.user_id)?;
+    let change = app.accounts.delete_profile_field(session.recipient, request.field.as_str()).await?;
+    tell_rooms(&app, &session, change).await?;
+    Ok(delete::Response::new())
+}
+
+/// Members of the user's rooms see the profile in member events (PF-01).
+async fn tell_rooms(app: &App, session: &Session, change: ProfileChange) -> Result<(), MatrixError> {
+    if change == ProfileChange::Member {
+        app.rooms.update_profile(&session.user_id).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,301 @@
+//! What users keep on the server: profiles, account data, tags, filters and push rules. The names of tests begin with
+//! the number of the requirement they hold the server to.
+
+mod common;
+
+use common::{Server, User};
+use serde_json::{Value, json};
+
+async fn server() -> Server {
+    Server::start(toml::Table::new()).await
+}
+
+async fn server_with_alice() -> (Server, User) {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    (server, alice)
+}
+
+async fn private_room(user: &User) -> String {
+    user.create_room(json!({ "preset": "private_chat" })).await
+}
+
+fn profile_path(user: &User, field: &str) -> String {
+    format!("/v3/profile/{}/{field}", user.user_id)
+}
+
+#[tokio::test]
+async fn pf_03_fields_are_set_read_and_deleted() {
+    let (server, alice) = server_with_alice().await;
+    let profile = format!("/v3/profile/{}", alice.user_id);
+    assert_eq!(server.http().get(&profile, None).await.expect(200), json!({}));
+    for (field, value) in [
+        ("displayname", json!("Alice Ü.")),
+        ("avatar_url", json!("mxc://localhost/abc")),
+        ("m.tz", json!("Europe/Berlin")),
+        ("com.example.pronouns", json!([{ "summary": "she" }])),
+        ("com.example.nothing", Value::Null),
+    ] {
+        let path = profile_path(&alice, field);
+        server.http().get(&path, None).await.expect_error(404, "M_NOT_FOUND");
+        alice.put(&path, json!({ field: value })).await.expect(200);
+        assert_eq!(server.http().get(&path, None).await.expect(200), json!({ field: value }));
+    }
+    let all = server.http().get(&profile, None).await.expect(200);
+    assert_eq!(all.as_object().unwrap().len(), 5, "{all}");
+
+    let path = profile_path(&alice, "com.example.pronouns");
+    alice.delete(&path, None).await.expect(200);
+    alice.delete(&path, None).await.expect(200);
+    server.http().get(&path, None).await.expect_error(404, "M_NOT_FOUND");
+    alice.put(&profile_path(&alice, "displayname"), json!({ "displayname": "" })).await.expect(200);
+    let path = profile_path(&alice, "displayname");
+    server.http().get(&path, None).await.expect_error(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn pf_02_bad_fields_are_refused() {
+    let (_server, alice) = server_with_alice().await;
+    let set = async |field: &str, body: Value| alice.put(&profile_path(&alice, field), body).await;
+    set("displayname", json!({ "avatar_url": "mxc://a/b" })).await.expect_error(400, "M_MISSING_PARAM");
+    set("displayname", json!({ "displayname": 5 })).await.expect_error(400, "M_INVALID_PARAM");
+    set("displayname", json!([])).await.expect_error(400, "M_BAD_JSON");
+    set("avatar_url", json!({ "avatar_url": "https://example.org/a.png" }))
+        .await
+        .expect_error(400, "M_INVALID_PARAM");
+    set("Shouting", json!({ "Shouting": 1 })).await.expect_error(400, "M_INVALID_PARAM");
+    let long = format!("com.{}", "a".repeat(300));
+    set(&long, json!({ &long: 1 })).await.expect_error(400, "M_KEY_TOO_LARGE");
+    set("displayname", json!({ "displayname": "x".repeat(500_000) })).await.expect_error(413, "M_TOO_LARGE");
+    let half = json!({ "com.example.a": "x".repeat(40_000) });
+    set("com.example.a", half).await.expect(200);
+    set("com.example.b", json!({ "com.example.b": "x".repeat(40_000) }))
+        .await
+        .expect_error(400, "M_PROFILE_TOO_LARGE");
+    set("com.example.a", json!({ "com.example.a": "x".repeat(60_000) })).await.expect(200);
+}
+
+#[tokio::test]
+async fn pf_02_a_profile_is_its_owners() {
+    let (server, alice) = server_with_alice().await;
+    let bob = server.register("bob").await;
+    let path = profile_path(&alice, "displayname");
+    bob.put(&path, json!({ "displayname": "Mallory" })).await.expect_error(403, "M_FORBIDDEN");
+    bob.delete(&path, None).await.expect_error(403, "M_FORBIDDEN");
+    server.http().put(&path, None, json!({ "displayname": "x" })).await.expect_error(401, "M_MISSING_TOKEN");
+    for unknown in ["@nobody:localhost", "@alice:elsewhere.org"] {
+        bob.get(&format!("/v3/profile/{unknown}")).await.expect_error(404, "M_NOT_FOUND");
+    }
+}
+
+#[tokio::test]
+async fn ad_01_account_data_is_kept_by_room_and_type_for_its_owner() {
+    let (server, alice) = server_with_alice().await;
+    let bob = server.register("bob").await;
+    let room = private_room(&alice).await;
+    let global = format!("/v3/user/{}/account_data/org.example.a", alice.user_id);
+    let in_room = format!("/v3/user/{}/rooms/{room}/account_data/org.example.a", alice.user_id);
+    alice.get(&global).await.expect_error(404, "M_NOT_FOUND");
+    alice.put(&global, json!({ "where": "everywhere" })).await.expect(200);
+    alice.get(&in_room).await.expect_error(404, "M_NOT_FOUND");
+    alice.put(&in_room, json!({ "where": "here" })).await.expect(200);
+    assert_eq!(alice.get(&global).await.expect(200), json!({ "where": "everywhere" }));
+    assert_eq!(alice.get(&in_room).await.expect(200), json!({ "where": "here" }));
+
+    for path in [&global, &in_room] {
+        bob.get(path).await.expect_error(403, "M_FORBIDDEN");
+        bob.put(path, json!({})).await.expect_error(403, "M_FORBIDDEN");
+    }
+    let path = |room: &str| format!("/v3/user/{}/rooms/{room}/account_data/org.example.a", bob.user_id);
+    let theirs = bob.put(&path(&room), json!({})).await.expect_error(404, "M_NOT_FOUND");
+    let nowhere = bob.put(&path("!nowhere:localhost"), json!({})).await.expect_error(404, "M_NOT_FOUND");
+    assert_eq!(theirs, nowhere, "a room that is none of theirs might not exist");
+}
+
+#[tokio::test]
+async fn ad_01_what_the_server_manages_can_not_be_set() {
+    let (_server, alice) = server_with_alice().await;
+    let room = private_room(&alice).await;
+    let rules = format!("/v3/user/{}/account_data/m.push_rules", alice.user_id);
+    alice.put(&rules, json!({})).await.expect(405);
+    assert!(alice.get(&rules).await.expect(200)["global"]["override"].is_array());
+    let read = format!("/v3/user/{}/rooms/{room}/account_data/m.fully_read", alice.user_id);
+    alice.put(&read, json!({})).await.expect(405);
+}
+
+#[tokio::test]
+async fn account_data_is_bounded_and_an_object() {
+    let (_server, alice) = server_with_alice().await;
+    let path = |kind: &str| format!("/v3/user/{}/account_data/{kind}", alice.user_id);
+    let large = json!({ "text": "x".repeat(300_000) });
+    alice.put(&path("org.example.a"), large).await.expect_error(413, "M_TOO_LARGE");
+    alice.put(&path("org.example.a"), json!([1])).await.expect_error(400, "M_BAD_JSON");
+    alice.put(&path(&"a".repeat(300)), json!({})).await.expect_error(413, "M_TOO_LARGE");
+    let deep = "{\"a\":".repeat(10_000) + "1" + &"}".repeat(10_000);
+    let token = format!("Bearer {}", alice.access_token);
+    let headers = [(::http::header::AUTHORIZATION, token.parse().unwrap())].into_iter().collect();
+    let answer = alice.http.send(::http::Method::PUT, &path("org.example.a"), headers, deep).await.unwrap();
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    alice.get(&path("org.example.a")).await.expect_error(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn tg_01_tags_are_set_listed_and_removed() {
+    let (_server, alice) = server_with_alice().await;
+    let room = private_room(&alice).await;
+    let tags = format!("/v3/user/{}/rooms/{room}/tags", alice.user_id);
+    assert_eq!(alice.get(&tags).await.expect(200), json!({ "tags": {} }));
+    alice.put(&format!("{tags}/m.favourite"), json!({ "order": 0.25 })).await.expect(200);
+    alice.put(&format!("{tags}/u.Work%2FHome"), json!({})).await.expect(200);
+    let both = json!({ "m.favourite": { "order": 0.25 }, "u.Work/Home": {} });
+    assert_eq!(alice.get(&tags).await.expect(200), json!({ "tags": both }));
+    let data = format!("/v3/user/{}/rooms/{room}/account_data/m.tag", alice.user_id);
+    assert_eq!(alice.get(&data).await.expect(200), json!({ "tags": both }));
+    alice.delete(&format!("{tags}/m.favourite"), None).await.expect(200);
+    alice.delete(&format!("{tags}/m.favourite"), None).await.expect(200);
+    assert_eq!(alice.get(&tags).await.expect(200), json!({ "tags": { "u.Work/Home": {} } }));
+
+    let long = "t".repeat(300);
+    alice.put(&format!("{tags}/{long}"), json!({})).await.expect_error(413, "M_TOO_LARGE");
+    for order in [json!("high"), json!(1.5), json!(-0.1)] {
+        alice
+            .put(&format!("{tags}/m.favourite"), json!({ "order": order }))
+            .await
+            .expect_error(400, "M_INVALID_PARAM");
+    }
+}
+
+#[tokio::test]
+async fn tg_01_no_tag_is_lost_when_many_are_set_at_once() {
+    let (_server, alice) = server_with_alice().await;
+    let room = private_room(&alice).await;
+    let tags = format!("/v3/user/{}/rooms/{room}/tags", alice.user_id);
+    let sets = (0..32).map(|number| {
+        let (alice, path) = (alice.clone(), format!("{tags}/u.{number}"));
+        async move { alice.put(&path, json!({})).await.expect(200) }
+    });
+    futures_util::future::join_all(sets).await;
+    let set = alice.get(&tags).await.expect(200);
+    assert_eq!(set["tags"].as_object().unwrap().len(), 32, "{set}");
+}
+
+#[tokio::test]
+async fn fi_01_equal_filters_have_one_id() {
+    let (server, alice) = server_with_alice().await;
+    let path = format!("/v3/user/{}/filter", alice.user_id);
+    let filter = json!({ "room": { "timeline": { "limit": 5 } }, "org.example.unknown": true });
+    let id = alice.post(&path, filter.clone()).await.expect(200)["filter_id"].as_str().unwrap().to_owned();
+    assert!(!id.starts_with('{'));
+    assert_eq!(alice.post(&path, filter.clone()).await.expect(200)["filter_id"], id.as_str());
+    let other = alice.post(&path, json!({})).await.expect(200)["filter_id"].clone();
+    assert_ne!(other, id.as_str());
+    assert_eq!(alice.get(&format!("{path}/{id}")).await.expect(200), filter);
+    for unknown in ["99", "x", "-1", "99999999999999999999"] {
+        alice.get(&format!("{path}/{unknown}")).await.expect_error(404, "M_NOT_FOUND");
+    }
+    let bob = server.register("bob").await;
+    bob.get(&format!("{path}/{id}")).await.expect_error(403, "M_FORBIDDEN");
+    let bobs = format!("/v3/user/{}/filter/{id}", bob.user_id);
+    bob.get(&bobs).await.expect_error(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn fi_08_malformed_filters_are_refused() {
+    let (_server, alice) = server_with_alice().await;
+    let path = format!("/v3/user/{}/filter", alice.user_id);
+    for bad in [json!({ "room": 5 }), json!({ "room": { "timeline": { "limit": "many" } } }), json!("x")] {
+        alice.post(&path, bad).await.expect_error(400, "M_BAD_JSON");
+    }
+}
+
+#[tokio::test]
+async fn pu_04_the_predefined_rules_are_those_of_the_specification() {
+    let (_server, alice) = server_with_alice().await;
+    let ids = |rules: &Value| {
+        let rules = rules.as_array().unwrap().iter();
+        rules.map(|rule| rule["rule_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for path in ["/v3/pushrules/", "/v3/pushrules", "/r0/pushrules/"] {
+        let global = alice.get(path).await.expect(200)["global"].clone();
+        let expected = [
+            "master",
+            "suppress_notices",
+            "invite_for_me",
+            "member_event",
+            "is_user_mention",
+            "is_room_mention",
+            "tombstone",
+            "reaction",
+            "room.server_acl",
+            "suppress_edits",
+        ];
+        assert_eq!(ids(&global["override"]), expected.map(|id| format!(".m.rule.{id}")));
+        let expected = ["call", "encrypted_room_one_to_one", "room_one_to_one", "message", "encrypted"];
+        assert_eq!(ids(&global["underride"]), expected.map(|id| format!(".m.rule.{id}")));
+        for kind in ["content", "room", "sender"] {
+            assert_eq!(global[kind], json!([]), "{kind}");
+        }
+        assert_eq!(alice.get("/v3/pushrules/global/").await.expect(200), global);
+    }
+}
+
+#[tokio::test]
+async fn pu_07_rules_are_made_ordered_changed_and_deleted() {
+    let (_server, alice) = server_with_alice().await;
+    let path = |rest: &str| format!("/v3/pushrules/global/{rest}");
+    let body = json!({ "actions": ["notify"], "pattern": "cake" });
+    for id in ["c", "b", "a"] {
+        alice.put(&path(&format!("content/{id}")), body.clone()).await.expect(200);
+    }
+    alice.put(&path("content/d?after=c"), body.clone()).await.expect(200);
+    alice.put(&path("content/e?before=b"), body.clone()).await.expect(200);
+    // The last rule behind itself: nothing sensible, and nothing broken.
+    alice.put(&path("content/d?after=d"), body.clone()).await.expect_error(400, "M_INVALID_PARAM");
+    alice.put(&path("content/f?after=none"), body.clone()).await.expect_error(400, "M_INVALID_PARAM");
+    let all = alice.get("/v3/pushrules/").await.expect(200);
+    let content = all["global"]["content"].as_array().unwrap();
+    let ids: Vec<&str> = content.iter().map(|rule| rule["rule_id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["a", "e", "b", "c", "d"]);
+    assert_eq!(
+        alice.get(&path("content/a")).await.expect(200),
+        json!({ "rule_id": "a", "default": false, "enabled": true, "actions": ["notify"], "pattern": "cake" })
+    );
+
+    alice.put(&path("content/a/enabled"), json!({ "enabled": false })).await.expect(200);
+    assert_eq!(alice.get(&path("content/a/enabled")).await.expect(200), json!({ "enabled": false }));
+    alice.put(&path("content/a/actions"), json!({ "actions": ["dont_notify"] })).await.expect(200);
+    assert_eq!(alice.get(&path("content/a/actions")).await.expect(200), json!({ "actions": [] }));
+    alice.delete(&path("content/a"), None).await.expect(200);
+    alice.get(&path("content/a")).await.expect_error(404, "M_NOT_FOUND");
+    alice.delete(&path("content/a"), None).await.expect_error(404, "M_NOT_FOUND");
+    alice.put(&path("content/a/enabled"), json!({ "enabled": true })).await.expect_error(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn pu_08_predefined_rules_are_not_deleted_and_their_names_not_taken() {
+    let (_server, alice) = server_with_alice().await;
+    let path = |rest: &str| format!("/v3/pushrules/global/{rest}");
+    alice.delete(&path("override/.m.rule.master"), None).await.expect_error(400, "M_INVALID_PARAM");
+    let body = json!({ "actions": ["notify"], "conditions": [] });
+    for id in [".mine", "a%2Fb", "a%5Cb"] {
+        alice.put(&path(&format!("override/{id}")), body.clone()).await.expect_error(400, "M_INVALID_PARAM");
+    }
+    let many = json!({ "actions": ["notify"], "pattern": "*?".repeat(10_000) });
+    alice.put(&path("content/x"), many).await.expect_error(400, "M_INVALID_PARAM");
+    alice.put(&path("nonsense/x"), body).await.expect(400);
+    alice.put(&path("override/.m.rule.master/enabled"), json!({ "enabled": true })).await.expect(200);
+    let master = alice.get(&path("override/.m.rule.master")).await.expect(200);
+    assert_eq!(master["enabled"], true);
+}
+
+#[tokio::test]
+async fn what_is_kept_outlives_a_restart() {
+    let (mut server, alice) = server_with_alice().await;
+    let path = "/v3/pushrules/global/content/cake";
+    alice.put(path, json!({ "actions": ["notify"], "pattern": "cake" })).await.expect(200);
+    alice.put(&profile_path(&alice, "displayname"), json!({ "displayname": "Alice" })).await.expect(200);
+    server.restart().await;
+    alice.get(path).await.expect(200);
+    let name = alice.get(&profile_path(&alice, "displayname")).await.expect(200);
+    assert_eq!(name, json!({ "displayname": "Alice" }));
+}
