@@ -2,6 +2,13 @@
 
 use super::{Arg, Error, Statement, Store, statement};
 
+#[derive(Clone, Debug)]
+pub struct AccountDataRow {
+    pub kind: String,
+    /// JSON.
+    pub content: String,
+}
+
 /// `step` is the step of the batch whose position the row shall carry: queue entries point at it.
 pub fn set_account_data(recipient: i64, room: i64, kind: &str, content: &str, step: u32) -> Statement {
     statement!(
@@ -49,9 +56,7 @@ impl Store {
             self.one(statement!("SELECT COUNT(*) FROM account_data WHERE recipient = $1", recipient)).await?;
         Ok(count)
     }
-}
 
-impl Store {
     /// All types that a user has in a room.
     pub async fn account_data_of(&self, recipient: i64, room: i64) -> Result<Vec<AccountDataRow>, Error> {
         self.account_data_rows(statement!(
