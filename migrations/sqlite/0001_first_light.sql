@@ -42,6 +42,7 @@ CREATE TABLE account (
     suspended       BOOLEAN NOT NULL DEFAULT FALSE,
     trimmed         BIGINT NOT NULL DEFAULT 0      -- queue entries at or below are gone
 );
+CREATE INDEX account_to_depart ON account (recipient) WHERE deactivated_ts IS NOT NULL AND NOT departed;
 
 CREATE TABLE device (
     recipient       BIGINT NOT NULL,

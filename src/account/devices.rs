@@ -5,7 +5,7 @@ use ruma::{DeviceId, OwnedDeviceId};
 use super::{Accounts, Error, login::checked_display_name};
 use crate::store::{
     Batch, Error as StoreError,
-    account::{account_departed, deactivate_account, set_password},
+    account::{deactivate_account, set_password},
     device::{DeviceRow, delete_devices, rename_device},
     profile::delete_profile,
 };
@@ -88,12 +88,6 @@ impl Accounts {
             LogOut::Everybody => self.drop_devices_but(recipient, None).await,
             LogOut::Others(kept) => self.drop_devices_but(recipient, Some(kept)).await,
         }
-    }
-
-    /// A deactivated user has left all rooms.
-    pub async fn departed(&self, recipient: i64) -> Result<(), Error> {
-        self.store.commit(account_departed(recipient)).await?;
-        Ok(())
     }
 
     /// The end of an account: no login any more, no devices, no profile. What it said stays; its rooms are left by

@@ -58,7 +58,9 @@ pub(super) fn use_ring() {
 
 fn start_log(config: &Config) {
     // The filter was checked with the rest of the configuration.
-    let filter = EnvFilter::builder().parse_lossy(&config.log.filter);
+    // The rules of rooms tell of each check that passed: two lines an event, unless asked for by name.
+    let filter = format!("ruma_state_res=warn,{}", config.log.filter);
+    let filter = EnvFilter::builder().parse_lossy(filter);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -92,6 +94,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     }
     drop(alive);
     let tidier = tokio::spawn(tidy(Arc::clone(&app), recorder));
+    let departures = Arc::clone(&app);
+    let departures = tokio::spawn(async move { departures.rooms.run_departures().await });
 
     let mut outcome = tokio::select! {
         name = stop_signal() => {
@@ -102,9 +106,11 @@ async fn serve(config: Config) -> Result<(), Failure> {
     };
 
     drain(&app, &mut all_gone).await;
-    tidier.abort();
-    // The tidier's handle on the database goes with it.
-    let _ = tidier.await;
+    // Their handles on the database go with them.
+    for task in [tidier, departures] {
+        task.abort();
+        let _ = task.await;
+    }
     drop(app);
     if outcome.is_ok() {
         outcome = match timeout(DRAIN, writer).await {

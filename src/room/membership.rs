@@ -263,30 +263,29 @@ impl Rooms {
 
     /// Puts a changed profile into the user's member events of all rooms they are in (PF-01).
     pub async fn update_profile(&self, user_id: &UserId) -> Result<(), Error> {
+        let mut content = self.core.member_content(user_id, "join").await?;
+        loop {
+            self.update_members(user_id, &content).await?;
+            // Of two changes at once the later one has the last word, whichever got to the rooms first.
+            let now = self.core.member_content(user_id, "join").await?;
+            if now == content {
+                return Ok(());
+            }
+            content = now;
+        }
+    }
+
+    async fn update_members(&self, user_id: &UserId, content: &Value) -> Result<(), Error> {
         let memberships = self.core.store.memberships(user_id.as_str()).await?;
         let joined = memberships.iter().filter(|row| row.membership == "join");
-        let content = self.core.member_content(user_id, "join").await?;
         let updates = joined.map(async |row| {
             let room = self.by_number(row.room).await?;
-            self.append(&room, vec![member_event(user_id, user_id, &content, None)?], None).await
+            self.append(&room, vec![member_event(user_id, user_id, content, None)?], None).await
         });
         for result in futures_util::future::join_all(updates).await {
             // One room that refuses, or was left meanwhile, is no reason to stop.
             if let Err(cause) = result {
                 tracing::warn!(%user_id, %cause, "a room didn't take a new profile");
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes a user leave every room and reject every invite.
-    pub async fn leave_all(&self, user_id: &UserId) -> Result<(), Error> {
-        for row in self.core.store.memberships(user_id.as_str()).await? {
-            if matches!(row.membership.as_str(), "join" | "invite" | "knock") {
-                let room = self.by_number(row.room).await?;
-                if let Err(cause) = self.leave(&room, user_id, None).await {
-                    tracing::warn!(%user_id, room = row.room_id, %cause, "a deactivated user stays in a room");
-                }
             }
         }
         Ok(())

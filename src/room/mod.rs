@@ -7,6 +7,7 @@ mod cache;
 mod client_event;
 mod content;
 mod create;
+mod departures;
 mod directory;
 mod error;
 mod event;
@@ -36,6 +37,7 @@ use ruma::{
     EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, events::StateEventType,
     room_version_rules::RoomVersionRules,
 };
+use tokio::sync::Notify;
 
 use self::{cache::EventCache, writer::Inbox};
 pub use self::{
@@ -127,6 +129,7 @@ pub struct Rooms {
     registry: Mutex<Registry>,
     loading: Vec<tokio::sync::Mutex<()>>,
     last_number: AtomicI64,
+    departing: Notify,
 }
 
 impl Rooms {
@@ -151,6 +154,7 @@ impl Rooms {
             registry: Mutex::new(registry),
             loading: (0..LOADING).map(|_| tokio::sync::Mutex::new(())).collect(),
             last_number,
+            departing: Notify::new(),
         })
     }
 
