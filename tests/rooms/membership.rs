@@ -1,0 +1,324 @@
+//! Joining, inviting, knocking, leaving, kicking, banning and forgetting.
+
+use serde_json::{Value, json};
+
+use crate::{
+    common::{Server, User, eventually, history::whole_log},
+    encoded, server, state,
+};
+
+const UNKNOWN: &str = "!AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+async fn membership(user: &User, room: &str, of: &User) -> Value {
+    state(user, room, "m.room.member", &of.user_id).await
+}
+
+async fn act(user: &User, room: &str, action: &str, on: &User) -> crate::common::Answer {
+    user.post(&format!("/v3/rooms/{room}/{action}"), json!({ "user_id": on.user_id })).await
+}
+
+async fn two(server: &Server) -> (User, User) {
+    (server.register("alice").await, server.register("bob").await)
+}
+
+#[tokio::test]
+async fn mb_06_a_join_names_the_room_and_again_changes_nothing() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let room = alice.create_room(json!({ "preset": "public_chat", "room_alias_name": "hall" })).await;
+    for path in [
+        format!("/v3/join/{room}"),
+        format!("/v3/join/{}", encoded(&room)),
+        format!("/r0/rooms/{}/join", encoded(&room)),
+        format!("/v3/join/{}", encoded("#hall:localhost")),
+    ] {
+        let answer = bob.post(&path, json!({})).await.expect(200);
+        assert_eq!(answer, json!({ "room_id": room }), "{path}");
+    }
+    let joins = whole_log(&alice, &room).await;
+    let joins = joins.iter().filter(|event| event["state_key"] == bob.user_id.as_str()).count();
+    assert_eq!(joins, 1);
+    let joined = bob.get("/v3/joined_rooms").await.expect(200);
+    assert_eq!(joined, json!({ "joined_rooms": [room] }));
+}
+
+#[tokio::test]
+async fn joining_what_is_closed_or_not_there() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let room = alice.create_room(json!({})).await;
+    bob.post(&format!("/v3/join/{room}"), json!({})).await.expect_error(403, "M_FORBIDDEN");
+    bob.post(&format!("/v3/join/{UNKNOWN}"), json!({})).await.expect_error(404, "M_NOT_FOUND");
+    bob.post("/v3/join/!gone:example.org", json!({})).await.expect_error(404, "M_NOT_FOUND");
+    bob.post("/v3/join/%23gone:example.org", json!({})).await.expect_error(404, "M_NOT_FOUND");
+    bob.post("/v3/join/neither", json!({})).await.expect_error(400, "M_INVALID_PARAM");
+    bob.post(&format!("/v3/knock/{UNKNOWN}"), json!({})).await.expect_error(404, "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn mb_01_mb_05_invites_are_accepted_rejected_and_sent_again() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let room = alice.create_room(json!({})).await;
+    act(&alice, &room, "invite", &bob).await.expect(200);
+    let before = whole_log(&alice, &room).await.len();
+    act(&alice, &room, "invite", &bob).await.expect(200);
+    assert_eq!(whole_log(&alice, &room).await.len(), before, "MB-05: nothing new to say");
+
+    bob.post(&format!("/v3/rooms/{room}/leave"), json!({})).await.expect(200);
+    assert_eq!(membership(&alice, &room, &bob).await["membership"], "leave");
+    bob.post(&format!("/v3/join/{room}"), json!({})).await.expect_error(403, "M_FORBIDDEN");
+
+    act(&alice, &room, "invite", &bob).await.expect(200);
+    bob.join(&room).await;
+    act(&alice, &room, "invite", &bob).await.expect_error(403, "M_FORBIDDEN");
+    bob.post(&format!("/v3/rooms/{room}/leave"), json!({})).await.expect(200);
+    bob.post(&format!("/v3/rooms/{room}/leave"), json!({})).await.expect(200);
+    assert_eq!(bob.get("/v3/joined_rooms").await.expect(200)["joined_rooms"], json!([]));
+}
+
+#[tokio::test]
+async fn invites_that_can_not_be_delivered_say_so() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let path = format!("/v3/rooms/{room}/invite");
+    alice.post(&path, json!({ "user_id": "@carol:example.org" })).await.expect_error(403, "M_FORBIDDEN");
+    let mail = json!({ "id_server": "a", "id_access_token": "b", "medium": "email", "address": "c@d" });
+    alice.post(&path, mail).await.expect_error(400, "M_INVALID_PARAM");
+    alice.post(&path, json!({})).await.expect_error(400, "M_BAD_JSON");
+    let content = json!({ "membership": "invite" });
+    let state = format!("/v3/rooms/{room}/state/m.room.member/@carol:example.org");
+    alice.put(&state, content).await.expect_error(403, "M_FORBIDDEN");
+}
+
+#[tokio::test]
+async fn mb_02_only_a_room_that_was_left_can_be_forgotten() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let forget = format!("/v3/rooms/{room}/forget");
+    bob.post(&forget, json!({})).await.expect_error(403, "M_FORBIDDEN");
+    bob.join(&room).await;
+    bob.post(&forget, json!({})).await.expect_error(400, "M_INVALID_PARAM");
+    bob.post(&format!("/v3/rooms/{room}/leave"), json!({})).await.expect(200);
+    bob.post(&forget, json!({})).await.expect(200);
+    bob.post(&forget, json!({})).await.expect(200);
+    let send = format!("/v3/rooms/{room}/send/m.room.message/1");
+    let message = json!({ "msgtype": "m.text", "body": "still here?" });
+    bob.put(&send, message.clone()).await.expect_error(403, "M_FORBIDDEN");
+    bob.join(&room).await;
+    bob.put(&send, message).await.expect(200);
+}
+
+#[tokio::test]
+async fn mb_04_kicks_bans_and_unbans() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    act(&alice, &room, "kick", &bob).await.expect_error(403, "M_FORBIDDEN");
+    act(&alice, &room, "unban", &bob).await.expect_error(403, "M_BAD_STATE");
+    bob.join(&room).await;
+    act(&bob, &room, "kick", &alice).await.expect_error(403, "M_FORBIDDEN");
+    act(&bob, &room, "ban", &alice).await.expect_error(403, "M_FORBIDDEN");
+    act(&alice, &room, "kick", &bob).await.expect(200);
+    assert_eq!(membership(&alice, &room, &bob).await["membership"], "leave");
+    bob.join(&room).await;
+
+    act(&alice, &room, "ban", &bob).await.expect(200);
+    bob.post(&format!("/v3/join/{room}"), json!({})).await.expect_error(403, "M_FORBIDDEN");
+    bob.post(&format!("/v3/rooms/{room}/leave"), json!({})).await.expect_error(403, "M_FORBIDDEN");
+    act(&alice, &room, "invite", &bob).await.expect_error(403, "M_FORBIDDEN");
+    act(&alice, &room, "kick", &bob).await.expect_error(403, "M_FORBIDDEN");
+    act(&alice, &room, "unban", &bob).await.expect(200);
+    bob.join(&room).await;
+}
+
+#[tokio::test]
+async fn mb_08_reasons_are_in_the_member_events() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let on_bob = |action: &str| {
+        (format!("/v3/rooms/{room}/{action}"), json!({ "user_id": bob.user_id, "reason": action }), &alice)
+    };
+    let own = |action: &str| (format!("/v3/rooms/{room}/{action}"), json!({ "reason": action }), &bob);
+    let by_alias = (format!("/v3/join/{room}"), json!({ "reason": "join" }), &bob);
+    for (path, body, who) in [
+        own("join"),
+        own("leave"),
+        on_bob("invite"),
+        by_alias,
+        on_bob("kick"),
+        on_bob("ban"),
+        on_bob("unban"),
+    ] {
+        let reason = body["reason"].clone();
+        who.post(&path, body).await.expect(200);
+        assert_eq!(membership(&alice, &room, &bob).await["reason"], reason, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn knocking_is_answered_by_an_invite() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let rules = json!([{ "type": "m.room.join_rules", "content": { "join_rule": "knock" } }]);
+    let room = alice.create_room(json!({ "initial_state": rules, "room_alias_name": "door" })).await;
+    let knock = format!("/v3/knock/{}", encoded("#door:localhost"));
+    let answer = bob.post(&knock, json!({ "reason": "rain" })).await.expect(200);
+    assert_eq!(answer, json!({ "room_id": room }));
+    let member = membership(&alice, &room, &bob).await;
+    assert_eq!((&member["membership"], &member["reason"]), (&json!("knock"), &json!("rain")));
+    bob.post(&format!("/v3/join/{room}"), json!({})).await.expect_error(403, "M_FORBIDDEN");
+    act(&alice, &room, "invite", &bob).await.expect(200);
+    bob.join(&room).await;
+    bob.post(&knock, json!({})).await.expect_error(403, "M_FORBIDDEN");
+
+    // RV-15: older versions know no knocking.
+    let old = alice.create_room(json!({ "room_version": "6", "initial_state": rules })).await;
+    bob.post(&format!("/v3/knock/{old}"), json!({})).await.expect_error(403, "M_FORBIDDEN");
+}
+
+#[tokio::test]
+async fn mb_07_members_of_one_room_may_join_another_and_nobody_can_claim_to() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    for version in ["8", "9", "10", "11", "12"] {
+        let space = alice.create_room(json!({ "preset": "public_chat" })).await;
+        let allow = json!([{ "type": "m.room_membership", "room_id": space }]);
+        let rules = json!({ "join_rule": "restricted", "allow": allow });
+        let room = alice
+            .create_room(json!({
+                "room_version": version,
+                "initial_state": [{ "type": "m.room.join_rules", "content": rules }],
+            }))
+            .await;
+        bob.post(&format!("/v3/join/{room}"), json!({})).await.expect_error(403, "M_FORBIDDEN");
+        // MB-10: who vouches for a join is not the client's to say.
+        let forged = json!({ "membership": "join", "join_authorised_via_users_server": alice.user_id });
+        let path = format!("/v3/rooms/{room}/state/m.room.member/{}", bob.user_id);
+        bob.put(&path, forged).await.expect_error(403, "M_FORBIDDEN");
+
+        bob.join(&space).await;
+        bob.join(&room).await;
+        let member = membership(&alice, &room, &bob).await;
+        assert_eq!(member["join_authorised_via_users_server"], alice.user_id.as_str(), "version {version}");
+
+        let renamed =
+            json!({ "membership": "join", "displayname": "Bob", "join_authorised_via_users_server": "x" });
+        bob.put(&path, renamed).await.expect(200);
+        let member = membership(&alice, &room, &bob).await;
+        assert_eq!(member, json!({ "membership": "join", "displayname": "Bob" }), "MB-10: version {version}");
+    }
+}
+
+#[tokio::test]
+async fn memberships_set_as_state_follow_the_same_rules() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let of_bob = format!("/v3/rooms/{room}/state/m.room.member/{}", bob.user_id);
+    let set = |membership: &str| json!({ "membership": membership, "org.example.own": 1 });
+
+    alice.put(&of_bob, set("join")).await.expect_error(403, "M_FORBIDDEN");
+    alice.put(&of_bob, set("invite")).await.expect(200);
+    bob.put(&of_bob, set("join")).await.expect(200);
+    assert_eq!(membership(&alice, &room, &bob).await["org.example.own"], 1);
+    assert_eq!(bob.get("/v3/joined_rooms").await.expect(200)["joined_rooms"], json!([room]));
+    alice.put(&of_bob, set("leave")).await.expect(200);
+    assert_eq!(bob.get("/v3/joined_rooms").await.expect(200)["joined_rooms"], json!([]));
+    alice.put(&of_bob, set("ban")).await.expect(200);
+    bob.put(&of_bob, set("join")).await.expect_error(403, "M_FORBIDDEN");
+
+    alice.put(&of_bob, json!({})).await.expect_error(400, "M_BAD_JSON");
+    alice.put(&of_bob, set("asleep")).await.expect_error(403, "M_FORBIDDEN");
+    let nobody = format!("/v3/rooms/{room}/state/m.room.member/nobody");
+    alice.put(&nobody, set("invite")).await.expect_error(400, "M_INVALID_PARAM");
+}
+
+#[tokio::test]
+async fn mb_09_member_events_carry_the_profile_and_follow_its_changes() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let name = |user: &User, name: &str| {
+        let path = format!("/v3/profile/{}/displayname", user.user_id);
+        let (user, body) = (user.clone(), json!({ "displayname": name }));
+        async move { user.put(&path, body).await.expect(200) }
+    };
+    name(&bob, "Bob").await;
+    let room = alice.create_room(json!({ "invite": [bob.user_id] })).await;
+    assert_eq!(membership(&alice, &room, &bob).await["displayname"], "Bob");
+    bob.join(&room).await;
+    assert_eq!(membership(&alice, &room, &bob).await["displayname"], "Bob");
+    name(&bob, "Robert").await;
+    let member = eventually("the room knows the new name", || async {
+        let member = membership(&alice, &room, &bob).await;
+        (member["displayname"] == "Robert").then_some(member)
+    });
+    assert_eq!(member.await["membership"], "join");
+}
+
+#[tokio::test]
+async fn i10_to_those_outside_a_private_room_is_as_one_that_does_not_exist() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let private = alice.create_room(json!({ "room_alias_name": "secret" })).await;
+    let event = alice.send_text(&private, "psst").await;
+    let text = json!({ "msgtype": "m.text", "body": "hi" });
+    let user = json!({ "user_id": "@carol:localhost" });
+    for (method, path, body) in [
+        ("POST", "rooms/{}/invite".to_owned(), &user),
+        ("POST", "rooms/{}/kick".to_owned(), &user),
+        ("POST", "rooms/{}/ban".to_owned(), &user),
+        ("POST", "rooms/{}/unban".to_owned(), &user),
+        ("POST", "rooms/{}/leave".to_owned(), &json!({})),
+        ("POST", "rooms/{}/forget".to_owned(), &json!({})),
+        ("PUT", "rooms/{}/send/m.room.message/1".to_owned(), &text),
+        ("PUT", format!("rooms/{{}}/redact/{event}/1"), &json!({})),
+        ("PUT", "rooms/{}/state/m.room.name".to_owned(), &json!({ "name": "mine" })),
+        ("PUT", "rooms/{}/state/m.room.canonical_alias".to_owned(), &json!({ "alias": "#secret:localhost" })),
+        ("GET", "rooms/{}/aliases".to_owned(), &json!({})),
+        ("GET", "directory/list/room/{}".to_owned(), &json!({})),
+        ("PUT", "directory/list/room/{}".to_owned(), &json!({ "visibility": "public" })),
+    ] {
+        let ask = async |room: &str| {
+            let path = format!("/v3/{}", path.replace("{}", room));
+            let body = (method != "GET").then(|| body.clone());
+            let method = method.parse().expect("a method");
+            bob.http.request(method, &path, Some(&bob.access_token), body).await
+        };
+        let (secret, unknown) = (ask(&private).await, ask(UNKNOWN).await);
+        assert_eq!((secret.status, secret.text()), (unknown.status, unknown.text()), "{method} {path}");
+        assert!(secret.status == 403 || secret.status == 404, "{method} {path}: {}", secret.status);
+    }
+    assert_eq!(
+        whole_log(&alice, &private).await.last().expect("an event")["event_id"],
+        event,
+        "nothing was stored"
+    );
+}
+
+#[tokio::test]
+async fn deactivated_users_leave_their_rooms() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let room = alice.create_room(json!({ "invite": [bob.user_id] })).await;
+    let other = alice.create_room(json!({ "invite": [bob.user_id] })).await;
+    bob.join(&room).await;
+    let auth = json!({
+        "type": "m.login.password",
+        "identifier": { "type": "m.id.user", "user": "bob" },
+        "password": "correct horse battery staple",
+    });
+    let challenge = bob.post("/v3/account/deactivate", json!({})).await.expect(401);
+    let mut auth = auth;
+    auth["session"] = challenge["session"].clone();
+    bob.post("/v3/account/deactivate", json!({ "auth": auth })).await.expect(200);
+    for room in [&room, &other] {
+        eventually("bob is gone", || async {
+            (membership(&alice, room, &bob).await["membership"] == "leave").then_some(())
+        })
+        .await;
+    }
+}
