@@ -14,6 +14,7 @@ use crate::store::{self, alias as alias_table, room as room_table};
 
 /// Sets of defaults for a new room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "these are the specification's names")]
 pub enum Preset {
     PrivateChat,
     TrustedPrivateChat,
@@ -78,9 +79,9 @@ async fn first_events(core: &Arc<Core>, new: &NewRoom) -> Result<Vec<NewEvent>, 
     let creators_are_privileged = rules.authorization.explicitly_privilege_room_creators;
     let mut events = Events { sender: &new.creator, events: Vec::new() };
 
-    events.state(StateEventType::RoomCreate, "", create_content(core, new, &rules.authorization))?;
+    events.state(&StateEventType::RoomCreate, "", &create_content(core, new, &rules.authorization))?;
     let join = core.member_content(&new.creator, "join").await?;
-    events.state(StateEventType::RoomMember, new.creator.as_str(), join)?;
+    events.state(&StateEventType::RoomMember, new.creator.as_str(), &join)?;
 
     let given = |kind: StateEventType| {
         let mut state = new.initial_state.iter();
@@ -90,9 +91,9 @@ async fn first_events(core: &Arc<Core>, new: &NewRoom) -> Result<Vec<NewEvent>, 
         Some(levels) => levels.clone(),
         None => power_levels(new, creators_are_privileged),
     };
-    events.state(StateEventType::RoomPowerLevels, "", levels)?;
+    events.state(&StateEventType::RoomPowerLevels, "", &levels)?;
     if let Some(alias) = &new.alias {
-        events.state(StateEventType::RoomCanonicalAlias, "", json!({ "alias": alias }))?;
+        events.state(&StateEventType::RoomCanonicalAlias, "", &json!({ "alias": alias }))?;
     }
 
     let public = new.preset == Preset::PublicChat;
@@ -106,7 +107,7 @@ async fn first_events(core: &Arc<Core>, new: &NewRoom) -> Result<Vec<NewEvent>, 
     ];
     for (kind, content) in presets {
         if given(kind.clone()).is_none() {
-            events.state(kind, "", content)?;
+            events.state(&kind, "", &content)?;
         }
     }
     for (kind, state_key, content) in &new.initial_state {
@@ -115,19 +116,19 @@ async fn first_events(core: &Arc<Core>, new: &NewRoom) -> Result<Vec<NewEvent>, 
             || (*kind == StateEventType::RoomTopic && new.topic.is_some())
             || *kind == StateEventType::RoomPowerLevels;
         if !(beaten && state_key.is_empty()) {
-            events.state(kind.clone(), state_key, content.clone())?;
+            events.state(kind, state_key, content)?;
         }
     }
     if let Some(name) = &new.name {
-        events.state(StateEventType::RoomName, "", json!({ "name": name }))?;
+        events.state(&StateEventType::RoomName, "", &json!({ "name": name }))?;
     }
     if let Some(topic) = &new.topic {
         // RC-06
         let text = json!([{ "body": topic, "mimetype": "text/plain" }]);
         events.state(
-            StateEventType::RoomTopic,
+            &StateEventType::RoomTopic,
             "",
-            json!({ "topic": topic, "m.topic": { "m.text": text } }),
+            &json!({ "topic": topic, "m.topic": { "m.text": text } }),
         )?;
     }
     for invitee in &new.invites {
@@ -136,7 +137,7 @@ async fn first_events(core: &Arc<Core>, new: &NewRoom) -> Result<Vec<NewEvent>, 
         if new.is_direct {
             content["is_direct"] = json!(true);
         }
-        events.state(StateEventType::RoomMember, invitee.as_str(), content)?;
+        events.state(&StateEventType::RoomMember, invitee.as_str(), &content)?;
     }
     Ok(events.events)
 }
@@ -147,8 +148,8 @@ struct Events<'a> {
 }
 
 impl Events<'_> {
-    fn state(&mut self, kind: StateEventType, state_key: &str, content: Value) -> Result<(), Error> {
-        let content = to_raw_value(&content).map_err(|cause| Error::BadJson(cause.to_string()))?;
+    fn state(&mut self, kind: &StateEventType, state_key: &str, content: &Value) -> Result<(), Error> {
+        let content = to_raw_value(content).map_err(|cause| Error::BadJson(cause.to_string()))?;
         self.events.push(NewEvent {
             sender: self.sender.to_owned(),
             kind: TimelineEventType::from(kind.to_string()),

@@ -159,7 +159,7 @@ impl<'a> Judge<'a> {
             custom,
             common: Outcome::default(),
         };
-        judge.common = judge.apply(&DEFAULT_RULES, judge.context.clone());
+        judge.common = judge.apply(&DEFAULT_RULES, &judge.context);
         judge
     }
 
@@ -178,16 +178,16 @@ impl<'a> Judge<'a> {
         let mut context = self.context.clone();
         context.user_id = member.user_id.clone();
         match custom {
-            Some(rules) => self.apply(rules, context),
-            None => self.apply(&Ruleset::server_default(&member.user_id), context),
+            Some(rules) => self.apply(rules, &context),
+            None => self.apply(&Ruleset::server_default(&member.user_id), &context),
         }
     }
 
-    fn apply(&self, rules: &Ruleset, context: PushConditionRoomCtx) -> Outcome {
+    fn apply(&self, rules: &Ruleset, context: &PushConditionRoomCtx) -> Outcome {
         // No condition we support waits for anything.
         let applies =
-            |rule: &AnyPushRuleRef<'_>| rule.applies(&self.json, &context).now_or_never() == Some(true);
-        let actions = rules.iter().find(applies).map(|rule| rule.actions()).unwrap_or_default();
+            |rule: &AnyPushRuleRef<'_>| rule.applies(&self.json, context).now_or_never() == Some(true);
+        let actions = rules.iter().find(applies).map(AnyPushRuleRef::actions).unwrap_or_default();
         Outcome {
             notify: actions.iter().any(Action::should_notify),
             highlight: actions.iter().any(Action::is_highlight),

@@ -33,10 +33,7 @@ use std::{
 use hearth_federation::SigningKey;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
-use ruma::{
-    EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, events::StateEventType,
-    room_version_rules::RoomVersionRules,
-};
+use ruma::{EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, events::StateEventType};
 use tokio::sync::Notify;
 
 use self::{cache::EventCache, writer::Inbox};
@@ -45,7 +42,7 @@ pub use self::{
     create::{NewRoom, Preset},
     directory::{PublicRoom, PublicRooms, Search},
     error::Error,
-    event::{Event, SentBy, Verdict},
+    event::Event,
     filter::{EventFilter, Fields, LazyMembers, type_matches},
     history::{Around, Direction, Page, Paging},
     send::reason,
@@ -86,11 +83,11 @@ pub(crate) struct Core {
     events: EventCache,
 }
 
+#[expect(clippy::struct_field_names, reason = "the specification's name")]
 pub struct Room {
     pub number: i64,
     pub room_id: OwnedRoomId,
     pub version: RoomVersionId,
-    pub rules: Arc<RoomVersionRules>,
     current: RwLock<Arc<Snapshot>>,
     inbox: Mutex<Inbox>,
 }
@@ -101,7 +98,6 @@ impl Room {
             number: snapshot.number,
             room_id: snapshot.room_id.clone(),
             version: snapshot.version.clone(),
-            rules: Arc::clone(&snapshot.rules),
             current: RwLock::new(Arc::new(snapshot)),
             inbox: Mutex::default(),
         }

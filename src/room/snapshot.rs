@@ -10,7 +10,7 @@ use std::{
 
 use hearth_federation::Limits;
 use ruma::{
-    Int, OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId, UserId,
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId, UserId,
     events::{
         StateEventType,
         room::{
@@ -196,14 +196,6 @@ impl Snapshot {
             creators.extend(content.additional_creators);
         }
         creators
-    }
-
-    /// The power of a user as a number that compares with the levels of the room.
-    pub fn power_of(&self, user_id: &UserId) -> Option<Int> {
-        match self.power_levels().for_user(user_id) {
-            ruma::events::room::power_levels::UserPowerLevel::Int(power) => Some(power),
-            _ => None,
-        }
     }
 
     pub fn member(&self, user_id: &UserId) -> Option<&Arc<Event>> {

@@ -40,6 +40,7 @@ pub struct NewEvent {
 
 /// A transaction id and the scope in which it counts: the device and a hash of the path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_field_names, reason = "the specification's name")]
 pub struct Txn {
     pub device: i64,
     pub path: i64,
@@ -393,7 +394,8 @@ impl<'a> Work<'a> {
             match self.events.iter().find(|event| event.pdu.event_id == *id) {
                 Some(event) => previous.push(Arc::clone(event)),
                 None => {
-                    previous.push(self.core.event_in(self.snapshot.number, &self.snapshot.version, id).await?)
+                    previous
+                        .push(self.core.event_in(self.snapshot.number, &self.snapshot.version, id).await?);
                 }
             }
         }
