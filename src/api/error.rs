@@ -69,6 +69,7 @@ impl From<room::Error> for MatrixError {
         let answer = |status, errcode| Self::new(status, errcode, text.clone());
         match error {
             E::Forbidden(_) => Self::forbidden(text),
+            E::InviteBlocked(_) => answer(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED"),
             E::NotFound(_) => Self::not_found(text),
             E::BadState(_) => answer(StatusCode::FORBIDDEN, "M_BAD_STATE"),
             E::InvalidParam(_) => Self::invalid_param(text),

@@ -132,7 +132,7 @@ async fn first_events(core: &Arc<Core>, new: &NewRoom) -> Result<Vec<NewEvent>, 
         )?;
     }
     for invitee in &new.invites {
-        core.check_reachable(invitee)?;
+        core.check_invitable(invitee).await?;
         let mut content = core.member_content(invitee, "invite").await?;
         if new.is_direct {
             content["is_direct"] = json!(true);

@@ -1,7 +1,7 @@
 //! Why a room refuses something.
 
 use hearth_federation::{BuildError, PduError, Rejected, UnsupportedVersion};
-use ruma::{OwnedRoomAliasId, RoomVersionId};
+use ruma::{OwnedRoomAliasId, OwnedUserId, RoomVersionId};
 
 use crate::store;
 
@@ -10,6 +10,8 @@ pub enum Error {
     /// The rules of the room, or of this server, don't allow it.
     #[error("{0}")]
     Forbidden(String),
+    #[error("{0} takes no invites")]
+    InviteBlocked(OwnedUserId),
     /// It doesn't exist, or the user may not know that it does.
     #[error("{0}")]
     NotFound(&'static str),

@@ -12,6 +12,7 @@ use ruma::{
         },
     },
 };
+use serde::Deserialize;
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{Core, Error, NewEvent, Room, Rooms, send::NOT_A_MEMBER};
@@ -33,14 +34,25 @@ impl Core {
         Ok(content)
     }
 
-    /// Refuses to invite users of servers that can't be told.
-    pub(super) fn check_reachable(&self, user_id: &UserId) -> Result<(), Error> {
-        if user_id.server_name() == self.server_name {
-            return Ok(());
+    /// Refuses to invite users of servers that can't be told, and those who take no invites (MB-11).
+    pub(super) async fn check_invitable(&self, user_id: &UserId) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Permissions {
+            default_action: String,
         }
-        Err(Error::Forbidden(format!(
-            "{user_id} can't be invited: this server doesn't reach users of other servers yet"
-        )))
+        if user_id.server_name() != self.server_name {
+            return Err(Error::Forbidden(format!(
+                "{user_id} can't be invited: this server doesn't reach users of other servers yet"
+            )));
+        }
+        let Some(recipient) = self.accounts.recipient(user_id).await? else { return Ok(()) };
+        let permissions = self.store.account_data(recipient, 0, "m.invite_permission_config").await?;
+        // What can't be read forbids nothing.
+        let permissions = permissions.and_then(|content| serde_json::from_str::<Permissions>(&content).ok());
+        if permissions.is_some_and(|permissions| permissions.default_action == "block") {
+            return Err(Error::InviteBlocked(user_id.to_owned()));
+        }
+        Ok(())
     }
 }
 
@@ -137,7 +149,7 @@ impl Rooms {
         target: &UserId,
         reason: Option<String>,
     ) -> Result<(), Error> {
-        self.core.check_reachable(target)?;
+        self.core.check_invitable(target).await?;
         if room.snapshot().membership(target) == MembershipState::Invite {
             return may_invite(room, sender);
         }
@@ -222,6 +234,9 @@ impl Rooms {
     ) -> Result<OwnedEventId, Error> {
         let target = <&UserId>::try_from(target)
             .map_err(|_| Error::InvalidParam("the state key of a membership is a user id".to_owned()))?;
+        if sender != target && !room.snapshot().is_joined(sender) {
+            return Err(Error::forbidden(NOT_A_MEMBER));
+        }
         let Some(membership) = content.get("membership").and_then(Value::as_str).map(str::to_owned) else {
             return Err(Error::BadJson("`membership` is missing".to_owned()));
         };
@@ -234,7 +249,7 @@ impl Rooms {
                     content.insert("join_authorised_via_users_server".to_owned(), json!(authorised_via));
                 }
             }
-            "invite" => self.core.check_reachable(target)?,
+            "invite" => self.core.check_invitable(target).await?,
             _ => {}
         }
         // MB-09

@@ -9,7 +9,7 @@ use ruma::{
 };
 use serde_json::{Value, json, value::RawValue, value::to_raw_value};
 
-use super::{Error, NewEvent, Room, Rooms, Txn, content};
+use super::{Error, NewEvent, Room, Rooms, Txn, content, writer};
 
 /// Said to whoever isn't in a room, whether the room exists or not (I10).
 pub(super) const NOT_A_MEMBER: &str = "you are not in this room";
@@ -42,6 +42,9 @@ impl Rooms {
         content: Box<RawValue>,
         txn: Txn,
     ) -> Result<OwnedEventId, Error> {
+        if let Some(event_id) = self.sent_as_member(room, sender, &txn).await? {
+            return Ok(event_id);
+        }
         if kind == TimelineEventType::RoomRedaction {
             let mut content = content::object(&content)?;
             let target = content.remove("redacts");
@@ -59,6 +62,21 @@ impl Rooms {
         Ok(self.append_one(room, event, Some(txn)).await?.event_id)
     }
 
+    /// Nothing to a member. Whoever has left is told once more what they sent when they still were one, in answer to the
+    /// same transaction (I3), and nothing else.
+    async fn sent_as_member(
+        &self,
+        room: &Room,
+        sender: &UserId,
+        txn: &Txn,
+    ) -> Result<Option<OwnedEventId>, Error> {
+        if room.snapshot().is_joined(sender) {
+            return Ok(None);
+        }
+        let mut sent = writer::sent_before(&self.core, std::iter::once(txn)).await?;
+        sent.remove(txn).map(Some).ok_or_else(|| Error::forbidden(NOT_A_MEMBER))
+    }
+
     /// Redacts an event; `content` is that of the redaction.
     pub async fn redact(
         &self,
@@ -68,6 +86,9 @@ impl Rooms {
         content: Value,
         txn: Txn,
     ) -> Result<OwnedEventId, Error> {
+        if let Some(event_id) = self.sent_as_member(room, sender, &txn).await? {
+            return Ok(event_id);
+        }
         let event = NewEvent {
             sender: sender.to_owned(),
             kind: TimelineEventType::RoomRedaction,

@@ -21,6 +21,7 @@ use super::{
     Core, Error, Event, Room, content,
     event::SentBy,
     fan_out::{CustomRules, fan_out},
+    send::NOT_A_MEMBER,
     snapshot::{LocalMember, Snapshot},
 };
 use crate::store::{Batch, EventRow, StateRow, TxnRow, event as event_table, room as room_table};
@@ -118,7 +119,7 @@ async fn write(core: Arc<Core>, room: Arc<Room>) {
 type Answer = (oneshot::Sender<Result<Vec<Appended>, Error>>, Vec<Appended>);
 
 async fn write_batch(core: &Arc<Core>, room: &Arc<Room>, requests: Vec<Request>) {
-    let mut sent = match sent_before(core, &requests).await {
+    let mut sent = match sent_before(core, requests.iter().filter_map(|request| request.txn.as_ref())).await {
         Ok(sent) => sent,
         Err(cause) => {
             return requests.into_iter().for_each(|request| {
@@ -162,15 +163,11 @@ async fn write_batch(core: &Arc<Core>, room: &Arc<Room>, requests: Vec<Request>)
 }
 
 /// What was answered to these transactions before, by this process or an earlier one.
-async fn sent_before(
+pub(super) async fn sent_before(
     core: &Core,
-    requests: &[Request],
+    txns: impl Iterator<Item = &Txn>,
 ) -> Result<HashMap<Txn, OwnedEventId>, crate::store::Error> {
-    let keys: Vec<(i64, i64, &str)> = requests
-        .iter()
-        .filter_map(|request| request.txn.as_ref())
-        .map(|txn| (txn.device, txn.path, txn.txn_id.as_str()))
-        .collect();
+    let keys: Vec<(i64, i64, &str)> = txns.map(|txn| (txn.device, txn.path, txn.txn_id.as_str())).collect();
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
@@ -253,6 +250,11 @@ impl<'a> Work<'a> {
         new: NewEvent,
         txn: Option<&Txn>,
     ) -> Result<OwnedEventId, Error> {
+        // Before anything else is said of the room: those outside of it learn nothing (I10).
+        let of_members = !matches!(new.kind, TimelineEventType::RoomMember | TimelineEventType::RoomCreate);
+        if of_members && !self.snapshot.is_joined(&new.sender) {
+            return Err(Error::forbidden(NOT_A_MEMBER));
+        }
         if let Some(same) = self.already_so(&new) {
             return Ok(same);
         }
@@ -279,10 +281,6 @@ impl<'a> Work<'a> {
 
     /// State that is set to what it is already needs no event.
     fn already_so(&self, new: &NewEvent) -> Option<OwnedEventId> {
-        // Who has left learns nothing of the state that they once set.
-        if new.kind != TimelineEventType::RoomMember && !self.snapshot.is_joined(&new.sender) {
-            return None;
-        }
         let kind = StateEventType::from(new.kind.to_string());
         let current = self.snapshot.state.get(&kind, new.state_key.as_deref()?)?;
         let same = current.pdu.sender == new.sender && same_json(&current.pdu.content, &new.content);

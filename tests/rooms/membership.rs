@@ -277,6 +277,9 @@ async fn i10_to_those_outside_a_private_room_is_as_one_that_does_not_exist() {
         ("PUT", "rooms/{}/send/m.room.message/1".to_owned(), &text),
         ("PUT", format!("rooms/{{}}/redact/{event}/1"), &json!({})),
         ("PUT", "rooms/{}/state/m.room.name".to_owned(), &json!({ "name": "mine" })),
+        ("PUT", "rooms/{}/state/m.room.member/@carol:localhost".to_owned(), &json!({ "membership": "ban" })),
+        ("PUT", "rooms/{}/send/m.room.redaction/1".to_owned(), &json!({ "redacts": 1 })),
+        ("PUT", "rooms/{}/send/m.room.message/2".to_owned(), &json!({})),
         ("PUT", "rooms/{}/state/m.room.canonical_alias".to_owned(), &json!({ "alias": "#secret:localhost" })),
         ("GET", "rooms/{}/aliases".to_owned(), &json!({})),
         ("GET", "directory/list/room/{}".to_owned(), &json!({})),
@@ -300,8 +303,27 @@ async fn i10_to_those_outside_a_private_room_is_as_one_that_does_not_exist() {
 }
 
 #[tokio::test]
-async fn deactivated_users_leave_their_rooms() {
+async fn mb_11_mb_12_who_takes_no_invites_gets_none() {
     let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let room = alice.create_room(json!({})).await;
+    let config = format!("/v3/user/{}/account_data/m.invite_permission_config", bob.user_id);
+    bob.put(&config, json!({ "default_action": "block" })).await.expect(200);
+
+    act(&alice, &room, "invite", &bob).await.expect_error(403, "M_INVITE_BLOCKED");
+    let of_bob = format!("/v3/rooms/{room}/state/m.room.member/{}", bob.user_id);
+    let invite = json!({ "membership": "invite" });
+    alice.put(&of_bob, invite).await.expect_error(403, "M_INVITE_BLOCKED");
+    let body = json!({ "invite": [bob.user_id] });
+    alice.post("/v3/createRoom", body).await.expect_error(403, "M_INVITE_BLOCKED");
+
+    bob.put(&config, json!({ "default_action": "perhaps" })).await.expect(200);
+    act(&alice, &room, "invite", &bob).await.expect(200);
+}
+
+#[tokio::test]
+async fn deactivated_users_leave_their_rooms() {
+    let mut server = server().await;
     let (alice, bob) = two(&server).await;
     let room = alice.create_room(json!({ "invite": [bob.user_id] })).await;
     let other = alice.create_room(json!({ "invite": [bob.user_id] })).await;
@@ -315,6 +337,9 @@ async fn deactivated_users_leave_their_rooms() {
     let mut auth = auth;
     auth["session"] = challenge["session"].clone();
     bob.post("/v3/account/deactivate", json!({ "auth": auth })).await.expect(200);
+    // Whatever was left to do when the power went is done after the next start.
+    server.kill().await;
+    server.start_again().await;
     for room in [&room, &other] {
         eventually("bob is gone", || async {
             (membership(&alice, room, &bob).await["membership"] == "leave").then_some(())

@@ -212,6 +212,19 @@ async fn who_is_not_in_a_room_sends_nothing_there() {
 }
 
 #[tokio::test]
+async fn i3_who_has_left_is_told_again_what_they_sent_and_nothing_else() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let path = |txn: &str| format!("/v3/rooms/{room}/send/m.room.message/{txn}");
+    let sent = bob.put(&path("1"), text("bye")).await.expect(200);
+    bob.post(&format!("/v3/rooms/{room}/leave"), json!({})).await.expect(200);
+    assert_eq!(bob.put(&path("1"), text("bye")).await.expect(200), sent);
+    bob.put(&path("2"), text("bye")).await.expect_error(403, "M_FORBIDDEN");
+}
+
+#[tokio::test]
 async fn rd_03_rv_23_redactions_are_sent_both_ways_in_every_version() {
     let server = server().await;
     let alice = server.register("alice").await;

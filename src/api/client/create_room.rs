@@ -16,7 +16,7 @@ use serde_json::{Value, value::RawValue};
 use crate::{
     account::Session,
     app::App,
-    http::{MatrixError, Routes},
+    http::{Class, MatrixError, Routes},
     room::{NewRoom, Preset},
 };
 
@@ -24,7 +24,8 @@ use crate::{
 const MAX_INITIAL_STATE: usize = 1000;
 
 pub(super) fn routes() -> Routes {
-    Routes::default().add(create)
+    // It sends more events than any message.
+    Routes::default().limited(Class::Message, create)
 }
 
 async fn create(app: App, session: Session, request: Request) -> Result<Response, MatrixError> {

@@ -15,7 +15,7 @@ use ruma::{
 use crate::{
     account::Session,
     app::App,
-    http::{Anonymous, MatrixError, Routes, Visitor},
+    http::{Anonymous, Class, MatrixError, Routes, Visitor},
     room::{self, PublicRoom, PublicRooms, Search},
 };
 
@@ -25,13 +25,13 @@ const MAX_LIMIT: usize = 200;
 pub(super) fn routes() -> Routes {
     Routes::default()
         .add(resolve)
-        .add(add_alias)
-        .add(remove_alias)
+        .limited(Class::Default, add_alias)
+        .limited(Class::Default, remove_alias)
         .add(room_aliases)
         .add(visibility)
-        .add(set_visibility)
-        .add(public_rooms)
-        .add(public_rooms_filtered)
+        .limited(Class::Default, set_visibility)
+        .limited(Class::Default, public_rooms)
+        .limited(Class::Default, public_rooms_filtered)
 }
 
 async fn resolve(
@@ -123,8 +123,12 @@ async fn public_rooms(
     _: Anonymous,
     request: get_public_rooms::v3::Request,
 ) -> Result<get_public_rooms::v3::Response, MatrixError> {
-    let query =
-        Search { limit: limit(request.limit), since: request.since, term: None, room_types: Vec::new() };
+    let query = Search {
+        limit: limit(request.limit),
+        since: request.since.filter(|since| !since.is_empty()),
+        term: None,
+        room_types: Vec::new(),
+    };
     let page = list(&app, request.server.as_deref(), &query).await?;
     let mut response = get_public_rooms::v3::Response::new(Vec::new());
     response.total_room_count_estimate = UInt::try_from(page.total).ok();
@@ -142,7 +146,7 @@ async fn public_rooms_filtered(
     let room_types = request.filter.room_types.iter().map(|kind| kind.as_str().map(str::to_owned));
     let query = Search {
         limit: limit(request.limit),
-        since: request.since,
+        since: request.since.filter(|since| !since.is_empty()),
         term: request.filter.generic_search_term.filter(|term| !term.is_empty()),
         room_types: room_types.collect(),
     };
