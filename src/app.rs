@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use ruma::OwnedServerName;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
     account::{self, Accounts, Sessions},
@@ -109,7 +109,6 @@ impl Hearth {
             epoch,
             shutdown.clone(),
         );
-        tokio::spawn(queue::keep_trimmed(queues.clone(), environment.clone(), shutdown.clone()));
         let app = Self {
             receipts: Receipts::new(store.clone(), Arc::clone(&rooms), environment.clone()),
             typing,
@@ -126,5 +125,15 @@ impl Hearth {
             config,
         };
         Ok((Arc::new(app), writer))
+    }
+
+    /// Starts what a server does beside answering. The command line doesn't: it has to end. Ends with the set.
+    pub fn background(&self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let (queues, environment) = (self.queues.clone(), self.environment.clone());
+        tasks.spawn(queue::keep_trimmed(queues, environment, self.shutdown.clone()));
+        let rooms = Arc::clone(&self.rooms);
+        tasks.spawn(async move { rooms.run_departures().await });
+        tasks
     }
 }

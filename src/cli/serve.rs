@@ -93,9 +93,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
         announce(address, encrypted);
     }
     drop(alive);
-    let tidier = tokio::spawn(tidy(Arc::clone(&app), recorder));
-    let departures = Arc::clone(&app);
-    let departures = tokio::spawn(async move { departures.rooms.run_departures().await });
+    let mut background = app.background();
+    background.spawn(tidy(Arc::clone(&app), recorder));
 
     let mut outcome = tokio::select! {
         name = stop_signal() => {
@@ -106,11 +105,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     };
 
     drain(&app, &mut all_gone).await;
-    // Their handles on the database go with them.
-    for task in [tidier, departures] {
-        task.abort();
-        let _ = task.await;
-    }
+    // Its handles on the database go with it.
+    background.shutdown().await;
     drop(app);
     if outcome.is_ok() {
         outcome = match timeout(DRAIN, writer).await {

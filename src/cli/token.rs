@@ -91,10 +91,10 @@ fn duration(text: &str) -> Result<i64, String> {
     parsed.ok_or_else(|| "a time is a number and one of s, m, h and d: 30m, 12h, 7d".to_owned())
 }
 
-/// Milliseconds in the largest unit that they fill.
+/// Milliseconds in the largest unit that they fill, rounded up.
 fn spoken(milliseconds: i64) -> String {
     let unit = UNITS.iter().find(|(_, unit)| milliseconds >= *unit);
-    unit.map_or("a moment".to_owned(), |(name, unit)| format!("{}{name}", milliseconds / unit))
+    unit.map_or("a moment".to_owned(), |(name, unit)| format!("{}{name}", (milliseconds + unit - 1) / unit))
 }
 
 #[cfg(test)]
@@ -108,7 +108,7 @@ mod tests {
         for wrong in ["", "7", "d", "0d", "-1h", "7w", "99999999999999999d"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(spoken(604_799_999), "6d");
+        assert_eq!(spoken(604_799_999), "7d");
         assert_eq!(spoken(10), "a moment");
     }
 }
