@@ -18,6 +18,8 @@ mod membership;
 mod send;
 mod snapshot;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod visibility;
 mod writer;
 

@@ -16,7 +16,8 @@ use super::{Error, Room, Rooms, send::NOT_A_MEMBER, snapshot::visibility_of};
 
 /// The parts of a room's log that a user may see, as ranges of `seq`.
 ///
-/// It is true for the moment it was made: events that came later are visible only if the user still was in the room.
+/// One that [`Rooms`] gives ends with the last event of its moment: of what comes later it says nothing, because the user
+/// may be gone by then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sight {
     /// First and last `seq` of each, ascending and apart.
@@ -67,6 +68,15 @@ impl Sight {
             sight.add(from, i64::MAX);
         }
         sight
+    }
+
+    /// The same without what comes after event `last`.
+    fn up_to(mut self, last: i64) -> Self {
+        self.ranges.retain(|(first, _)| *first <= last);
+        if let Some(range) = self.ranges.last_mut() {
+            range.1 = range.1.min(last);
+        }
+        self
     }
 
     fn add(&mut self, first: i64, last: i64) {
@@ -149,19 +159,21 @@ impl Rooms {
             && joined
             && member.seq <= oldest
         {
-            return Ok(Sight::since(member.seq));
+            return Ok(Sight::since(member.seq).up_to(snapshot.last_seq));
         }
         let visibilities = self.visibilities(room).await?;
         let open = |visibility: &HistoryVisibility| {
             matches!(visibility, HistoryVisibility::Shared | HistoryVisibility::WorldReadable)
         };
         if joined && visibilities.iter().all(|(_, visibility)| open(visibility)) {
-            return Ok(Sight::everything());
+            return Ok(Sight::everything().up_to(snapshot.last_seq));
         }
-        if member.is_none() || self.has_forgotten(room, user_id).await? {
-            return Ok(Sight::new(&visibilities, &[]));
-        }
-        Ok(Sight::new(&visibilities, &self.memberships(room, user_id).await?))
+        let memberships = if member.is_none() || self.has_forgotten(room, user_id).await? {
+            Vec::new()
+        } else {
+            self.memberships(room, user_id).await?
+        };
+        Ok(Sight::new(&visibilities, &memberships).up_to(snapshot.last_seq))
     }
 
     /// As [`Self::sight`], for whoever reads the log. Those who may see nothing aren't in the room.
@@ -329,5 +341,13 @@ mod tests {
         assert_eq!(sight.nearest(11), Some(12));
         assert_eq!(Sight::new(&[(4, Joined)], &path[..2]).nearest(11), Some(10));
         assert_eq!(Sight::new(&[], &[]).nearest(3), None);
+    }
+
+    #[test]
+    fn a_sight_ends_with_its_moment() {
+        let sight = Sight::new(&[(4, Joined)], &[(8, Join), (10, Leave), (12, Join)]);
+        assert_eq!(sight.clone().up_to(13).ranges, [(i64::MIN, 4), (8, 10), (12, 13)]);
+        assert_eq!(sight.clone().up_to(11).ranges, [(i64::MIN, 4), (8, 10)]);
+        assert!(!Sight::everything().up_to(13).may_see(14));
     }
 }

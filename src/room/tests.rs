@@ -1,0 +1,239 @@
+//! Stories about the reading of rooms, on a real database, with events that no client could send.
+
+use std::sync::Arc;
+
+use ruma::{OwnedEventId, OwnedUserId, RoomVersionId, UserId, events::TimelineEventType, owned_server_name};
+use serde_json::{Value, json, value::to_raw_value};
+
+use super::*;
+use crate::{
+    account::{Sessions, Settings},
+    config::RegistrationMode,
+    queue::{Queues, Tails},
+    signing_key,
+    store::{Durability, EventRow, Subscriber, account::add_account},
+};
+
+struct World {
+    rooms: Rooms,
+    store: Store,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    async fn new(users: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let tails = Arc::new(Tails::new(1));
+        let subscriber: Arc<dyn Subscriber> = Arc::<Tails>::clone(&tails);
+        let path = dir.path().join("hearth.db");
+        let (store, _) = Store::open(&path, Durability::Normal, subscriber).await.unwrap();
+        for user in users {
+            store.commit(add_account(user, None, false, 0)).await.unwrap();
+        }
+        let environment = Environment::real();
+        let server_name = owned_server_name!("localhost");
+        let queues = Queues::new(tails, store.clone());
+        let sessions = Sessions::new(store.clone(), queues, environment.clone());
+        let settings = Settings {
+            server_name: server_name.clone(),
+            registration: RegistrationMode::Closed,
+            shared_secret: None,
+        };
+        let accounts = Accounts::new(settings, store.clone(), sessions, environment.clone());
+        let key = signing_key::load_or_make(dir.path(), &*environment.entropy).unwrap();
+        let policy = Policy {
+            default_version: RoomVersionId::V12,
+            max_members: 100,
+            max_text_chars: 100_000,
+            federate: true,
+        };
+        let accounts = Arc::new(accounts);
+        let rooms = Rooms::new(store.clone(), accounts, environment, server_name, key, policy).await.unwrap();
+        Self { rooms, store, _dir: dir }
+    }
+
+    async fn room(&self, creator: &UserId) -> Arc<Room> {
+        let new = NewRoom {
+            creator: creator.to_owned(),
+            version: RoomVersionId::V12,
+            preset: Preset::PrivateChat,
+            published: false,
+            alias: None,
+            name: None,
+            topic: None,
+            creation_content: ruma::serde::JsonObject::new(),
+            power_levels: ruma::serde::JsonObject::new(),
+            initial_state: Vec::new(),
+            invites: Vec::new(),
+            is_direct: false,
+        };
+        let room_id = self.rooms.create(new).await.unwrap();
+        self.rooms.by_id(&room_id).await.unwrap()
+    }
+
+    async fn say(&self, room: &Arc<Room>, sender: &UserId, text: &str) -> OwnedEventId {
+        let content = json!({ "msgtype": "m.text", "body": text });
+        self.send(room, sender, TimelineEventType::RoomMessage, content).await
+    }
+
+    async fn send(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        kind: TimelineEventType,
+        content: Value,
+    ) -> OwnedEventId {
+        let event = NewEvent {
+            sender: sender.to_owned(),
+            kind,
+            state_key: None,
+            content: to_raw_value(&content).unwrap(),
+            redacts: None,
+        };
+        self.rooms.append_one(room, event, None).await.unwrap().event_id
+    }
+
+    /// Puts events into the log that failed their checks, as some from another server may.
+    async fn refused(&self, room: &Room, sender: &UserId, count: i64, verdict: Verdict) {
+        let first = room.snapshot().last_seq + 1;
+        let mut batch = crate::store::Batch::new();
+        for seq in first..first + count {
+            let pdu = json!({
+                "auth_events": [], "content": { "body": "refused" }, "depth": seq, "origin_server_ts": 1,
+                "prev_events": [], "room_id": room.room_id, "sender": sender, "type": "m.room.message",
+            });
+            let step = batch.step();
+            batch.event(EventRow {
+                room: room.number,
+                seq,
+                event_id: format!("$refused{seq}"),
+                step,
+                pdu: Arc::from(pdu.to_string()),
+                verdict: verdict as i64,
+                sender_device: None,
+                txn_id: None,
+            });
+        }
+        self.store.commit(batch).await.unwrap();
+        let mut snapshot = Snapshot::clone(&room.snapshot());
+        snapshot.last_seq += count;
+        room.adopt(snapshot);
+    }
+}
+
+fn user(name: &str) -> OwnedUserId {
+    format!("@{name}:localhost").try_into().unwrap()
+}
+
+fn back(from: Option<i64>, filter: &EventFilter) -> Paging<'_> {
+    Paging { direction: Direction::Backwards, from, to: None, limit: 10, filter }
+}
+
+/// HV-07, PD-02, PD-06, I9: events that failed their checks are shown nowhere, and a log full of them doesn't end paging.
+#[tokio::test]
+async fn refused_events_are_never_shown_and_do_not_end_paging() {
+    let alice = user("alice");
+    let world = World::new(&[alice.as_str()]).await;
+    let room = world.room(&alice).await;
+    let before = world.say(&room, &alice, "before").await;
+    let before_seq = room.snapshot().last_seq;
+    world.refused(&room, &alice, 700, Verdict::Rejected).await;
+    world.refused(&room, &alice, 700, Verdict::SoftFailed).await;
+    let after = world.say(&room, &alice, "after").await;
+
+    let sight = world.rooms.reading(&room, &alice).await.unwrap();
+    let filter = EventFilter::default();
+    let (mut seen, mut pages, mut from) = (Vec::new(), 0, None);
+    loop {
+        let page = world.rooms.page(&room, &sight, back(from, &filter)).await.unwrap();
+        seen.extend(page.events.iter().map(|event| event.id().to_owned()));
+        pages += 1;
+        match page.end {
+            Some(end) => from = Some(end),
+            None => break,
+        }
+        assert!(pages < 10);
+    }
+    assert_eq!(seen.len() as i64, before_seq + 1);
+    assert_eq!(seen[..2], [after, before.clone()]);
+    assert!(pages > 1, "one request doesn't look at everything");
+
+    for seq in [before_seq + 1, before_seq + 701] {
+        let id = OwnedEventId::try_from(format!("$refused{seq}")).unwrap();
+        let event = world.rooms.visible_event(&room, &sight, &id).await;
+        assert!(matches!(event, Err(Error::NotFound(NO_EVENT))), "{event:?}");
+    }
+    let around = world.rooms.around(&room, &sight, &before, 4, &filter).await.unwrap();
+    assert!(around.after.iter().all(|event| event.is_visible()));
+}
+
+/// I5: pages in both directions from every place give each event once, whatever the page's size.
+#[tokio::test]
+async fn pages_neither_skip_nor_repeat() {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let world = World::new(&[alice.as_str(), bob.as_str()]).await;
+    let room = world.room(&alice).await;
+    for number in 0..12 {
+        world.say(&room, &alice, &number.to_string()).await;
+        if number % 3 == 0 {
+            world.refused(&room, &bob, 1 + number / 3, Verdict::Rejected).await;
+        }
+    }
+    let last = room.snapshot().last_seq;
+    // Somebody who was away twice.
+    let sight = Sight::new(
+        &[(1, ruma::events::room::history_visibility::HistoryVisibility::Joined)],
+        &[(3, true), (7, false), (12, true), (15, false), (18, true)].map(|(seq, joined)| {
+            use ruma::events::room::member::MembershipState::{Join, Leave};
+            (seq, if joined { Join } else { Leave })
+        }),
+    );
+    let filter = EventFilter::default();
+    let mut all = Vec::new();
+    for seq in 1..=last {
+        let event = world.rooms.events(&room, &[seq]).await.unwrap();
+        all.extend(
+            event.iter().filter(|event| event.is_visible() && sight.may_see(seq)).map(|event| event.seq),
+        );
+    }
+    for limit in 1..=all.len() + 1 {
+        for direction in [Direction::Backwards, Direction::Forwards] {
+            let (mut seen, mut from) = (Vec::new(), None);
+            loop {
+                let paging = Paging { direction, from, to: None, limit, filter: &filter };
+                let page = world.rooms.page(&room, &sight, paging).await.unwrap();
+                assert!(page.events.len() <= limit);
+                seen.extend(page.events.iter().map(|event| event.seq));
+                let Some(end) = page.end else { break };
+                assert_ne!(from, Some(end), "no page leads nowhere");
+                from = Some(end);
+            }
+            if direction == Direction::Backwards {
+                seen.reverse();
+            }
+            assert_eq!(seen, all, "{direction:?} by {limit}");
+        }
+    }
+}
+
+/// HV-11: whoever was invited and said no was never in the room.
+#[tokio::test]
+async fn who_rejects_an_invite_reads_no_state() {
+    let (alice, bob) = (user("alice"), user("bob"));
+    let world = World::new(&[alice.as_str(), bob.as_str()]).await;
+    let room = world.room(&alice).await;
+    world.rooms.invite(&room, &alice, &bob, None).await.unwrap();
+    let invited = world.rooms.view(&room, &bob).await;
+    assert!(matches!(invited, Err(Error::Forbidden(_))));
+    world.rooms.leave(&room, &bob, None).await.unwrap();
+    assert!(matches!(world.rooms.view(&room, &bob).await, Err(Error::Forbidden(_))));
+
+    // Once in, what they left is theirs to read, also while they are invited again or banned.
+    world.rooms.invite(&room, &alice, &bob, None).await.unwrap();
+    world.rooms.join(&room, &bob, None).await.unwrap();
+    assert_eq!(world.rooms.view(&room, &bob).await.unwrap(), View::NOW);
+    world.rooms.leave(&room, &bob, None).await.unwrap();
+    let left = View { at: room.snapshot().last_seq };
+    world.rooms.ban(&room, &alice, &bob, None).await.unwrap();
+    assert_eq!(world.rooms.view(&room, &bob).await.unwrap(), left);
+}
