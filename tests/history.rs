@@ -109,8 +109,9 @@ async fn everybody_sees_what_the_history_visibility_allows_and_nothing_else() {
                 pages.expect_error(403, "M_FORBIDDEN");
                 BTreeSet::new()
             };
-            let paged: String = messages.iter().map(|id| if seen.contains(id) { 'x' } else { '-' }).collect();
-            assert_eq!(paged, expected, "/messages, {who}");
+            let listed: String =
+                messages.iter().map(|id| if seen.contains(id) { 'x' } else { '-' }).collect();
+            assert_eq!(listed, expected, "/messages, {who}");
 
             let member = person.user_id.contains("joined");
             let former = person.user_id.contains("left") || person.user_id.contains("banned");

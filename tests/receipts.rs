@@ -40,13 +40,17 @@ fn of_type<'a>(list: &'a Value, kind: &str) -> Vec<&'a Value> {
     events.iter().filter(|event| event["type"] == kind).collect()
 }
 
+fn members_of(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    object.as_object().unwrap_or_else(|| panic!("not an object: {object}")).iter()
+}
+
 /// The receipts of an answer: `type user event thread`.
 fn receipts(sync: &Value, room: &str) -> Vec<String> {
     let mut all = Vec::new();
     for event in of_type(&joined(sync, room)["ephemeral"], "m.receipt") {
-        for (id, kinds) in event["content"].as_object().unwrap() {
-            for (kind, users) in kinds.as_object().unwrap() {
-                for (user, data) in users.as_object().unwrap() {
+        for (id, kinds) in members_of(&event["content"]) {
+            for (kind, users) in members_of(kinds) {
+                for (user, data) in members_of(users) {
                     assert!(data["ts"].is_i64(), "{data}");
                     let thread = data["thread_id"].as_str().unwrap_or("-");
                     all.push(format!("{kind} {user} {id} {thread}"));
@@ -84,15 +88,15 @@ async fn receipts_reach_those_whom_they_concern() {
     let public = format!("m.read {} {first} -", bob.user_id);
     let private = format!("m.read.private {} {second} -", bob.user_id);
     let heard = async |user: &User, since: &str| receipts(&user.sync(Some(since), 0).await, &room);
-    assert_eq!(heard(alice, &since[0]).await, [public.clone()]);
-    assert_eq!(heard(carol, &since[1]).await, [public.clone()]);
+    assert_eq!(heard(alice, &since[0]).await, std::slice::from_ref(&public));
+    assert_eq!(heard(carol, &since[1]).await, std::slice::from_ref(&public));
     assert_eq!(heard(&bobs_other_device, &since[2]).await, [public.clone(), private.clone()]);
     // So it is for who starts anew.
     assert_eq!(receipts(&alice.sync(None, 0).await, &room), [public]);
 
     mark(bob, &room, "m.read", &second, json!({})).await;
     let moved = format!("m.read {} {second} -", bob.user_id);
-    assert_eq!(receipts(&alice.sync(None, 0).await, &room), [moved.clone()]);
+    assert_eq!(receipts(&alice.sync(None, 0).await, &room), std::slice::from_ref(&moved));
     assert_eq!(receipts(&bob.sync(None, 0).await, &room), [moved, private]);
 }
 
@@ -227,14 +231,14 @@ async fn threads_are_read_one_by_one() {
     let all = people(&server, ["alice", "bob"]).await;
     let [alice, bob] = &all[..] else { panic!("two people") };
     let room = room_of(&all).await;
-    let root = alice.send_text(&room, "root").await;
+    let start = alice.send_text(&room, "root").await;
     let in_thread = async |text: &str| {
-        let relation = json!({ "rel_type": "m.thread", "event_id": root });
+        let relation = json!({ "rel_type": "m.thread", "event_id": start });
         let content = json!({ "msgtype": "m.text", "body": text, "m.relates_to": relation });
         alice.send_event(&room, "m.room.message", content).await
     };
     let reply = in_thread("one").await;
-    let last_reply = in_thread("two").await;
+    in_thread("two").await;
     let last = alice.send_text(&room, "main").await;
     let relation = json!({ "rel_type": "m.annotation", "event_id": reply, "key": "+" });
     let reaction = alice.send_event(&room, "m.reaction", json!({ "m.relates_to": relation })).await;
@@ -242,29 +246,29 @@ async fn threads_are_read_one_by_one() {
         "&filter=%7B%22room%22%3A%7B%22timeline%22%3A%7B%22unread_thread_notifications%22%3Atrue%7D%7D%7D";
     let counts = async || {
         let sync = bob.sync_with(None, 0, filter).await;
-        let thread = &joined(&sync, &room)["unread_thread_notifications"][&root]["notification_count"];
+        let thread = &joined(&sync, &room)["unread_thread_notifications"][&start]["notification_count"];
         (unread(&sync, &room).0, thread.as_i64().unwrap_or(0))
     };
-    mark(bob, &room, "m.read", &root, json!({ "thread_id": "main" })).await;
+    mark(bob, &room, "m.read", &start, json!({ "thread_id": "main" })).await;
     assert_eq!(counts().await, (1, 2));
-    mark(bob, &room, "m.read", &reply, json!({ "thread_id": root })).await;
+    mark(bob, &room, "m.read", &reply, json!({ "thread_id": start })).await;
     assert_eq!(counts().await, (1, 1));
     mark(bob, &room, "m.read", &last, json!({ "thread_id": "main" })).await;
     assert_eq!(counts().await, (0, 1), "the thread is not read by reading the main timeline");
     // A reaction to a reply is in the thread, and not in the main timeline.
     let path = format!("/v3/rooms/{room}/receipt/m.read/{reaction}");
     bob.post(&path, json!({ "thread_id": "main" })).await.expect_error(400, "M_INVALID_PARAM");
-    mark(bob, &room, "m.read", &reaction, json!({ "thread_id": root })).await;
+    mark(bob, &room, "m.read", &reaction, json!({ "thread_id": start })).await;
     assert_eq!(counts().await, (0, 0));
     in_thread("three").await;
     assert_eq!(counts().await, (0, 1));
 
     // The root may be read in either.
-    mark(bob, &room, "m.read.private", &root, json!({ "thread_id": root })).await;
+    mark(bob, &room, "m.read.private", &start, json!({ "thread_id": start })).await;
     let expected = [
         format!("m.read {} {last} main", bob.user_id),
-        format!("m.read {} {reaction} {root}", bob.user_id),
-        format!("m.read.private {} {root} {root}", bob.user_id),
+        format!("m.read {} {reaction} {start}", bob.user_id),
+        format!("m.read.private {} {start} {start}", bob.user_id),
     ];
     let mut expected = expected.to_vec();
     expected.sort();
@@ -274,7 +278,6 @@ async fn threads_are_read_one_by_one() {
     let newest = alice.send_text(&room, "newest").await;
     mark(bob, &room, "m.read", &newest, json!({})).await;
     assert_eq!(counts().await, (0, 0));
-    let _ = last_reply;
     assert_eq!(receipts(&bob.sync(None, 0).await, &room).len(), 4);
 }
 
@@ -296,8 +299,8 @@ async fn concurrent_receipts_end_at_the_furthest() {
 
 fn typing(sync: &Value, room: &str) -> Option<Vec<String>> {
     let event = of_type(&joined(sync, room)["ephemeral"], "m.typing").pop()?;
-    let users = event["content"]["user_ids"].as_array().unwrap().iter();
-    Some(users.map(|user| user.as_str().unwrap().to_owned()).collect())
+    let users: Result<Vec<String>, _> = serde_json::from_value(event["content"]["user_ids"].clone());
+    Some(users.unwrap_or_else(|cause| panic!("{cause}: {event}")))
 }
 
 async fn types(user: &User, room: &str, body: Value) {
@@ -320,7 +323,7 @@ async fn typing_is_heard_and_ends() {
     };
 
     types(bob, &room, json!({ "typing": true, "timeout": 30_000 })).await;
-    assert_eq!(hear(&mut since).await, [bob.user_id.clone()]);
+    assert_eq!(hear(&mut since).await, std::slice::from_ref(&bob.user_id));
     // Who goes on typing is no news.
     types(bob, &room, json!({ "typing": true, "timeout": 30_000 })).await;
     let sync = alice.sync(Some(&since), 0).await;
@@ -328,7 +331,7 @@ async fn typing_is_heard_and_ends() {
     types(carol, &room, json!({ "typing": true })).await;
     assert_eq!(hear(&mut since).await, [bob.user_id.clone(), carol.user_id.clone()]);
     types(bob, &room, json!({ "typing": false })).await;
-    assert_eq!(hear(&mut since).await, [carol.user_id.clone()]);
+    assert_eq!(hear(&mut since).await, std::slice::from_ref(&carol.user_id));
     // A new request replaces the old one, here by one that is soon over.
     types(carol, &room, json!({ "typing": true, "timeout": 50 })).await;
     assert_eq!(hear(&mut since).await, Vec::<String>::new());

@@ -46,10 +46,10 @@ pub use self::{
     error::Error,
     event::Event,
     filter::{EventFilter, Fields, LazyMembers, type_matches},
-    history::{Around, Direction, Page, Paging},
+    history::{Direction, Paging},
     send::reason,
-    snapshot::{LocalMember, Snapshot, State, visibility_of},
-    summary::{Summary, summary},
+    snapshot::{LocalMember, Snapshot, State},
+    summary::summary,
     visibility::{Sight, View},
     writer::{Appended, NewEvent, Txn},
 };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ruma::{OwnedEventId, OwnedUserId, RoomVersionId, UserId, events::TimelineEventType, owned_server_name};
 use serde_json::{Value, json, value::to_raw_value};
 
-use super::*;
+use super::{event::Verdict, *};
 use crate::{
     account::{Sessions, Settings},
     config::RegistrationMode,

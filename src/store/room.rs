@@ -78,20 +78,6 @@ impl Store {
         Ok(rows.into_iter().map(|(event,)| event).collect())
     }
 
-    /// The `seq` of each state event in force after event `at`.
-    pub async fn state_at(&self, room: i64, at: i64) -> Result<Vec<(String, String, i64)>, Error> {
-        self.all(statement!(
-            "SELECT type, state_key, event FROM state_log
-             WHERE room = $1 AND (type, state_key, seq) IN (
-                 SELECT type, state_key, MAX(seq) FROM state_log
-                 WHERE room = $1 AND seq <= $2 GROUP BY type, state_key
-             )",
-            room,
-            at,
-        ))
-        .await
-    }
-
     /// The state events in force after event `at`, in no order.
     pub async fn state_events_at(&self, room: i64, at: i64) -> Result<Vec<StoredEvent>, Error> {
         self.event_rows(statement!(
@@ -128,28 +114,6 @@ impl Store {
             latest.insert((kind, state_key), event);
         }
         Ok(latest.into_iter().map(|((kind, state_key), event)| (kind, state_key, event)).collect())
-    }
-
-    /// The `seq` of the state event of one key in force after event `at`.
-    pub async fn state_entry_at(
-        &self,
-        room: i64,
-        kind: &str,
-        state_key: &str,
-        at: i64,
-    ) -> Result<Option<i64>, Error> {
-        let row: Option<(i64,)> = self
-            .optional(statement!(
-                "SELECT event FROM state_log
-                 WHERE room = $1 AND type = $2 AND state_key = $3 AND seq <= $4
-                 ORDER BY seq DESC LIMIT 1",
-                room,
-                kind,
-                state_key,
-                at,
-            ))
-            .await?;
-        Ok(row.map(|(event,)| event))
     }
 
     /// For each type, state key and `seq`: the `seq` of the state event in force after that event.

@@ -16,11 +16,11 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{queue::Queues, room::Room};
 
 /// The longest that somebody types without saying so again, and how long if they don't say.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_mins(2);
 const USUAL: Duration = Duration::from_secs(30);
 
 /// How long it is remembered that nobody types any more, so that readers who poll hear of it.
-const REMEMBERED: Duration = Duration::from_secs(120);
+const REMEMBERED: Duration = Duration::from_mins(2);
 
 struct Entry {
     room: Arc<Room>,
