@@ -32,8 +32,9 @@ use serde::de::IgnoredAny;
 use super::{Caller, Class, MatrixError, metrics::RouteMetrics};
 use crate::app::App;
 
-/// The largest body of a JSON request. The longest legal text, every character escaped, stays below it.
-pub const MAX_BODY: usize = 1024 * 1024;
+/// The largest body of a JSON request. The longest legal text (100,000 characters, plain and formatted) stays below it
+/// with every character escaped, as some clients do: twelve bytes for an emoji.
+pub const MAX_BODY: usize = 5 * 512 * 1024;
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_mins(1);

@@ -1,5 +1,6 @@
 //! Limits: of texts, events, fields and members.
 
+use ::http::{HeaderMap, Method, header::AUTHORIZATION};
 use serde_json::{Value, json};
 
 use crate::{
@@ -25,6 +26,15 @@ async fn ev_12_a_local_room_takes_texts_of_100_000_characters() {
     let path = format!("/v3/rooms/{room}/event/{}", id.as_str().expect("an id"));
     let found = alice.get(&path).await.expect(200);
     assert_eq!(found["content"]["body"].as_str(), Some(longest.as_str()), "never truncated");
+
+    // Some clients escape whatever isn't ASCII; that is no longer a text.
+    let escaped = r"\ud83d\ude00".repeat(100_000);
+    let body = format!(r#"{{"msgtype":"m.text","body":"{escaped}","formatted_body":"{escaped}"}}"#);
+    let token = format!("Bearer {}", alice.access_token).parse().expect("a header");
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, token)]);
+    let path = format!("/v3/rooms/{room}/send/m.room.message/escaped");
+    let answer = alice.http.send(Method::PUT, &path, headers, body).await.expect("an answer");
+    answer.expect(200);
 
     let html = json!({
         "msgtype": "m.text", "body": "a".repeat(100_000),
