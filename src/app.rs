@@ -103,6 +103,7 @@ impl Hearth {
         let syncs = Syncs::new(
             store.clone(),
             Arc::clone(&rooms),
+            Arc::clone(&accounts),
             sessions.clone(),
             queues.clone(),
             Arc::clone(&typing),

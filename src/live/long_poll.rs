@@ -4,12 +4,15 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use ruma::{OwnedUserId, push::Ruleset};
+use lru::LruCache;
+use parking_lot::Mutex;
+use ruma::OwnedUserId;
 use serde_json::{json, value::RawValue};
 
 use super::{
@@ -21,7 +24,7 @@ use super::{
     room::RoomSync,
 };
 use crate::{
-    account::{Session, Sessions},
+    account::{self, Accounts, Session, Sessions},
     queue::{Counts, Queues, Span, Token, TokenError},
     room::Rooms,
     shutdown::Shutdown,
@@ -32,10 +35,17 @@ use crate::{
 /// The longest that a request waits, whatever it asks for: proxies cut longer ones.
 const LONGEST: Duration = Duration::from_secs(120);
 
+const PUSH_RULES: &str = "m.push_rules";
+
+/// Stored filters kept in memory.
+const FILTERS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error(transparent)]
+    Account(#[from] account::Error),
     #[error(transparent)]
     Room(#[from] crate::room::Error),
     #[error(transparent)]
@@ -55,7 +65,7 @@ pub enum Error {
 /// What `/sync` was asked.
 pub struct Request {
     pub since: Option<Token>,
-    pub filter: SyncFilter,
+    pub filter: Arc<SyncFilter>,
     pub timeout: Duration,
     pub full_state: bool,
     pub use_state_after: bool,
@@ -79,10 +89,13 @@ pub struct Syncs {
     pub(super) store: Store,
     pub(super) rooms: Arc<Rooms>,
     pub(super) lazy: LazyMembers,
+    accounts: Arc<Accounts>,
     sessions: Sessions,
     queues: Queues,
     typing: Arc<Typing>,
     initial: InitialSyncs,
+    /// Stored filters never change.
+    filters: Mutex<LruCache<(i64, String), Arc<SyncFilter>>>,
     epoch: u64,
     shutdown: Shutdown,
 }
@@ -92,6 +105,7 @@ impl Syncs {
     pub fn new(
         store: Store,
         rooms: Arc<Rooms>,
+        accounts: Arc<Accounts>,
         sessions: Sessions,
         queues: Queues,
         typing: Arc<Typing>,
@@ -102,13 +116,27 @@ impl Syncs {
             store,
             rooms,
             lazy: LazyMembers::new(),
+            accounts,
             sessions,
             queues,
             typing,
             initial: InitialSyncs::default(),
+            filters: Mutex::new(LruCache::new(FILTERS)),
             epoch,
             shutdown,
         }
+    }
+
+    /// A filter that the user has stored.
+    pub async fn stored_filter(&self, recipient: i64, id: String) -> Result<Arc<SyncFilter>, Error> {
+        let key = (recipient, id);
+        if let Some(filter) = self.filters.lock().get(&key) {
+            return Ok(Arc::clone(filter));
+        }
+        let definition = self.accounts.filter(recipient, &key.1).await?;
+        let filter = Arc::new(SyncFilter::new(serde_json::from_str(&definition)?));
+        self.filters.lock().put(key, Arc::clone(&filter));
+        Ok(filter)
     }
 
     /// The answer to one request, at the latest when its time is up.
@@ -205,6 +233,7 @@ impl Syncs {
         let mut body = SyncBody { next_batch: self.token(to), ..SyncBody::default() };
         if !changes.account_data.is_empty() {
             let rows = self.store.account_data_changed(session.recipient, &changes.account_data).await?;
+            let rows = self.with_push_rules(session, rows).await?;
             body.account_data = account_data_events(rows, |kind| request.filter.account_data(kind))?.into();
         }
         let mut typing = HashMap::new();
@@ -239,6 +268,19 @@ impl Syncs {
         Ok(body)
     }
 
+    /// Push rules are shown whole: what is stored, with what the specification predefines today.
+    async fn with_push_rules(
+        &self,
+        session: &Session,
+        mut rows: Vec<AccountDataRow>,
+    ) -> Result<Vec<AccountDataRow>, Error> {
+        for row in rows.iter_mut().filter(|row| row.kind == PUSH_RULES) {
+            let content = self.accounts.push_rules_content(session.recipient, &session.user_id).await?;
+            row.content = content.to_string();
+        }
+        Ok(rows)
+    }
+
     /// Every room and all account data; with `from`, timelines only since then (`full_state`).
     async fn all(
         &self,
@@ -250,10 +292,11 @@ impl Syncs {
         let (recipient, user_id) = (session.recipient, &session.user_id);
         let mut body = SyncBody { next_batch: self.token(to), ..SyncBody::default() };
         let mut rows = self.store.account_data_of(recipient, 0).await?;
-        if !rows.iter().any(|row| row.kind == "m.push_rules") {
-            let rules = json!({ "global": Ruleset::server_default(user_id) });
-            rows.push(AccountDataRow { kind: "m.push_rules".to_owned(), content: rules.to_string() });
+        if !rows.iter().any(|row| row.kind == PUSH_RULES) {
+            // They exist for everybody, also for those who have never changed them.
+            rows.push(AccountDataRow { kind: PUSH_RULES.to_owned(), content: String::new() });
         }
+        let rows = self.with_push_rules(session, rows).await?;
         body.account_data = account_data_events(rows, |kind| request.filter.account_data(kind))?.into();
 
         let mut changes = match from {

@@ -35,16 +35,16 @@ impl Caller for Syncer {
 }
 
 async fn sync(app: App, caller: Syncer, request: v3::Request) -> Result<Whole, MatrixError> {
-    let definition = match request.filter {
-        Some(v3::Filter::FilterDefinition(definition)) => definition,
-        Some(v3::Filter::FilterId(id)) => stored_filter(&app, &caller.session, &id).await?,
-        Some(_) | None => FilterDefinition::default(),
+    let filter = match request.filter {
+        Some(v3::Filter::FilterDefinition(definition)) => Arc::new(SyncFilter::new(definition)),
+        Some(v3::Filter::FilterId(id)) => app.syncs.stored_filter(caller.session.recipient, id).await?,
+        Some(_) | None => Arc::new(SyncFilter::new(FilterDefinition::default())),
     };
     let since = request.since.filter(|since| !since.is_empty());
     let since = since.map(|since| since.parse()).transpose();
     let request = live::Request {
         since: since.map_err(|_| MatrixError::invalid_param("`since` is not a token of this server"))?,
-        filter: SyncFilter::new(definition),
+        filter,
         timeout: request.timeout.unwrap_or(Duration::ZERO),
         full_state: request.full_state,
         use_state_after: request.use_state_after || caller.state_after,
@@ -53,14 +53,11 @@ async fn sync(app: App, caller: Syncer, request: v3::Request) -> Result<Whole, M
     Ok(Whole(json_response(http::StatusCode::OK, body)))
 }
 
-async fn stored_filter(_app: &App, _session: &Session, _id: &str) -> Result<FilterDefinition, MatrixError> {
-    Err(MatrixError::invalid_param("there is no such filter"))
-}
-
 impl From<live::Error> for MatrixError {
     fn from(cause: live::Error) -> Self {
         match cause {
             live::Error::Token(cause) => Self::invalid_param(cause.to_string()),
+            live::Error::Account(cause) => cause.into(),
             live::Error::Room(_) | live::Error::Store(_) | live::Error::Encoding(_) | live::Error::Gone => {
                 Self::internal(&cause)
             }
