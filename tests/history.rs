@@ -513,3 +513,72 @@ async fn members_are_listed_by_membership_and_time() {
     let joined: Vec<&String> = joined["joined"].as_object().unwrap().keys().collect();
     assert_eq!(joined, [&alice.user_id, &bob.user_id, &dave.user_id]);
 }
+
+/// HV-09, I5, LL-05: the tokens of `/sync` are places in a room's log, and close the gap that it left.
+#[tokio::test]
+async fn tokens_of_sync_are_good_for_history_and_members() {
+    let server = Server::start(Table::new()).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = room_with(&alice, "shared").await;
+    let quiet = room_with(&alice, "shared").await;
+    let since = alice.sync(None, 0).await["next_batch"].as_str().unwrap().to_owned();
+    let mut sent = Vec::new();
+    for number in 0..30 {
+        sent.push(alice.send_text(&room, &format!("{number}")).await);
+    }
+    let sync = alice.sync(Some(&since), 0).await;
+    let timeline = &sync["rooms"]["join"][&room]["timeline"];
+    assert_eq!(timeline["limited"], true);
+    let (before, next) = (timeline["prev_batch"].as_str().unwrap(), sync["next_batch"].as_str().unwrap());
+    alice.invite(&room, &bob.user_id).await;
+
+    for (from, to, direction) in [(before, &*since, "b"), (&since, before, "f")] {
+        let path = format!("/v3/rooms/{room}/messages?dir={direction}&from={from}&to={to}&limit=100");
+        let mut gap = ids(&alice.get(&path).await.expect(200)["chunk"]);
+        if direction == "b" {
+            gap.reverse();
+        }
+        gap.extend(ids(&timeline["events"]));
+        assert_eq!(gap, sent, "{direction}");
+    }
+    let path = format!("/v3/rooms/{room}/messages?dir=b&from={next}&limit=2");
+    let newest = ids(&alice.get(&path).await.expect(200)["chunk"]);
+    assert_eq!(newest, [sent[29].as_str(), &sent[28]]);
+    // A room that the answer didn't mention.
+    let path = format!("/v3/rooms/{quiet}/messages?dir=f&from={next}");
+    assert!(ids(&alice.get(&path).await.expect(200)["chunk"]).is_empty());
+
+    for (at, count) in [(next, 1), (before, 1), ("", 2)] {
+        let path = format!("/v3/rooms/{room}/members?at={at}&not_membership=leave");
+        let members = alice.get(&path).await.expect(200);
+        assert_eq!(ids(&members["chunk"]).len(), count, "{at}");
+    }
+}
+
+/// HV-05, SY-23: a first sync, and paging on from it, shows a newcomer what the history visibility allows.
+#[tokio::test]
+async fn sync_shows_newcomers_no_more_than_history_does() {
+    let server = Server::start(Table::new()).await;
+    let (owner, bob) = (server.register("owner").await, server.register("bob").await);
+    for (visibility, expected) in
+        [("world_readable", "xxx"), ("shared", "xxx"), ("invited", "-xx"), ("joined", "--x")]
+    {
+        let room = room_with(&owner, visibility).await;
+        let since = bob.sync(None, 0).await["next_batch"].as_str().unwrap().to_owned();
+        let first = owner.send_text(&room, "before the invite").await;
+        owner.invite(&room, &bob.user_id).await;
+        let second = owner.send_text(&room, "before the join").await;
+        bob.join(&room).await;
+        let third = owner.send_text(&room, "after").await;
+        for sync in [bob.sync(Some(&since), 0).await, bob.sync(None, 0).await] {
+            let timeline = &sync["rooms"]["join"][&room]["timeline"];
+            let mut seen = ids(&timeline["events"]);
+            if let Some(from) = timeline["prev_batch"].as_str() {
+                let path = format!("/v3/rooms/{room}/messages?dir=b&from={from}&limit=100");
+                seen.extend(ids(&bob.get(&path).await.expect(200)["chunk"]));
+            }
+            let shown = [&first, &second, &third].map(|id| if seen.contains(id) { 'x' } else { '-' });
+            assert_eq!(shown.iter().collect::<String>(), expected, "{visibility}");
+        }
+    }
+}

@@ -17,6 +17,7 @@ use crate::{
 struct World {
     rooms: Rooms,
     store: Store,
+    tails: Arc<Tails>,
     _dir: tempfile::TempDir,
 }
 
@@ -32,7 +33,7 @@ impl World {
         }
         let environment = Environment::real();
         let server_name = owned_server_name!("localhost");
-        let queues = Queues::new(tails, store.clone());
+        let queues = Queues::new(Arc::clone(&tails), store.clone());
         let sessions = Sessions::new(store.clone(), queues, environment.clone());
         let settings = Settings {
             server_name: server_name.clone(),
@@ -49,7 +50,7 @@ impl World {
         };
         let accounts = Arc::new(accounts);
         let rooms = Rooms::new(store.clone(), accounts, environment, server_name, key, policy).await.unwrap();
-        Self { rooms, store, _dir: dir }
+        Self { rooms, store, tails, _dir: dir }
     }
 
     async fn room(&self, creator: &UserId) -> Arc<Room> {
@@ -236,4 +237,33 @@ async fn who_rejects_an_invite_reads_no_state() {
     let left = View { at: room.snapshot().last_seq };
     world.rooms.ban(&room, &alice, &bob, None).await.unwrap();
     assert_eq!(world.rooms.view(&room, &bob).await.unwrap(), left);
+}
+
+/// HV-09: a position of a queue is a place in every room's log.
+#[tokio::test]
+async fn positions_lead_to_the_last_event_that_they_cover() {
+    let alice = user("alice");
+    let world = World::new(&[alice.as_str()]).await;
+    let (room, other) = (world.room(&alice).await, world.room(&alice).await);
+    let place = async |position: i64| {
+        let token = crate::queue::Token::Queue { epoch: 1, position, boot: 1, fading: 0 };
+        world.rooms.place(&room, &token.to_string()).await.unwrap()
+    };
+    let head = || world.tails.head();
+    let mut heads = Vec::new();
+    for number in 0..40 {
+        world.say(&room, &alice, &number.to_string()).await;
+        heads.push((head(), room.snapshot().last_seq));
+        for _ in 0..number % 3 {
+            world.say(&other, &alice, "elsewhere").await;
+            heads.push((head(), room.snapshot().last_seq));
+        }
+    }
+    assert_eq!(place(0).await, 0);
+    for (position, seq) in heads {
+        assert_eq!(place(position).await, seq);
+    }
+    assert_eq!(place(i64::MAX).await, room.snapshot().last_seq);
+    assert_eq!(world.rooms.place(&room, "r7").await.unwrap(), 7);
+    assert!(matches!(world.rooms.place(&room, "garbage").await, Err(Error::InvalidParam(_))));
 }

@@ -56,20 +56,32 @@ impl Store {
 
     /// The last event that the queue position `position` covers: 0 if the room is younger.
     pub async fn seq_at(&self, room: i64, position: i64) -> Result<i64, Error> {
-        // Positions grow with `seq`, so this is a search by halves of the primary key.
-        let (mut low, mut high) = (0, self.last_seq(room).await?);
+        // Positions grow with `seq`, so this is a search by halves of the primary key. Most tokens are recent: it begins
+        // at the end, with steps that grow.
+        let last = self.last_seq(room).await?;
+        let (mut low, mut high) = (last, last);
+        let mut step = 1;
+        while low > 0 && !self.is_covered(room, low, position).await? {
+            high = low - 1;
+            low = (low - step).max(0);
+            step *= 2;
+        }
         while low < high {
             let middle = low + (high - low + 1) / 2;
-            let found: Option<(i64,)> = self
-                .optional(statement!("SELECT position FROM event WHERE room = $1 AND seq = $2", room, middle))
-                .await?;
-            if found.is_some_and(|(found,)| found <= position) {
+            if self.is_covered(room, middle, position).await? {
                 low = middle;
             } else {
                 high = middle - 1;
             }
         }
         Ok(low)
+    }
+
+    async fn is_covered(&self, room: i64, seq: i64, position: i64) -> Result<bool, Error> {
+        let found: Option<(i64,)> = self
+            .optional(statement!("SELECT position FROM event WHERE room = $1 AND seq = $2", room, seq))
+            .await?;
+        Ok(found.is_some_and(|(found,)| found <= position))
     }
 
     pub async fn extremities(&self, room: i64) -> Result<Vec<i64>, Error> {

@@ -38,7 +38,8 @@ async fn receipt(
     let event_id = OwnedEventId::try_from(event_id.as_str()).map_err(|_| bad("eventId"))?;
     let kind = match kind.as_str() {
         "m.read" => Kind::Read,
-        "m.read.private" => Kind::Private,
+        // The second is its name from before 1.4.
+        "m.read.private" | "org.matrix.msc2285.read.private" => Kind::Private,
         "m.fully_read" => Kind::FullyRead,
         _ => return Err(MatrixError::invalid_param("there is no such type of receipt")),
     };
