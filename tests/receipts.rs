@@ -265,12 +265,11 @@ async fn threads_are_read_one_by_one() {
 
     // The root may be read in either.
     mark(bob, &room, "m.read.private", &start, json!({ "thread_id": start })).await;
-    let expected = [
+    let mut expected = vec![
         format!("m.read {} {last} main", bob.user_id),
         format!("m.read {} {reaction} {start}", bob.user_id),
         format!("m.read.private {} {start} {start}", bob.user_id),
     ];
-    let mut expected = expected.to_vec();
     expected.sort();
     assert_eq!(receipts(&bob.sync(None, 0).await, &room), expected);
 
@@ -279,6 +278,23 @@ async fn threads_are_read_one_by_one() {
     mark(bob, &room, "m.read", &newest, json!({})).await;
     assert_eq!(counts().await, (0, 0));
     assert_eq!(receipts(&bob.sync(None, 0).await, &room).len(), 4);
+}
+
+/// RC-25: where a receipt for everything and one for a thread are on one event, the former is told, whichever came first.
+#[tokio::test]
+async fn a_receipt_for_everything_hides_that_for_a_thread() {
+    let server = Server::start(Table::new()).await;
+    let all = people(&server, ["alice", "bob"]).await;
+    let room = room_of(&all).await;
+    let one = all[0].send_text(&room, "one").await;
+    let two = all[0].send_text(&room, "two").await;
+    for (event, threads) in [(&one, [Value::Null, json!("main")]), (&two, [json!("main"), Value::Null])] {
+        for thread in threads {
+            mark(&all[1], &room, "m.read", event, json!({ "thread_id": thread })).await;
+        }
+        let told = receipts(&all[0].sync(None, 0).await, &room);
+        assert_eq!(told, [format!("m.read {} {event} -", all[1].user_id)]);
+    }
 }
 
 /// Receipts given at once, by different devices, end where the one furthest ahead is.
@@ -367,8 +383,14 @@ async fn nobody_types_for_others_or_in_rooms_they_are_not_in() {
     let path = format!("/v3/rooms/{room}/typing/{}", alice.user_id);
     alice.put(&path, json!({ "typing": "yes" })).await.expect_error(400, "M_BAD_JSON");
 
-    // Who leaves stops typing.
+    // Nobody outside hears of it, in whatever rooms they are.
+    room_of(std::slice::from_ref(stranger)).await;
+    let since = next(&stranger.sync(None, 0).await);
     types(bob, &room, body).await;
+    let heard = stranger.sync(Some(&since), 0).await;
+    assert!(heard.get("rooms").is_none(), "{heard}");
+
+    // Who leaves stops typing.
     assert_eq!(typing(&alice.sync(None, 0).await, &room), Some(vec![bob.user_id.clone()]));
     bob.post(&format!("/v3/rooms/{room}/leave"), json!({})).await.expect(200);
     let heard = typing(&alice.sync(None, 0).await, &room).unwrap_or_default();

@@ -238,12 +238,9 @@ impl Syncs {
         }
         let mut typing = HashMap::new();
         if to.fading > from.fading {
-            for (number, users) in self.typing.since(from.fading) {
-                let room = self.rooms.by_number(number).await?;
-                if room.snapshot().is_joined(&session.user_id) {
-                    changes.rooms.entry(number).or_default();
-                    typing.insert(number, users);
-                }
+            for (number, users) in self.typing.heard_by(&session.user_id, from.fading) {
+                changes.rooms.entry(number).or_default();
+                typing.insert(number, users);
             }
         }
         for (number, changes) in changes.rooms {
@@ -306,7 +303,8 @@ impl Syncs {
             },
             None => None,
         };
-        let mut typing: HashMap<i64, Vec<OwnedUserId>> = self.typing.since(0).into_iter().collect();
+        let typing = self.typing.heard_by(user_id, 0);
+        let mut typing: HashMap<i64, Vec<OwnedUserId>> = typing.into_iter().collect();
         let mut counts: HashMap<i64, Counts> = self.store.unread_of_rooms(recipient).await?;
         for membership in self.store.memberships(user_id.as_str()).await? {
             let left = matches!(membership.membership.as_str(), "leave" | "ban");

@@ -458,7 +458,11 @@ fn receipt_event(receipts: &[ReceiptRow], reader: &UserId) -> Option<serde_json:
             data["thread_id"] = json!(receipt.thread);
         }
         let event = content.entry(receipt.event_id.clone()).or_insert_with(|| json!({}));
-        event[&receipt.kind][&receipt.user_id] = data;
+        let known = &mut event[&receipt.kind][&receipt.user_id];
+        // RC-25: an event has room for one of a user's receipts of a type. The unthreaded one says more.
+        if known.is_null() || receipt.thread.is_empty() {
+            *known = data;
+        }
     }
     (!content.is_empty()).then(|| json!({ "type": "m.receipt", "content": content }))
 }

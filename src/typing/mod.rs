@@ -4,7 +4,7 @@
 //! types any more.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -38,23 +38,23 @@ impl Entry {
         self.users.iter().map(|(_, until)| *until).min().unwrap_or(self.forget)
     }
 
-    fn user_ids(&self) -> Vec<OwnedUserId> {
-        // Who has left the room since doesn't type in it.
+    /// Who types, for somebody who is in the room.
+    fn heard_by(&self, reader: &UserId) -> Option<Vec<OwnedUserId>> {
         let room = self.room.snapshot();
-        self.users
-            .iter()
-            .map(|(user_id, _)| user_id)
-            .filter(|user_id| room.is_joined(user_id))
-            .cloned()
-            .collect()
+        // Who has left the room since doesn't type in it.
+        let users =
+            || self.users.iter().map(|(user_id, _)| user_id).filter(|user_id| room.is_joined(user_id));
+        room.is_joined(reader).then(|| users().cloned().collect())
     }
 }
 
 #[derive(Default)]
 struct Rooms {
     entries: HashMap<i64, Entry>,
-    /// A task waits for the next timeout.
-    timed: bool,
+    /// The rooms by the number of their last change: a reader looks only at what is new.
+    changes: BTreeMap<u64, i64>,
+    /// Until when a task waits for the next timeout.
+    wakes: Option<Instant>,
 }
 
 pub struct Typing {
@@ -86,7 +86,7 @@ impl Typing {
                 }
             });
         }
-        self.watch();
+        self.watch(until);
     }
 
     /// A member types no more.
@@ -101,12 +101,11 @@ impl Typing {
         }
     }
 
-    /// The rooms where somebody began or stopped typing after that number, each with all who type (SY-22). The caller
-    /// looks who may know.
-    pub fn since(&self, fading_after: u64) -> Vec<(i64, Vec<OwnedUserId>)> {
+    /// The reader's rooms where somebody began or stopped typing after that number, each with all who type (SY-22).
+    pub fn heard_by(&self, reader: &UserId, fading_after: u64) -> Vec<(i64, Vec<OwnedUserId>)> {
         let rooms = self.rooms.lock();
-        let changed = rooms.entries.iter().filter(|(_, entry)| entry.changed > fading_after);
-        changed.map(|(number, entry)| (*number, entry.user_ids())).collect()
+        let changed = rooms.changes.range(fading_after.saturating_add(1)..).map(|(_, number)| *number);
+        changed.filter_map(|number| Some((number, rooms.entries.get(&number)?.heard_by(reader)?))).collect()
     }
 
     /// Changes who types in a room and tells its members here.
@@ -116,26 +115,28 @@ impl Typing {
         // The queues' lock is taken before ours, here and everywhere.
         self.queues.tails().fade(recipients, |number| {
             let mut rooms = self.rooms.lock();
-            let entry = rooms.entries.entry(room.number).or_insert_with(|| Entry {
-                room: Arc::clone(room),
-                users: Vec::new(),
-                changed: number,
-                forget: Instant::now(),
-            });
+            let forget = Instant::now() + REMEMBERED;
+            let new = || Entry { room: Arc::clone(room), users: Vec::new(), changed: number, forget };
+            let entry = rooms.entries.entry(room.number).or_insert_with(new);
             change(&mut entry.users);
-            entry.changed = number;
-            entry.forget = Instant::now() + REMEMBERED;
+            entry.forget = forget;
+            let before = std::mem::replace(&mut entry.changed, number);
+            rooms.changes.remove(&before);
+            rooms.changes.insert(number, room.number);
         });
     }
 
-    /// Sees to it that a task looks at the next timeout.
-    fn watch(self: &Arc<Self>) {
-        let timed = std::mem::replace(&mut self.rooms.lock().timed, true);
-        if timed {
-            self.sooner.notify_one();
-        } else {
-            let sooner = Arc::clone(&self.sooner);
-            tokio::spawn(Self::time_out(Arc::downgrade(self), sooner));
+    /// Sees to it that a task is awake at `due`.
+    fn watch(self: &Arc<Self>, due: Instant) {
+        let mut rooms = self.rooms.lock();
+        match rooms.wakes {
+            Some(wakes) if wakes <= due => {}
+            Some(_) => self.sooner.notify_one(),
+            None => {
+                rooms.wakes = Some(due);
+                let sooner = Arc::clone(&self.sooner);
+                tokio::spawn(Self::time_out(Arc::downgrade(self), sooner));
+            }
         }
     }
 
@@ -153,17 +154,18 @@ impl Typing {
     fn next_end(&self) -> Option<Instant> {
         self.end(Instant::now());
         let mut rooms = self.rooms.lock();
-        let due = rooms.entries.values().map(Entry::due).min();
-        rooms.timed = due.is_some();
-        due
+        rooms.wakes = rooms.entries.values().map(Entry::due).min();
+        rooms.wakes
     }
 
     /// Ends what was to end by now.
     fn end(&self, now: Instant) {
         let over: Vec<Arc<Room>> = {
-            let mut rooms = self.rooms.lock();
-            rooms.entries.retain(|_, entry| !entry.users.is_empty() || entry.forget > now);
-            let over = rooms.entries.values().filter(|entry| !entry.users.is_empty() && entry.due() <= now);
+            let Rooms { entries, changes, .. } = &mut *self.rooms.lock();
+            let forgotten = |entry: &Entry| entry.users.is_empty() && entry.forget <= now;
+            entries.retain(|_, entry| !forgotten(entry));
+            changes.retain(|_, number| entries.contains_key(number));
+            let over = entries.values().filter(|entry| !entry.users.is_empty() && entry.due() <= now);
             over.map(|entry| Arc::clone(&entry.room)).collect()
         };
         for room in over {
