@@ -289,6 +289,50 @@ async fn pu_08_predefined_rules_are_not_deleted_and_their_names_not_taken() {
 }
 
 #[tokio::test]
+async fn pf_01_a_new_name_is_in_the_member_events_of_all_rooms() {
+    let (_server, alice) = server_with_alice().await;
+    let (one, two) = (private_room(&alice).await, private_room(&alice).await);
+    alice.put(&profile_path(&alice, "displayname"), json!({ "displayname": "Alice" })).await.expect(200);
+    for room in [one, two] {
+        let path = format!("/v3/rooms/{room}/state/m.room.member/{}", alice.user_id);
+        let member = alice.get(&path).await.expect(200);
+        assert_eq!(member, json!({ "membership": "join", "displayname": "Alice" }));
+    }
+}
+
+#[tokio::test]
+async fn ad_01_a_change_reaches_other_devices_by_sync() {
+    let (server, alice) = server_with_alice().await;
+    let phone = server.login("alice").await;
+    let since = phone.sync(None, 0).await["next_batch"].as_str().unwrap().to_owned();
+    let path = format!("/v3/user/{}/account_data/org.example.a", alice.user_id);
+    let (news, _) = tokio::join!(phone.sync(Some(&since), 30_000), alice.put(&path, json!({ "a": 1 })));
+    let events = &news["account_data"]["events"];
+    assert_eq!(*events, json!([{ "type": "org.example.a", "content": { "a": 1 } }]), "{news}");
+}
+
+#[tokio::test]
+async fn pu_09_a_change_of_rules_is_account_data_for_other_devices() {
+    let (server, alice) = server_with_alice().await;
+    let phone = server.login("alice").await;
+    let first = phone.sync(None, 0).await;
+    let types = |sync: &Value| {
+        let events = sync["account_data"]["events"].as_array().cloned().unwrap_or_default();
+        events.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(types(&first), ["m.push_rules"], "clients need the predefined ones too");
+    let since = first["next_batch"].as_str().unwrap();
+    let rule = json!({ "actions": [] });
+    alice.put("/v3/pushrules/global/sender/@bob:localhost", rule).await.expect(200);
+    let news = phone.sync(Some(since), 30_000).await;
+    assert_eq!(types(&news), ["m.push_rules"]);
+    let rules = &news["account_data"]["events"][0]["content"]["global"];
+    assert_eq!(rules["sender"][0]["rule_id"], "@bob:localhost");
+    let path = format!("/v3/user/{}/account_data/m.push_rules", alice.user_id);
+    assert_eq!(alice.get(&path).await.expect(200)["global"], *rules);
+}
+
+#[tokio::test]
 async fn what_is_kept_outlives_a_restart() {
     let (mut server, alice) = server_with_alice().await;
     let path = "/v3/pushrules/global/content/cake";

@@ -109,6 +109,38 @@ async fn ui_06_a_stage_can_be_passed_on_the_servers_own_page() {
 }
 
 #[tokio::test]
+async fn ui_08_registration_by_token() {
+    let server = Server::start(toml::toml! {
+        [registration]
+        mode = "token"
+    })
+    .await;
+    let made = server.run(&["token", "create", "--uses", "1"]);
+    assert!(made.status.success(), "{made:?}");
+    let token = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    let validity = format!("/v1/register/m.login.registration_token/validity?token={token}");
+    assert_eq!(server.http().get(&validity, None).await.expect(200), json!({ "valid": true }));
+
+    let challenge = server.http().post("/v3/register", None, json!({})).await.expect(401);
+    assert_eq!(challenge["flows"], json!([{ "stages": ["m.login.registration_token"] }]));
+    let register = async |name: &str, token: &str| {
+        let challenge = server.http().post("/v3/register", None, json!({})).await.expect(401);
+        let auth = json!({
+            "type": "m.login.registration_token", "token": token, "session": challenge["session"],
+        });
+        let body = json!({ "username": name, "password": PASSWORD, "auth": auth });
+        server.http().post("/v3/register", None, body).await
+    };
+    let refused = register("alice", "made-up").await.expect_error(401, "M_UNAUTHORIZED");
+    assert!(refused["session"].is_string());
+    register("alice", &token).await.expect(200);
+    register("bob", &token).await.expect_error(401, "M_UNAUTHORIZED");
+    assert_eq!(server.http().get(&validity, None).await.expect(200), json!({ "valid": false }));
+    let dummy = json!({ "username": "bob", "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
+    server.http().post("/v3/register", None, dummy).await.expect(401);
+}
+
+#[tokio::test]
 async fn registration_that_is_closed_is_forbidden() {
     let server = Server::start(toml::toml! {
         [registration]

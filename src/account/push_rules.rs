@@ -82,9 +82,20 @@ pub enum RuleChange {
 }
 
 /// The content of `m.push_rules`.
-#[derive(serde::Deserialize, serde::Serialize)]
+#[derive(serde::Deserialize)]
 struct Content {
     global: Ruleset,
+}
+
+/// The same, as clients get it: every kind is there, if only as an empty list, for they rely on it.
+fn content(rules: &Ruleset) -> Result<Value, Error> {
+    let mut global = serde_json::to_value(rules).map_err(|cause| Error::Invalid(cause.to_string()))?;
+    for kind in KINDS {
+        if global.get(kind).is_none() {
+            global[kind] = json!([]);
+        }
+    }
+    Ok(json!({ "global": global }))
 }
 
 impl Accounts {
@@ -130,17 +141,9 @@ impl Accounts {
         Ok(custom.unwrap_or_else(|| Arc::new(Ruleset::server_default(user_id))))
     }
 
-    /// The content of the account data `m.push_rules`, which exists for everybody. Every kind is there, if only as an
-    /// empty list: clients rely on it.
+    /// The content of the account data `m.push_rules`, which exists for everybody.
     pub async fn push_rules_content(&self, recipient: i64, user_id: &UserId) -> Result<Value, Error> {
-        let rules = self.push_rules(recipient, user_id).await?;
-        let mut global = serde_json::to_value(&*rules).map_err(|cause| Error::Invalid(cause.to_string()))?;
-        for kind in KINDS {
-            if global.get(kind).is_none() {
-                global[kind] = json!([]);
-            }
-        }
-        Ok(json!({ "global": global }))
+        content(&*self.push_rules(recipient, user_id).await?)
     }
 
     /// Changes a user's rules.
@@ -154,9 +157,7 @@ impl Accounts {
         let stored = self.stored_push_rules(recipient).await?;
         let mut rules = stored.unwrap_or_else(|| Ruleset::server_default(user_id));
         apply(&mut rules, change)?;
-        let content = serde_json::to_string(&Content { global: rules })
-            .map_err(|cause| Error::Invalid(cause.to_string()))?;
-        self.write(recipient, GLOBAL, TYPE, content).await
+        self.write(recipient, GLOBAL, TYPE, content(&rules)?.to_string()).await
     }
 }
 
