@@ -5,6 +5,7 @@ mod common;
 
 use ::http::Method;
 use common::{Server, User};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "correct horse battery staple";
@@ -151,6 +152,8 @@ async fn registration_that_is_closed_is_forbidden() {
     server.http().get("/_synapse/admin/v1/register", None).await.expect_error(404, "M_UNRECOGNIZED");
 }
 
+const PATH: &str = "/_synapse/admin/v1/register";
+
 #[tokio::test]
 async fn registration_by_shared_secret_is_not_taken_twice() {
     let server = Server::start(toml::toml! {
@@ -159,13 +162,11 @@ async fn registration_by_shared_secret_is_not_taken_twice() {
         shared_secret = "letmein"
     })
     .await;
-    const PATH: &str = "/_synapse/admin/v1/register";
     let nonce = server.http().get(PATH, None).await.expect(200)["nonce"].as_str().unwrap().to_owned();
     let mac = |rank: &str| {
-        use hmac::{Hmac, KeyInit as _, Mac as _};
         let mut mac = Hmac::<sha1::Sha1>::new_from_slice(b"letmein").unwrap();
         mac.update(format!("{nonce}\0alice\0{PASSWORD}\0{rank}").as_bytes());
-        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        mac.finalize().into_bytes().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
     };
     let body = json!({
         "nonce": nonce, "username": "alice", "password": PASSWORD, "admin": true, "mac": mac("admin"),

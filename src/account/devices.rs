@@ -61,7 +61,7 @@ impl Accounts {
         let Some(name) = display_name else {
             return self.device(recipient, device_id).await.map(drop);
         };
-        let name = checked_display_name(name)?;
+        let name = checked_display_name(&name)?;
         match self.store.commit(rename_device(recipient, device_id.as_str(), Some(name))).await {
             Err(StoreError::Conflict) => Err(Error::NotFound("device")),
             other => Ok(other.map(drop)?),

@@ -54,7 +54,7 @@ impl Accounts {
     /// Login by password. `user` is a localpart or a full user id.
     pub async fn login(&self, user: &str, password: String, device: DeviceRequest) -> Result<Login, Error> {
         let account = self.check_password(user, password).await?;
-        let user_id = self.user_id(&account)?;
+        let user_id = Self::user_id(&account)?;
         let (login, statements) = self.open_session(user_id, device)?;
         self.store.commit(statements).await.map_err(|cause| match cause {
             // Deactivated since the password was checked.
@@ -92,7 +92,7 @@ impl Accounts {
         }) {
             return Err(Error::Invalid(format!("a device id has 1 to {MAX_DEVICE_ID} bytes and no NUL")));
         }
-        let display_name = device.display_name.map(checked_display_name).transpose()?;
+        let display_name = device.display_name.as_deref().map(checked_display_name).transpose()?;
         let now = self.environment.clock.now_ms();
         let device_id =
             device.device_id.unwrap_or_else(|| self.environment.entropy.token(10).to_uppercase().into());
@@ -181,7 +181,7 @@ impl Tokens {
 }
 
 /// A device's display name as it may be stored.
-pub(super) fn checked_display_name(name: String) -> Result<String, Error> {
+pub(super) fn checked_display_name(name: &str) -> Result<String, Error> {
     if name.len() > MAX_DISPLAY_NAME {
         return Err(Error::TooLarge { what: "the display name", limit: MAX_DISPLAY_NAME });
     }

@@ -27,12 +27,12 @@ pub use self::{
     data::GLOBAL,
     devices::{DeviceInfo, LogOut},
     error::Error,
-    interactive::{Authorised, Challenge, InteractiveError, Operation, Stage},
-    login::{DeviceRequest, Login, Tokens},
-    profile::{MemberProfile, ProfileChange},
+    interactive::{Challenge, InteractiveError, Operation, Stage},
+    login::{DeviceRequest, Login},
+    profile::ProfileChange,
     push_rules::RuleChange,
     registration::{NewAccount, Registered},
-    session::{Seen, Session, Sessions},
+    session::{Session, Sessions},
     shared_secret::SharedSecretRequest,
 };
 use self::{interactive::Interactive, password::Passwords, shared_secret::Nonces};
@@ -86,7 +86,7 @@ impl Accounts {
         &self.server_name
     }
 
-    fn user_id(&self, account: &AccountRow) -> Result<OwnedUserId, Error> {
+    fn user_id(account: &AccountRow) -> Result<OwnedUserId, Error> {
         UserId::parse(&account.user_id)
             .map_err(|cause| Error::Invalid(format!("the stored user id {}: {cause}", account.user_id)))
     }

@@ -367,7 +367,7 @@ mod tests {
     fn rules_are_bounded() {
         let mut rules = defaults();
         let results: Vec<_> =
-            (0..MAX_RULES + 1).map(|number| put_at(&mut rules, &format!("r{number}"), None, None)).collect();
+            (0..=MAX_RULES).map(|number| put_at(&mut rules, &format!("r{number}"), None, None)).collect();
         assert!(results.first().is_some_and(Result::is_ok));
         assert!(results.last().is_some_and(Result::is_err));
         let pattern = "*?".repeat(MAX_PATTERN);

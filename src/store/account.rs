@@ -11,18 +11,17 @@ pub struct AccountRow {
     pub password_hash: Option<String>,
     pub admin: bool,
     /// Milliseconds since the Unix epoch, as all times here.
-    pub created_ts: i64,
     pub deactivated_ts: Option<i64>,
     pub locked: bool,
     pub suspended: bool,
 }
 
-type Columns = (i64, String, Option<String>, bool, i64, Option<i64>, bool, bool);
+type Columns = (i64, String, Option<String>, bool, Option<i64>, bool, bool);
 
 impl From<Columns> for AccountRow {
     fn from(row: Columns) -> Self {
-        let (recipient, user_id, password_hash, admin, created_ts, deactivated_ts, locked, suspended) = row;
-        Self { recipient, user_id, password_hash, admin, created_ts, deactivated_ts, locked, suspended }
+        let (recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended) = row;
+        Self { recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended }
     }
 }
 
@@ -69,7 +68,7 @@ impl Store {
     pub async fn account(&self, recipient: i64) -> Result<Option<AccountRow>, Error> {
         let row: Option<Columns> = self
             .optional(statement!(
-                "SELECT recipient, user_id, password_hash, admin, created_ts, deactivated_ts, locked, suspended
+                "SELECT recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended
                  FROM account WHERE recipient = $1",
                 recipient,
             ))
@@ -80,7 +79,7 @@ impl Store {
     pub async fn account_of(&self, user_id: &str) -> Result<Option<AccountRow>, Error> {
         let row: Option<Columns> = self
             .optional(statement!(
-                "SELECT recipient, user_id, password_hash, admin, created_ts, deactivated_ts, locked, suspended
+                "SELECT recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended
                  FROM account WHERE user_id = $1",
                 user_id,
             ))
@@ -92,7 +91,7 @@ impl Store {
     pub async fn accounts(&self) -> Result<Vec<AccountRow>, Error> {
         let rows: Vec<Columns> = self
             .all(statement!(
-                "SELECT recipient, user_id, password_hash, admin, created_ts, deactivated_ts, locked, suspended
+                "SELECT recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended
                  FROM account ORDER BY recipient"
             ))
             .await?;
@@ -103,7 +102,7 @@ impl Store {
     pub async fn accounts_to_depart(&self) -> Result<Vec<AccountRow>, Error> {
         let rows: Vec<Columns> = self
             .all(statement!(
-                "SELECT recipient, user_id, password_hash, admin, created_ts, deactivated_ts, locked, suspended
+                "SELECT recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended
                  FROM account WHERE deactivated_ts IS NOT NULL AND NOT departed ORDER BY recipient"
             ))
             .await?;

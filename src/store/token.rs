@@ -23,8 +23,7 @@ pub struct RefreshTokenRow {
     pub user_id: String,
     pub device: i64,
     pub device_id: String,
-    /// The refresh token that this one was exchanged for.
-    pub next_hash: Option<String>,
+    /// What it was exchanged for has been used.
     pub spent: bool,
     pub locked: bool,
 }
@@ -138,9 +137,27 @@ pub fn confirm_refresh(hash: &str, device: i64, since: i64) -> [Statement; 3] {
     ]
 }
 
+type SessionColumns = (i64, String, i64, String, bool, bool, Option<i64>, Option<String>, bool);
+
+impl From<SessionColumns> for SessionRow {
+    fn from(row: SessionColumns) -> Self {
+        let (recipient, user_id, device, device_id, admin, locked, expires_ts, refresh_hash, unconfirmed) =
+            row;
+        Self { recipient, user_id, device, device_id, admin, locked, expires_ts, refresh_hash, unconfirmed }
+    }
+}
+
+type RefreshTokenColumns = (i64, String, i64, String, bool, bool);
+
+impl From<RefreshTokenColumns> for RefreshTokenRow {
+    fn from((recipient, user_id, device, device_id, spent, locked): RefreshTokenColumns) -> Self {
+        Self { recipient, user_id, device, device_id, spent, locked }
+    }
+}
+
 impl Store {
     pub async fn session(&self, hash: &str) -> Result<Option<SessionRow>, Error> {
-        let row: Option<(i64, String, i64, String, bool, bool, Option<i64>, Option<String>, bool)> = self
+        let row: Option<SessionColumns> = self
             .optional(statement!(
                 "SELECT a.recipient, a.user_id, d.id, d.device_id, a.admin, a.locked, t.expires_ts, t.refresh_hash,
                         t.refresh_hash IS NOT NULL AND EXISTS (
@@ -153,37 +170,13 @@ impl Store {
                 hash,
             ))
             .await?;
-        Ok(row.map(
-            |(
-                recipient,
-                user_id,
-                device,
-                device_id,
-                admin,
-                locked,
-                expires_ts,
-                refresh_hash,
-                unconfirmed,
-            )| {
-                SessionRow {
-                    recipient,
-                    user_id,
-                    device,
-                    device_id,
-                    admin,
-                    locked,
-                    expires_ts,
-                    refresh_hash,
-                    unconfirmed,
-                }
-            },
-        ))
+        Ok(row.map(SessionRow::from))
     }
 
     pub async fn refresh_token(&self, hash: &str) -> Result<Option<RefreshTokenRow>, Error> {
-        let row: Option<(i64, String, i64, String, Option<String>, bool, bool)> = self
+        let row: Option<RefreshTokenColumns> = self
             .optional(statement!(
-                "SELECT a.recipient, a.user_id, d.id, d.device_id, r.next_hash, r.spent, a.locked
+                "SELECT a.recipient, a.user_id, d.id, d.device_id, r.spent, a.locked
                  FROM refresh_token r
                  JOIN device d ON d.id = r.device
                  JOIN account a ON a.recipient = r.recipient
@@ -191,14 +184,6 @@ impl Store {
                 hash,
             ))
             .await?;
-        Ok(row.map(|(recipient, user_id, device, device_id, next_hash, spent, locked)| RefreshTokenRow {
-            recipient,
-            user_id,
-            device,
-            device_id,
-            next_hash,
-            spent,
-            locked,
-        }))
+        Ok(row.map(RefreshTokenRow::from))
     }
 }
