@@ -135,6 +135,7 @@ impl Hearth {
         tasks.spawn(queue::keep_trimmed(queues, environment, self.shutdown.clone()));
         let rooms = Arc::clone(&self.rooms);
         tasks.spawn(async move { rooms.run_departures().await });
+        tasks.spawn(self.sessions.clone().watch());
         tasks
     }
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use ::http::Method;
-use common::{Server, User};
+use common::{Server, User, eventually};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 
@@ -383,6 +383,50 @@ async fn devices_are_listed_renamed_and_deleted_in_bulk() {
     let left = alice.get("/v3/devices").await.expect(200);
     assert_eq!(left["devices"].as_array().unwrap().len(), 1);
     assert_eq!(left["devices"][0]["device_id"], alice.device_id);
+}
+
+/// A request of `waiting` that waits for news, and what it got once `end` ended its session.
+async fn cut_short(waiting: &User, end: impl Future<Output = ()>) -> common::Answer {
+    let since = waiting.sync(None, 0).await["next_batch"].as_str().unwrap().to_owned();
+    let path = format!("/v3/sync?timeout=120000&since={since}");
+    let poll = tokio::spawn({
+        let waiting = waiting.clone();
+        async move { waiting.get(&path).await }
+    });
+    eventually("the sync waits", || async {
+        let metrics = waiting.http.get("/metrics", None).await.text();
+        let in_flight = metrics.lines().find(|line| line.starts_with("hearth_http_requests_in_flight"))?;
+        let in_flight: f64 = in_flight.rsplit_once(' ')?.1.parse().ok()?;
+        // It and the question itself.
+        (in_flight >= 2.0).then_some(())
+    })
+    .await;
+    end.await;
+    poll.await.unwrap()
+}
+
+#[tokio::test]
+async fn au_07_a_waiting_sync_ends_with_its_session() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let phone = server.login("alice").await;
+    let answer = cut_short(&phone, async {
+        alice.post("/v3/logout/all", json!({})).await.expect(200);
+    })
+    .await;
+    answer.expect_error(401, "M_UNKNOWN_TOKEN");
+}
+
+#[tokio::test]
+async fn au_15_a_waiting_sync_ends_with_an_account_that_the_operator_closes() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let answer = cut_short(&alice, async {
+        let done = server.run(&["user", "deactivate", "alice"]);
+        assert!(done.status.success(), "{done:?}");
+    })
+    .await;
+    answer.expect_error(401, "M_UNKNOWN_TOKEN");
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ CREATE TABLE counter (
     value           BIGINT NOT NULL                -- the last one given out
 );
 INSERT INTO counter (name, value) VALUES ('device', 0);
+-- How often sessions were ended: a server that sees others end some looks at its own again.
+INSERT INTO counter (name, value) VALUES ('sessions ended', 0);
 
 ---- Accounts ----
 

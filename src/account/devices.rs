@@ -4,7 +4,7 @@ use ruma::{DeviceId, OwnedDeviceId};
 
 use super::{Accounts, Error, login::checked_display_name};
 use crate::store::{
-    Batch, Error as StoreError,
+    Error as StoreError,
     account::{deactivate_account, set_password},
     device::{DeviceRow, delete_devices, rename_device},
     profile::delete_profile,
@@ -100,7 +100,7 @@ impl Accounts {
         let ids = serde_json::json!(devices.iter().map(|row| row.id).collect::<Vec<_>>()).to_string();
         let mut statements = Vec::from(delete_devices(recipient, &ids));
         statements.push(delete_profile(recipient));
-        self.store.commit(Batch::from(statements)).await?;
+        self.store.commit(self.sessions.ending(statements)).await?;
         self.sessions.forget(recipient);
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::{
     session::{encode, hash},
 };
 use crate::store::{
-    Batch, Statement,
+    Statement,
     account::AccountRow,
     device::{add_device, delete_devices},
     token::{add_access_token, add_refresh_token, exchange_refresh_token, revoke_tokens, revoke_tokens_of},
@@ -162,7 +162,7 @@ impl Accounts {
 
     pub(super) async fn drop_devices(&self, recipient: i64, devices: &[i64]) -> Result<(), Error> {
         let ids = serde_json::json!(devices).to_string();
-        let batch = Batch::from(Vec::from(delete_devices(recipient, &ids)));
+        let batch = self.sessions.ending(Vec::from(delete_devices(recipient, &ids)));
         self.store.commit(batch).await?;
         self.sessions.forget(recipient);
         Ok(())

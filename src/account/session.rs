@@ -10,12 +10,14 @@ use std::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use sha2::{Digest as _, Sha256};
+use tokio::time::MissedTickBehavior;
 
 use super::Error;
 use crate::{
@@ -23,9 +25,9 @@ use crate::{
     http::Origin,
     queue::Queues,
     store::{
-        Store,
+        Batch, Statement, Store,
         device::device_seen,
-        token::{SessionRow, confirm_refresh},
+        token::{SessionRow, confirm_refresh, note_sessions_ended},
     },
 };
 
@@ -34,6 +36,9 @@ const FRESH_MS: i64 = 2_000;
 
 /// Sessions kept in memory.
 const KEPT: usize = 16_384;
+
+/// How often to look whether another process ended sessions.
+const WATCH: Duration = Duration::from_millis(500);
 
 /// How often the times at which devices were seen are written.
 const SEEN_EVERY_MS: i64 = 60_000;
@@ -81,6 +86,8 @@ struct Inner {
     queues: Queues,
     environment: Environment,
     known: Mutex<LruCache<TokenHash, Known>>,
+    /// How often this process noted in the database that it ended sessions.
+    ended: AtomicI64,
     /// Counts the calls of `forget`, so that what was read before one is not kept after it.
     forgotten: AtomicU64,
     seen: Mutex<HashMap<i64, Seen>>,
@@ -95,6 +102,7 @@ impl Sessions {
             queues,
             environment,
             known: Mutex::new(LruCache::unbounded()),
+            ended: AtomicI64::new(0),
             forgotten: AtomicU64::new(0),
             seen: Mutex::new(HashMap::new()),
             seen_written,
@@ -139,6 +147,42 @@ impl Sessions {
             }
         }
         self.0.queues.tails().nudge(recipient);
+    }
+
+    /// A batch that ends sessions, or tells of it: other processes notice.
+    pub(super) fn ending(&self, statements: Vec<Statement>) -> Batch {
+        let mut batch = Batch::from(statements);
+        batch.push(note_sessions_ended());
+        let inner = Arc::clone(&self.0);
+        batch.on_commit(move |_| {
+            inner.ended.fetch_add(1, Ordering::AcqRel);
+        });
+        batch
+    }
+
+    /// Notices for ever that another process (the command line) ended sessions: requests that wait look at theirs again.
+    pub async fn watch(self) {
+        let mut ticks = tokio::time::interval(WATCH);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut before: Option<(i64, i64)> = None;
+        loop {
+            ticks.tick().await;
+            let own = self.0.ended.load(Ordering::Acquire);
+            let all = match self.0.store.sessions_ended().await {
+                Ok(all) => all,
+                // The next look may succeed, and compares with the last one that did.
+                Err(cause) => {
+                    tracing::warn!(%cause, "could not see whether sessions were ended");
+                    continue;
+                }
+            };
+            if before.is_some_and(|(all_before, own_before)| all - all_before != own - own_before) {
+                self.0.forgotten.fetch_add(1, Ordering::AcqRel);
+                self.0.known.lock().clear();
+                self.0.queues.tails().nudge_all();
+            }
+            before = Some((all, own));
+        }
     }
 
     /// When a device was last seen, if that is newer than what is stored.

@@ -85,6 +85,11 @@ pub fn revoke_tokens_of(user_id: &str, device_id: &str) -> [Statement; 2] {
     ]
 }
 
+/// Tells other processes that sessions were ended.
+pub fn note_sessions_ended() -> Statement {
+    statement!("UPDATE counter SET value = value + 1 WHERE name = 'sessions ended'")
+}
+
 /// All tokens of a device.
 pub fn revoke_tokens(device: i64) -> [Statement; 2] {
     [
@@ -156,6 +161,13 @@ impl From<RefreshTokenColumns> for RefreshTokenRow {
 }
 
 impl Store {
+    /// How often [`note_sessions_ended`] was committed, by any process.
+    pub async fn sessions_ended(&self) -> Result<i64, Error> {
+        let (value,): (i64,) =
+            self.one(statement!("SELECT value FROM counter WHERE name = 'sessions ended'")).await?;
+        Ok(value)
+    }
+
     pub async fn session(&self, hash: &str) -> Result<Option<SessionRow>, Error> {
         let row: Option<SessionColumns> = self
             .optional(statement!(

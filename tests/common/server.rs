@@ -35,7 +35,7 @@ impl Server {
     /// data_dir = "<a new temporary directory>/data"
     /// [[listener]]
     /// bind = "127.0.0.1:<a free port>"
-    /// serve = ["client"]
+    /// serve = ["client", "metrics"]
     /// [registration]
     /// mode = "open"
     /// [limits]
@@ -62,7 +62,7 @@ impl Server {
         config.insert("data_dir".to_owned(), Value::String(data_dir));
         let listener = Table::from_iter([
             ("bind".to_owned(), Value::String(bind.clone())),
-            ("serve".to_owned(), Value::Array(vec![Value::String("client".to_owned())])),
+            ("serve".to_owned(), Value::Array(["client", "metrics"].map(Value::from).to_vec())),
         ]);
         config.insert("listener".to_owned(), Value::Array(vec![Value::Table(listener)]));
         lay_over(&mut config, overrides);
