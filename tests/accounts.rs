@@ -433,7 +433,14 @@ async fn au_15_a_waiting_sync_ends_with_an_account_that_the_operator_closes() {
 async fn sessions_outlive_a_restart() {
     let mut server = server().await;
     let alice = server.register("alice").await;
+    let path = format!("/v3/devices/{}", alice.device_id);
+    let seen = alice.get(&path).await.expect(200);
     server.restart().await;
+    let bob = server.register("bob").await;
+    bob.get(&path).await.expect_error(404, "M_NOT_FOUND");
+    let phone = server.login("alice").await;
+    let device = phone.get(&path).await.expect(200);
+    assert!(device["last_seen_ts"].is_u64(), "written down at the end: {device}");
+    assert_eq!(device["last_seen_ip"], seen["last_seen_ip"]);
     alice.get("/v3/account/whoami").await.expect(200);
-    server.login("alice").await;
 }

@@ -107,6 +107,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     drain(&app, &mut all_gone).await;
     // Its handles on the database go with it.
     background.shutdown().await;
+    if let Err(cause) = app.sessions.flush().await {
+        warn!(%cause, "could not write down when devices were last seen");
+    }
     drop(app);
     if outcome.is_ok() {
         outcome = match timeout(DRAIN, writer).await {
