@@ -205,6 +205,22 @@ async fn au_11_names_are_checked_before_anything_else() {
 }
 
 #[tokio::test]
+async fn a_password_is_checked_before_anything_is_spent_on_it() {
+    let server = server().await;
+    let challenge = server.http().post("/v3/register", None, json!({})).await.expect(401);
+    let auth = json!({ "type": "m.login.dummy", "session": challenge["session"] });
+    let register = async |password: &str| {
+        let body = json!({ "username": "alice", "password": password, "auth": auth });
+        server.http().post("/v3/register", None, body).await
+    };
+    register("").await.expect_error(400, "M_WEAK_PASSWORD");
+    register(&"x".repeat(100_000)).await.expect_error(400, "M_WEAK_PASSWORD");
+    let missing = json!({ "username": "alice", "auth": auth });
+    server.http().post("/v3/register", None, missing).await.expect_error(400, "M_MISSING_PARAM");
+    register(PASSWORD).await.expect(200);
+}
+
+#[tokio::test]
 async fn au_12_a_name_is_made_up_for_whoever_brings_none() {
     let server = server().await;
     let body = json!({ "password": PASSWORD, "auth": { "type": "m.login.dummy" } });

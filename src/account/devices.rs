@@ -2,7 +2,7 @@
 
 use ruma::{DeviceId, OwnedDeviceId};
 
-use super::{Accounts, Error, login::checked_display_name};
+use super::{Accounts, Error, login::checked_display_name, password};
 use crate::store::{
     Error as StoreError,
     account::{deactivate_account, set_password},
@@ -74,6 +74,11 @@ impl Accounts {
         let named = |row: &&DeviceRow| device_ids.iter().any(|id| id.as_str() == row.device_id);
         let doomed: Vec<i64> = devices.iter().filter(named).map(|row| row.id).collect();
         self.drop_devices(recipient, &doomed).await
+    }
+
+    /// Whether somebody may choose this password: to be asked before they authenticate for it.
+    pub fn check_new_password(password: &str) -> Result<(), Error> {
+        password::check(password)
     }
 
     /// A new password.

@@ -38,12 +38,7 @@ impl Passwords {
 
     /// The hash to store, in PHC form.
     pub async fn hash(&self, password: String) -> Result<String, Error> {
-        if password.is_empty() {
-            return Err(Error::WeakPassword("the password is empty".to_owned()));
-        }
-        if password.len() > MAX_LENGTH {
-            return Err(Error::WeakPassword(format!("the password is longer than {MAX_LENGTH} bytes")));
-        }
+        check(&password)?;
         let mut salt = [0; 16];
         self.entropy.fill(&mut salt);
         self.work(move || Ok(argon2()?.hash_password_with_salt(password.as_bytes(), &salt)?.to_string()))
@@ -83,6 +78,17 @@ impl Passwords {
         });
         done.await.map_err(|cause| failed(&cause))?.map_err(|cause| failed(&cause))
     }
+}
+
+/// Whether somebody may have this password.
+pub(super) fn check(password: &str) -> Result<(), Error> {
+    if password.is_empty() {
+        return Err(Error::WeakPassword("the password is empty".to_owned()));
+    }
+    if password.len() > MAX_LENGTH {
+        return Err(Error::WeakPassword(format!("the password is longer than {MAX_LENGTH} bytes")));
+    }
+    Ok(())
 }
 
 fn argon2() -> Result<Argon2<'static>, argon2::password_hash::Error> {

@@ -6,7 +6,7 @@ use ruma::api::client::account::{
 
 use super::interactive::Interactive;
 use crate::{
-    account::{LogOut, Operation, Session, Stage},
+    account::{Accounts, LogOut, Operation, Session, Stage},
     app::App,
     http::{Class, MatrixError, Routes},
 };
@@ -24,6 +24,7 @@ async fn change(
     session: Session,
     Interactive { request, auth, digest }: Interactive<change::Request>,
 ) -> Result<change::Response, MatrixError> {
+    Accounts::check_new_password(&request.new_password)?;
     let recipient = Some(session.recipient);
     let operation = Operation { name: "change password", recipient, digest: Some(digest), flows: FLOWS };
     app.accounts.authorise(&operation, auth.as_ref()).await?;

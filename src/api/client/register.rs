@@ -10,7 +10,7 @@ use ruma::api::client::account::{
 
 use super::interactive::Interactive;
 use crate::{
-    account::{DeviceRequest, Error, NewAccount, Operation, Registered, Stage},
+    account::{Accounts, DeviceRequest, Error, NewAccount, Operation, Registered, Stage},
     app::App,
     config::RegistrationMode,
     http::{Anonymous, Class, MatrixError, Routes},
@@ -44,6 +44,9 @@ async fn register(
     let attempt = auth.as_ref().is_some_and(|auth| auth.get("type").or(auth.get("session")).is_some());
     if attempt && request.password.is_none() {
         return Err(MatrixError::missing_param("an account needs a password"));
+    }
+    if let Some(password) = &request.password {
+        Accounts::check_new_password(password)?;
     }
     // Clients find out the flows before anybody has chosen a name, so the request may change until it is complete.
     let operation = Operation { name: "register", recipient: None, digest: None, flows };
