@@ -403,7 +403,8 @@ async fn devices_are_listed_renamed_and_deleted_in_bulk() {
 
 /// A request of `waiting` that waits for news, and what it got once `end` ended its session.
 async fn cut_short(waiting: &User, end: impl Future<Output = ()>) -> common::Answer {
-    let since = waiting.sync(None, 0).await["next_batch"].as_str().unwrap().to_owned();
+    let first = waiting.sync(None, 0).await;
+    let since = first["next_batch"].as_str().expect("a sync gives a token");
     let path = format!("/v3/sync?timeout=120000&since={since}");
     let poll = tokio::spawn({
         let waiting = waiting.clone();
@@ -418,7 +419,7 @@ async fn cut_short(waiting: &User, end: impl Future<Output = ()>) -> common::Ans
     })
     .await;
     end.await;
-    poll.await.unwrap()
+    poll.await.expect("the sync is answered")
 }
 
 #[tokio::test]
