@@ -51,7 +51,7 @@ impl Rooms {
             .map_err(|cause| Error::Internal(cause.to_string()))?;
         let snapshot = Snapshot::empty(number, room_id, new.version.clone())?;
         let mut work = Work::start(core, snapshot).await?;
-        work.append_all(first_events(core, &new).await?, None).await.map_err(|cause| match cause {
+        work.append_all(&first_events(core, &new).await?, None).await.map_err(|cause| match cause {
             Error::Forbidden(why) => Error::InvalidRoomState(why),
             other => other,
         })?;

@@ -44,6 +44,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same error for each of many who asked for one thing.
+    pub(super) fn to_all(&self) -> Self {
+        match self {
+            Self::Store(cause) => Self::Store(cause.clone()),
+            other => Self::Internal(other.to_string()),
+        }
+    }
+
     pub fn forbidden(why: impl Into<String>) -> Self {
         Self::Forbidden(why.into())
     }

@@ -33,7 +33,7 @@ pub struct LocalMember {
 
 /// The current state of a room, by type and key.
 #[derive(Clone, Debug, Default)]
-pub struct State(HashMap<StateEventType, Arc<BTreeMap<String, Arc<Event>>>>);
+pub struct State(Arc<HashMap<StateEventType, Arc<BTreeMap<String, Arc<Event>>>>>);
 
 impl State {
     pub fn get(&self, kind: &StateEventType, state_key: &str) -> Option<&Arc<Event>> {
@@ -56,7 +56,7 @@ impl State {
         if let Some((kind, state_key)) = event.pdu.state() {
             let kind = StateEventType::from(kind.to_string());
             let state_key = state_key.to_owned();
-            Arc::make_mut(self.0.entry(kind).or_default()).insert(state_key, event);
+            Arc::make_mut(Arc::make_mut(&mut self.0).entry(kind).or_default()).insert(state_key, event);
         }
     }
 

@@ -24,7 +24,7 @@ use super::{
     send::NOT_A_MEMBER,
     snapshot::{LocalMember, Snapshot},
 };
-use crate::store::{Batch, EventRow, StateRow, TxnRow, event as event_table, room as room_table};
+use crate::store::{self, Batch, EventRow, StateRow, TxnRow, event as event_table, room as room_table};
 
 /// The most requests that one batch takes.
 const BATCH: usize = 64;
@@ -116,50 +116,64 @@ async fn write(core: Arc<Core>, room: Arc<Room>) {
     }
 }
 
-type Answer = (oneshot::Sender<Result<Vec<Appended>, Error>>, Vec<Appended>);
-
 async fn write_batch(core: &Arc<Core>, room: &Arc<Room>, requests: Vec<Request>) {
-    let mut sent = match sent_before(core, requests.iter().filter_map(|request| request.txn.as_ref())).await {
-        Ok(sent) => sent,
-        Err(cause) => {
-            return requests.into_iter().for_each(|request| {
-                let _ = request.done.send(Err(cause.clone().into()));
-            });
+    let mut answers = try_batch(core, room, &requests, HashMap::new()).await;
+    if matches!(answers, Err(Error::Store(store::Error::Conflict))) {
+        // Somebody tried again what an earlier process, or the command line, has done: now we look.
+        let txns = requests.iter().filter_map(|request| request.txn.as_ref());
+        answers = match sent_before(core, txns).await {
+            Ok(sent) => try_batch(core, room, &requests, sent).await,
+            Err(cause) => Err(cause.into()),
+        };
+    }
+    // A client that went away doesn't hear of it.
+    match answers {
+        Ok(answers) => {
+            for (request, answer) in requests.into_iter().zip(answers) {
+                let _ = request.done.send(answer);
+            }
         }
-    };
-    let mut work = match Work::start(core, Snapshot::clone(&room.snapshot())).await {
-        Ok(work) => work,
         Err(cause) => {
-            let cause = cause.to_string();
-            return requests.into_iter().for_each(|request| {
-                let _ = request.done.send(Err(Error::Internal(cause.clone())));
-            });
+            for request in requests {
+                let _ = request.done.send(Err(cause.to_all()));
+            }
         }
-    };
-    let mut answers: Vec<Answer> = Vec::with_capacity(requests.len());
+    }
+}
+
+/// The answers to the requests, or what failed for all of them. Transactions in `sent` were carried out before; that no
+/// other was is found out by the commit, which then fails for a conflict.
+async fn try_batch(
+    core: &Arc<Core>,
+    room: &Arc<Room>,
+    requests: &[Request],
+    mut sent: HashMap<Txn, OwnedEventId>,
+) -> Result<Vec<Result<Vec<Appended>, Error>>, Error> {
+    let mut work = Work::start(core, Snapshot::clone(&room.snapshot())).await?;
+    let mut answers = Vec::with_capacity(requests.len());
     for request in requests {
-        if let Some(event_id) = request.txn.as_ref().and_then(|txn| sent.get(txn)) {
-            answers.push((request.done, vec![Appended { event_id: event_id.clone() }]));
+        let txn = request.txn.as_ref();
+        if let Some(event_id) = txn.and_then(|txn| sent.get(txn)) {
+            answers.push(Ok(vec![Appended { event_id: event_id.clone() }]));
             continue;
         }
-        match work.append_all(request.events, request.txn.as_ref()).await {
-            Ok(appended) => {
-                if let (Some(txn), Some(last)) = (request.txn, appended.last()) {
-                    sent.insert(txn, last.event_id.clone());
-                }
-                answers.push((request.done, appended));
+        let mut answer = work.append_all(&request.events, txn).await;
+        match (&answer, txn) {
+            (Ok(appended), Some(txn)) => {
+                sent.extend(appended.last().map(|last| (txn.clone(), last.event_id.clone())));
             }
-            // A client that went away doesn't hear of it.
-            Err(cause) => drop(request.done.send(Err(cause))),
+            // What was allowed once is answered as then, whatever has happened to the room since (I3).
+            (Err(_), Some(txn)) => {
+                if let Some(event_id) = sent_before(core, std::iter::once(txn)).await?.remove(txn) {
+                    answer = Ok(vec![Appended { event_id }]);
+                }
+            }
+            (_, None) => {}
         }
+        answers.push(answer);
     }
-    let result = work.commit(Some(room)).await;
-    for (done, appended) in answers {
-        let _ = done.send(match &result {
-            Ok(()) => Ok(appended),
-            Err(cause) => Err(cause.clone().into()),
-        });
-    }
+    work.commit(Some(room)).await?;
+    Ok(answers)
 }
 
 /// What was answered to these transactions before, by this process or an earlier one.
@@ -215,14 +229,14 @@ impl<'a> Work<'a> {
     /// Appends events, or none of them.
     pub(super) async fn append_all(
         &mut self,
-        events: Vec<NewEvent>,
+        events: &[NewEvent],
         txn: Option<&Txn>,
     ) -> Result<Vec<Appended>, Error> {
         let (snapshot, length) = (self.snapshot.clone(), self.events.len());
         let mut batch = Batch::new();
         let mut appended = Vec::with_capacity(events.len());
         for event in events {
-            match self.append(&mut batch, event, txn).await {
+            match self.append(&mut batch, event.clone(), txn).await {
                 Ok(event_id) => appended.push(Appended { event_id }),
                 Err(cause) => {
                     self.snapshot = snapshot;

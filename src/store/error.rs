@@ -35,29 +35,49 @@ pub enum Error {
     Closed,
     #[error("database: {0}")]
     Database(Arc<sqlx::Error>),
+    #[error("database: {0}")]
+    Write(Arc<rusqlite::Error>),
 }
 
 /// SQLite's primary result codes that an operator can do something about.
-const SQLITE_READONLY: i64 = 8;
-const SQLITE_CORRUPT: i64 = 11;
-const SQLITE_FULL: i64 = 13;
-const SQLITE_NOTADB: i64 = 26;
+const SQLITE_READONLY: i32 = 8;
+const SQLITE_CORRUPT: i32 = 11;
+const SQLITE_FULL: i32 = 13;
+const SQLITE_NOTADB: i32 = 26;
+
+/// SQLite's extended result codes for rows that have to be unique.
+const SQLITE_CONSTRAINT_PRIMARYKEY: i32 = 1555;
+const SQLITE_CONSTRAINT_UNIQUE: i32 = 2067;
+
+impl Error {
+    /// From one of SQLite's extended result codes, if it is one that means something here.
+    fn from_code(code: i32, message: &str) -> Option<Self> {
+        if matches!(code, SQLITE_CONSTRAINT_PRIMARYKEY | SQLITE_CONSTRAINT_UNIQUE) {
+            return Some(Self::Conflict);
+        }
+        // Extended codes carry the primary one in their low byte.
+        match code & 0xff {
+            SQLITE_FULL => Some(Self::Full),
+            SQLITE_READONLY => Some(Self::ReadOnly),
+            SQLITE_CORRUPT | SQLITE_NOTADB => Some(Self::Corrupt(message.to_owned())),
+            _ => None,
+        }
+    }
+}
 
 impl From<sqlx::Error> for Error {
     fn from(cause: sqlx::Error) -> Self {
-        let Some(database) = cause.as_database_error() else {
-            return Self::Database(Arc::new(cause));
-        };
-        if database.is_unique_violation() {
-            return Self::Conflict;
-        }
-        // Extended codes carry the primary one in their low byte.
-        let code = database.code().and_then(|code| code.parse::<i64>().ok()).unwrap_or_default();
-        match code & 0xff {
-            SQLITE_FULL => Self::Full,
-            SQLITE_READONLY => Self::ReadOnly,
-            SQLITE_CORRUPT | SQLITE_NOTADB => Self::Corrupt(database.message().to_owned()),
-            _ => Self::Database(Arc::new(cause)),
-        }
+        let database = cause.as_database_error();
+        let code = database.and_then(|database| database.code()?.parse().ok());
+        let known = code.zip(database).and_then(|(code, database)| Self::from_code(code, database.message()));
+        known.unwrap_or_else(|| Self::Database(Arc::new(cause)))
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(cause: rusqlite::Error) -> Self {
+        let code = cause.sqlite_error().map(|error| error.extended_code);
+        let known = code.and_then(|code| Self::from_code(code, &cause.to_string()));
+        known.unwrap_or_else(|| Self::Write(Arc::new(cause)))
     }
 }

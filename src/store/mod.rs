@@ -8,6 +8,7 @@ pub mod account;
 pub mod account_data;
 pub mod alias;
 mod batch;
+mod checkpoint;
 pub mod device;
 mod error;
 pub mod event;
@@ -55,11 +56,11 @@ impl Store {
         durability: Durability,
         subscriber: Arc<dyn Subscriber>,
     ) -> Result<(Self, JoinHandle<()>), Error> {
-        let pools = open::open(path, durability).await?;
+        let readers = open::open(path, durability).await?;
         let (head,): (i64,) =
-            sqlx::query_as("SELECT position FROM head WHERE id = 1").fetch_one(&pools.readers).await?;
-        let (writer, task) = Writer::start(pools.writer, subscriber);
-        Ok((Self { readers: pools.readers, writer, head }, task))
+            sqlx::query_as("SELECT position FROM head WHERE id = 1").fetch_one(&readers).await?;
+        let (writer, task) = Writer::start(path, durability, subscriber)?;
+        Ok((Self { readers, writer, head }, task))
     }
 
     /// The last position that was given out before this process started.

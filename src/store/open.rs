@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, path::Path, time::Duration};
 
+use rusqlite::Connection;
 use sqlx::{
     SqlStr, SqlitePool,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
@@ -19,6 +20,9 @@ const MIGRATIONS: &[(&str, &str)] =
 /// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.
 const READERS: u32 = 4;
 
+/// How long a connection waits for another process that writes, such as the command line.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// When a commit counts as done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -30,12 +34,8 @@ pub enum Durability {
     Normal,
 }
 
-pub(super) struct Pools {
-    pub(super) readers: SqlitePool,
-    pub(super) writer: SqlitePool,
-}
-
-pub(super) async fn open(path: &Path, durability: Durability) -> Result<Pools, Error> {
+/// Opens the file, brings its schema up to date, and gives the connections that read it.
+pub(super) async fn open(path: &Path, durability: Durability) -> Result<SqlitePool, Error> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -46,33 +46,41 @@ pub(super) async fn open(path: &Path, durability: Durability) -> Result<Pools, E
         })
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .foreign_keys(false)
-        .busy_timeout(Duration::from_secs(10))
+        .busy_timeout(PATIENCE)
         .statement_cache_capacity(256)
-        // Without this a checkpoint can leave the WAL at its largest size for ever.
-        .pragma("journal_size_limit", "67108864")
-        .pragma("wal_autocheckpoint", "4000")
-        .pragma("cache_size", "-4096");
-
-    let writer = SqlitePoolOptions::new()
-        .min_connections(1)
-        .max_connections(1)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        .connect_with(options.clone())
-        .await
-        .map_err(|cause| explain(path, cause))?;
-    migrate(&writer).await?;
+        .pragma("cache_size", "-2048");
     let readers = SqlitePoolOptions::new()
         .min_connections(1)
         .max_connections(READERS)
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .connect_with(options.read_only(false).create_if_missing(false))
+        .connect_with(options)
         .await
         .map_err(|cause| explain(path, cause))?;
-    Ok(Pools { readers, writer })
+    migrate(&readers).await?;
+    Ok(readers)
+}
+
+/// A connection of its own for a thread that calls SQLite directly.
+pub(super) fn connect(path: &Path, durability: Durability) -> Result<Connection, Error> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(PATIENCE)?;
+    connection.set_prepared_statement_cache_capacity(256);
+    connection.pragma_update(
+        None,
+        "synchronous",
+        match durability {
+            Durability::Full => "FULL",
+            Durability::Normal => "NORMAL",
+        },
+    )?;
+    // The checkpointer does it, where nobody waits.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // Without this the WAL stays for ever at the largest size it once had.
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.pragma_update(None, "cache_size", -4096)?;
+    Ok(connection)
 }
 
 fn explain(path: &Path, cause: sqlx::Error) -> Error {

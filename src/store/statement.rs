@@ -1,13 +1,13 @@
 //! A write or a question to the database as data: a text shared by all databases and its arguments.
 //!
-//! Because it is data, the writer can try it again alone when a group of writes failed, and no caller ever holds a
-//! transaction open.
+//! Because it is data, the writer can put the writes of many callers into one transaction, and no caller ever holds one
+//! open.
 
 use std::{borrow::Cow, sync::Arc};
 
 use sqlx::{
     FromRow, Sqlite,
-    query::{Query, QueryAs},
+    query::QueryAs,
     sqlite::{SqliteArguments, SqliteRow},
 };
 
@@ -83,19 +83,7 @@ arg_from! {
     Arc<str> => |value| Self::Shared(value);
 }
 
-type Bound<'q> = Query<'q, Sqlite, SqliteArguments>;
-
-/// The statement as sqlx wants it; `base` is the position before the write's first step.
-pub(super) fn bind(statement: &Statement, base: i64) -> Bound<'_> {
-    statement.args.iter().fold(sqlx::query(statement.text), |query, arg| match arg {
-        Arg::Int(value) => query.bind(*value),
-        Arg::Text(value) => query.bind(value.as_deref()),
-        Arg::Shared(value) => query.bind(&**value),
-        Arg::Bool(value) => query.bind(*value),
-        Arg::Position(step) => query.bind(base + i64::from(*step)),
-    })
-}
-
+/// A question as sqlx wants it.
 pub(super) fn bind_as<T: Record>(statement: &Statement) -> QueryAs<'_, Sqlite, T, SqliteArguments> {
     statement.args.iter().fold(sqlx::query_as(statement.text), |query, arg| match arg {
         Arg::Int(value) => query.bind(*value),

@@ -2,25 +2,32 @@
 //! the cost of making a write durable is shared, and it alone gives out positions, so that position order is commit
 //! order.
 //!
-//! A batch that fails takes nobody with it: its group is rolled back and each batch is tried again alone.
+//! It has a thread and a connection of its own, because a commit is a dozen short statements: each would cost more to
+//! hand to another thread than to run. A batch that conflicts with what is stored takes nobody with it: it is undone
+//! alone, and the rest of its group is committed.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use sqlx::{Sqlite, SqlitePool, Transaction};
-use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, error};
+use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior, params};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tracing::error;
 
 use super::{
     Error,
     batch::{Adopt, Batch, Delivery, Item},
-    statement::{Expect, bind},
+    checkpoint::Checkpoints,
+    open::{self, Durability},
+    statement::{Arg, Expect, Statement},
 };
 
 /// The most batches in a group: bounds how long the first of them waits for the last.
 const GROUP: usize = 256;
 
 /// What a commit did.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
     /// The position of the batch's step `n` is `base + n`.
     pub base: i64,
@@ -57,12 +64,15 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts the writer. It ends when the last handle is dropped and all that was handed in is durable.
     pub(super) fn start(
-        pool: SqlitePool,
+        path: &Path,
+        durability: Durability,
         subscriber: Arc<dyn Subscriber>,
-    ) -> (Self, tokio::task::JoinHandle<()>) {
+    ) -> Result<(Self, JoinHandle<()>), Error> {
+        let connection = open::connect(path, durability)?;
+        let checkpoints = Checkpoints::start(open::connect(path, durability)?);
         let (jobs, waiting) = mpsc::channel(4 * GROUP);
-        let task = tokio::spawn(run(pool, subscriber, waiting));
-        (Self { jobs }, task)
+        let task = tokio::task::spawn_blocking(move || run(connection, waiting, &*subscriber, &checkpoints));
+        Ok((Self { jobs }, task))
     }
 
     pub(super) async fn commit(&self, mut batch: Batch) -> Result<Committed, Error> {
@@ -73,56 +83,50 @@ impl Writer {
     }
 }
 
-async fn run(pool: SqlitePool, subscriber: Arc<dyn Subscriber>, mut waiting: mpsc::Receiver<Job>) {
+fn run(
+    mut connection: Connection,
+    mut waiting: mpsc::Receiver<Job>,
+    subscriber: &dyn Subscriber,
+    checkpoints: &Checkpoints,
+) {
     let mut group = Vec::with_capacity(GROUP);
-    while waiting.recv_many(&mut group, GROUP).await > 0 {
-        let batches: Vec<&Batch> = group.iter().map(|job| &job.batch).collect();
-        match commit(&pool, &batches).await {
-            Ok(base) => publish(group.drain(..), base, subscriber.as_ref()),
-            Err(cause) if group.len() > 1 => {
-                debug!(%cause, batches = group.len(), "a group of writes failed; trying each alone");
+    while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
+        match commit(&mut connection, &group) {
+            Ok((head, results)) => publish(group.drain(..).zip(results), head, subscriber),
+            Err(cause) => {
+                error!(%cause, writes = group.len(), "writes failed");
                 for job in group.drain(..) {
-                    alone(&pool, job, subscriber.as_ref()).await;
+                    // A caller that no longer waits has nothing to be told.
+                    let _ = job.done.send(Err(cause.clone()));
                 }
             }
-            Err(cause) => group.drain(..).for_each(|job| refuse(job, cause.clone())),
         }
+        checkpoints.written(&connection);
     }
-}
-
-async fn alone(pool: &SqlitePool, job: Job, subscriber: &dyn Subscriber) {
-    match commit(pool, &[&job.batch]).await {
-        Ok(base) => publish(std::iter::once(job), base, subscriber),
-        Err(cause) => refuse(job, cause),
-    }
-}
-
-fn refuse(job: Job, cause: Error) {
-    if !matches!(cause, Error::Conflict) {
-        error!(%cause, "a write failed");
-    }
-    // A caller that no longer waits has nothing to be told.
-    let _ = job.done.send(Err(cause));
 }
 
 /// Memory adopts what is durable, then readers wake, then the callers get their answers.
-fn publish(jobs: impl Iterator<Item = Job>, base: i64, subscriber: &dyn Subscriber) {
+fn publish(
+    jobs: impl Iterator<Item = (Job, Result<Committed, Error>)>,
+    head: Option<i64>,
+    subscriber: &dyn Subscriber,
+) {
     let mut delivered = Vec::new();
     let mut answers = Vec::new();
-    let mut head = base;
-    for job in jobs {
-        if let Some(adopt) = job.adopt {
-            adopt(head);
+    for (job, result) in jobs {
+        if let Ok(committed) = &result {
+            if let Some(adopt) = job.adopt {
+                adopt(committed.base);
+            }
+            delivered.extend(job.batch.deliveries.iter().map(|delivery| settle(delivery, committed.base)));
         }
-        delivered.extend(job.batch.deliveries.iter().map(|delivery| settle(delivery, head)));
-        answers.push((job.done, Committed { base: head }));
-        head += i64::from(job.batch.steps);
+        answers.push((job.done, result));
     }
-    if head > base {
+    if let Some(head) = head {
         subscriber.committed(head, &delivered);
     }
-    for (done, committed) in answers {
-        let _ = done.send(Ok(committed));
+    for (done, result) in answers {
+        let _ = done.send(result);
     }
 }
 
@@ -142,120 +146,240 @@ fn settle(delivery: &Delivery, base: i64) -> Delivered {
     }
 }
 
-/// One transaction for all batches. Returns the position before the first step of the first batch.
-async fn commit(pool: &SqlitePool, batches: &[&Batch]) -> Result<i64, Error> {
-    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
-    let steps: i64 = batches.iter().map(|batch| i64::from(batch.steps)).sum();
-    let base = if steps == 0 {
-        0
-    } else {
-        let (head,): (i64,) =
-            sqlx::query_as("UPDATE head SET position = position + $1 WHERE id = 1 RETURNING position")
-                .bind(steps)
-                .fetch_one(&mut *tx)
-                .await?;
-        head - steps
-    };
+type Group = (Option<i64>, Vec<Result<Committed, Error>>);
 
-    insert_rows(&mut tx, batches, base).await?;
-    let mut start = base;
-    for batch in batches {
-        for statement in &batch.statements {
-            let touched = bind(statement, start).execute(&mut *tx).await?.rows_affected();
-            if statement.expect != Expect::Any && statement.expect != Expect::Rows(touched) {
-                return Err(Error::Conflict);
-            }
-        }
-        start += i64::from(batch.steps);
+/// One transaction for all jobs: the last position that it gave out, if it gave any, and what became of each job. The
+/// positions of a batch that was undone are never used.
+fn commit(connection: &mut Connection, jobs: &[Job]) -> Result<Group, Error> {
+    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let steps: i64 = jobs.iter().map(|job| i64::from(job.batch.steps)).sum();
+    let head = if steps == 0 { None } else { Some(advance(&transaction, steps)?) };
+
+    let mut base = head.map_or(0, |head| head - steps);
+    let mut results = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        results.push(write_apart(&mut transaction, &job.batch, base)?);
+        base += i64::from(job.batch.steps);
     }
-    tx.commit().await?;
-    Ok(base)
+    transaction.commit()?;
+    Ok((head, results))
 }
 
-/// The rows of all batches, a statement a table. Rows travel as one JSON array each.
-async fn insert_rows(tx: &mut Transaction<'_, Sqlite>, batches: &[&Batch], base: i64) -> Result<(), Error> {
-    let mut start = base;
-    let (mut states, mut queue, mut unread, mut txns) =
-        (Rows::default(), Rows::default(), Rows::default(), Rows::default());
-    for batch in batches {
-        for row in &batch.events {
-            sqlx::query(
-                "INSERT INTO event (room, seq, event_id, position, pdu, verdict, sender_device, txn_id)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-            )
-            .bind(row.room)
-            .bind(row.seq)
-            .bind(&row.event_id)
-            .bind(start + i64::from(row.step))
-            .bind(&*row.pdu)
-            .bind(row.verdict)
-            .bind(row.sender_device)
-            .bind(row.txn_id.as_deref())
-            .execute(&mut **tx)
-            .await?;
+/// Takes the next `steps` positions; the last of them.
+fn advance(transaction: &Transaction<'_>, steps: i64) -> Result<i64, Error> {
+    let text = "UPDATE head SET position = position + ?1 WHERE id = 1 RETURNING position";
+    Ok(transaction.prepare_cached(text)?.query_row([steps], |row| row.get(0))?)
+}
+
+/// Writes a batch so that it can be undone alone. The outer error is one that the whole group shares.
+fn write_apart(
+    transaction: &mut Transaction<'_>,
+    batch: &Batch,
+    base: i64,
+) -> Result<Result<Committed, Error>, Error> {
+    let savepoint = transaction.savepoint()?;
+    match write(&savepoint, batch, base) {
+        Ok(()) => {
+            savepoint.commit()?;
+            Ok(Ok(Committed { base }))
         }
-        for row in &batch.state {
-            states.push(&(row.room, &row.kind, &row.state_key, row.seq, row.event))?;
+        // Dropping the savepoint undoes what was written since.
+        Err(cause @ (Error::Conflict | Error::Encoding(_))) => Ok(Err(cause)),
+        Err(cause) => Err(cause),
+    }
+}
+
+fn write(connection: &Connection, batch: &Batch, base: i64) -> Result<(), Error> {
+    insert_rows(connection, batch, base)?;
+    for statement in &batch.statements {
+        let mut prepared = connection.prepare_cached(statement.text)?;
+        bind(&mut prepared, statement, base)?;
+        let touched = prepared.raw_execute()? as u64;
+        if statement.expect != Expect::Any && statement.expect != Expect::Rows(touched) {
+            return Err(Error::Conflict);
         }
+    }
+    Ok(())
+}
+
+/// Statements name their arguments `$1`, `$2` …, which SQLite numbers by where they first appear.
+fn bind(prepared: &mut CachedStatement<'_>, statement: &Statement, base: i64) -> Result<(), Error> {
+    for index in 1..=prepared.parameter_count() {
+        let name = prepared.parameter_name(index).unwrap_or_default();
+        let number = name.trim_start_matches(['$', '?']).parse::<usize>().unwrap_or(0);
+        let arg = number.checked_sub(1).and_then(|number| statement.args.get(number));
+        match arg {
+            Some(Arg::Int(value)) => prepared.raw_bind_parameter(index, value)?,
+            Some(Arg::Text(value)) => prepared.raw_bind_parameter(index, value.as_deref())?,
+            Some(Arg::Shared(value)) => prepared.raw_bind_parameter(index, &**value)?,
+            Some(Arg::Bool(value)) => prepared.raw_bind_parameter(index, value)?,
+            Some(Arg::Position(step)) => prepared.raw_bind_parameter(index, base + i64::from(*step))?,
+            None => return Err(Error::Encoding(format!("no argument {name} for: {}", statement.text))),
+        }
+    }
+    Ok(())
+}
+
+fn insert_rows(connection: &Connection, batch: &Batch, base: i64) -> Result<(), Error> {
+    for row in &batch.events {
+        let text = "INSERT INTO event (room, seq, event_id, position, pdu, verdict, sender_device, txn_id)
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let position = base + i64::from(row.step);
+        let (id, txn_id) = (&row.event_id, row.txn_id.as_deref());
+        connection.prepare_cached(text)?.execute(params![
+            row.room,
+            row.seq,
+            id,
+            position,
+            &*row.pdu,
+            row.verdict,
+            row.sender_device,
+            txn_id
+        ])?;
+    }
+    for row in &batch.state {
+        let text = "INSERT INTO state_log (room, type, state_key, seq, event) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let row = params![row.room, row.kind, row.state_key, row.seq, row.event];
+        connection.prepare_cached(text)?.execute(row)?;
+    }
+    if !batch.deliveries.is_empty() {
+        let text = "INSERT INTO queue (recipient, position, kind, room, item, flags)
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let mut insert = connection.prepare_cached(text)?;
         for delivery in &batch.deliveries {
-            let row = settle(delivery, start);
-            queue.push(&(row.recipient, row.position, row.kind, row.room, row.item, row.flags))?;
+            let row = settle(delivery, base);
+            insert.execute(params![row.recipient, row.position, row.kind, row.room, row.item, row.flags])?;
         }
-        for row in &batch.unread {
-            unread.push(&(row.recipient, row.room, row.seq, i64::from(row.highlight), &row.thread))?;
-        }
-        for row in &batch.txns {
-            txns.push(&(row.device, row.path, &row.txn_id, &row.event, row.created_ts))?;
-        }
-        start += i64::from(batch.steps);
     }
-    states
-        .insert(
-            tx,
-            "INSERT INTO state_log (room, type, state_key, seq, event)
-             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each($1)",
-        )
-        .await?;
-    queue
-        .insert(
-            tx,
-            "INSERT INTO queue (recipient, position, kind, room, item, flags)
-             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
-             FROM json_each($1)",
-        )
-        .await?;
-    unread
-        .insert(
-            tx,
-            "INSERT INTO unread (recipient, room, seq, highlight, thread)
-             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each($1)",
-        )
-        .await?;
-    txns.insert(
-        tx,
-        "INSERT INTO txn (device, path, txn_id, event, created_ts)
-         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each($1)",
-    )
-    .await
+    if !batch.unread.is_empty() {
+        let text = "INSERT INTO unread (recipient, room, seq, highlight, thread) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let mut insert = connection.prepare_cached(text)?;
+        for row in &batch.unread {
+            insert.execute(params![row.recipient, row.room, row.seq, row.highlight, row.thread])?;
+        }
+    }
+    for row in &batch.txns {
+        let text = "INSERT INTO txn (device, path, txn_id, event, created_ts) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let row = params![row.device, row.path, row.txn_id, row.event, row.created_ts];
+        connection.prepare_cached(text)?.execute(row)?;
+    }
+    Ok(())
 }
 
-/// A JSON array under construction.
-#[derive(Default)]
-struct Rows(Vec<u8>);
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
 
-impl Rows {
-    fn push(&mut self, row: &impl serde::Serialize) -> Result<(), Error> {
-        self.0.push(if self.0.is_empty() { b'[' } else { b',' });
-        serde_json::to_writer(&mut self.0, row).map_err(|cause| Error::Encoding(cause.to_string()))
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::store::{Store, statement};
+
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<(i64, Vec<Delivered>)>>);
+
+    impl Subscriber for Recorder {
+        fn committed(&self, head: i64, delivered: &[Delivered]) {
+            self.0.lock().push((head, delivered.to_vec()));
+        }
     }
 
-    async fn insert(mut self, tx: &mut Transaction<'_, Sqlite>, text: &'static str) -> Result<(), Error> {
-        if self.0.is_empty() {
-            return Ok(());
+    async fn store() -> (tempfile::TempDir, PathBuf, Store, Arc<Recorder>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        let recorder = Arc::<Recorder>::default();
+        let (store, _writer) =
+            Store::open(&path, Durability::Full, Arc::<Recorder>::clone(&recorder)).await.unwrap();
+        (dir, path, store, recorder)
+    }
+
+    fn alias(name: &str) -> Statement {
+        statement!("INSERT INTO alias (alias, room, creator, created_ts) VALUES ($1, 1, 'c', 0)", name)
+    }
+
+    fn delivery(recipient: i64, step: u32) -> Delivery {
+        Delivery { recipient, step, kind: 1, room: 1, item: Item::Position, flags: 0 }
+    }
+
+    fn job(batch: Batch) -> (Job, oneshot::Receiver<Result<Committed, Error>>) {
+        let (done, result) = oneshot::channel();
+        (Job { batch, adopt: None, done }, result)
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_conflicts_takes_nobody_of_its_group_with_it() {
+        let (_dir, path, store, _) = store().await;
+        let mut connection = open::connect(&path, Durability::Full).unwrap();
+        let mut doubled = Batch::from(vec![alias("#third:x"), alias("#first:x")]);
+        let step = doubled.step();
+        doubled.deliver(delivery(1, step));
+        let mut last = Batch::from(alias("#last:x"));
+        let step = last.step();
+        last.deliver(delivery(1, step));
+        let jobs: Vec<Job> =
+            [Batch::from(alias("#first:x")), doubled, last].into_iter().map(|batch| job(batch).0).collect();
+
+        let (head, results) = commit(&mut connection, &jobs).unwrap();
+
+        assert!(results[0].is_ok() && results[2].is_ok());
+        assert!(matches!(results[1], Err(Error::Conflict)));
+        assert_eq!(store.aliases(1).await.unwrap(), ["#first:x", "#last:x"], "all of it is undone");
+        let queue = store.queue(1, 0, i64::MAX).await.unwrap();
+        assert_eq!(queue.len(), 1);
+        assert_eq!(Some(queue[0].position), head, "I2: the position of the failed batch stays unused");
+    }
+
+    #[tokio::test]
+    async fn a_statement_that_touches_other_rows_than_expected_is_a_conflict() {
+        let (_dir, _, store, _) = store().await;
+        let missing = statement!("DELETE FROM alias WHERE alias = 'none'").expecting(1);
+        assert!(matches!(store.commit(vec![alias("#a:x"), missing]).await, Err(Error::Conflict)));
+        assert!(store.aliases(1).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn positions_grow_in_the_order_in_which_they_become_visible() {
+        let (_dir, _, store, recorder) = store().await;
+        let writes = (0..200).map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut batch = Batch::new();
+                for _ in 0..3 {
+                    let step = batch.step();
+                    batch.deliver(delivery(7, step));
+                }
+                store.commit(batch).await.unwrap().base
+            })
+        });
+        let mut bases = Vec::new();
+        for write in writes.collect::<Vec<_>>() {
+            bases.push(write.await.unwrap());
         }
-        self.0.push(b']');
-        let rows = String::from_utf8(self.0).map_err(|cause| Error::Encoding(cause.to_string()))?;
-        sqlx::query(text).bind(rows).execute(&mut **tx).await?;
-        Ok(())
+        bases.sort_unstable();
+        assert_eq!(bases, (0..200).map(|write| write * 3).collect::<Vec<_>>());
+
+        let told = recorder.0.lock();
+        let positions: Vec<i64> =
+            told.iter().flat_map(|(_, delivered)| delivered).map(|entry| entry.position).collect();
+        assert_eq!(positions, (1..=600).collect::<Vec<_>>(), "I2: position order is commit order");
+        for (head, delivered) in told.iter() {
+            assert!(delivered.iter().all(|entry| entry.position <= *head));
+        }
+        let stored: Vec<i64> =
+            store.queue(7, 0, i64::MAX).await.unwrap().iter().map(|entry| entry.position).collect();
+        assert_eq!(stored, positions);
+    }
+
+    #[tokio::test]
+    async fn memory_adopts_before_readers_hear_of_a_commit() {
+        let (_dir, _, store, recorder) = store().await;
+        let mut batch = Batch::new();
+        let step = batch.step();
+        batch.deliver(delivery(7, step));
+        let seen = Arc::<Mutex<Option<usize>>>::default();
+        let adopted = Arc::clone(&seen);
+        batch.on_commit(move |_| *adopted.lock() = Some(recorder.0.lock().len()));
+        store.commit(batch).await.unwrap();
+        assert_eq!(*seen.lock(), Some(0));
     }
 }
