@@ -18,7 +18,8 @@ use std::{
 use axum::{Router, body::Body, response::IntoResponse as _, routing::future::RouteFuture};
 use futures_util::FutureExt as _;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri::PathAndQuery,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+    uri::PathAndQuery,
 };
 use hyper::body::Incoming;
 use tower::Service as _;
@@ -57,6 +58,10 @@ impl Site {
             method = request.method().as_str(),
             path = request.uri().path()
         );
+        // Whoever reads a request by its Content-Length although it is chunked sees another request in what follows. The
+        // length is hidden from us by then, so nothing that follows a chunked request is read at all (RFC 9112, 6.1).
+        let last = request.version() == Version::HTTP_11
+            && request.headers().contains_key(header::TRANSFER_ENCODING);
         // A preflight asks about the headers alone, whether the path exists or not.
         let answer =
             (request.method() != Method::OPTIONS).then(|| span.in_scope(|| self.route(peer, request)));
@@ -66,6 +71,9 @@ impl Site {
                 None => StatusCode::NO_CONTENT.into_response(),
             };
             cors(response.headers_mut());
+            if last {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             if let Ok(id) = HeaderValue::from_str(id.as_str()) {
                 response.headers_mut().insert(REQUEST_ID, id);
             }

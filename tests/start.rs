@@ -1,0 +1,242 @@
+//! Starting and stopping: what the command line says and does, and that whatever stands in a server's way is said
+//! clearly and harms nothing.
+
+mod common;
+
+use std::{
+    fs,
+    io::Read as _,
+    process::{Child, Command, Output, Stdio},
+};
+
+use common::{Server, User};
+use serde_json::{Value, json};
+use sqlx::{Connection as _, SqliteConnection};
+use toml::Table;
+
+#[track_caller]
+fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for part in parts {
+        assert!(said.contains(part), "{said:?} should say {part:?}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[track_caller]
+fn said(output: &Output) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A server that is being tried.
+struct Attempt(Child);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        // If it did start after all, the test has failed, and nobody else ends it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a server on a server's configuration that should end by itself, and waits until it has.
+async fn try_serve(server: &Server) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+    command.arg("serve").arg("--config").arg(server.config_path());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut attempt = Attempt(command.spawn().unwrap());
+    let status = common::eventually("the server ends by itself", || {
+        let status = attempt.0.try_wait().unwrap();
+        async move { status }
+    })
+    .await;
+    let mut stderr = Vec::new();
+    attempt.0.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+    Output { status, stdout: Vec::new(), stderr }
+}
+
+/// Lays lines over the server's configuration file.
+fn configure(server: &Server, change: impl FnOnce(&mut Table)) {
+    let mut config: Table = fs::read_to_string(server.config_path()).unwrap().parse().unwrap();
+    change(&mut config);
+    fs::write(server.config_path(), toml::to_string(&config).unwrap()).unwrap();
+}
+
+async fn log_in(server: &Server, name: &str, password: &str) -> common::Answer {
+    let body = json!({
+        "type": "m.login.password", "password": password,
+        "identifier": { "type": "m.id.user", "user": name },
+    });
+    server.http().post("/v3/login", None, body).await
+}
+
+#[tokio::test]
+async fn sigint_and_sigterm_end_the_server_with_success() {
+    let mut server = Server::start(Table::new()).await;
+    server.restart().await;
+    server.signal(rustix::process::Signal::INT);
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_data_is_refused_and_harms_nothing() {
+    let server = Server::start(Table::new()).await;
+    assert_fails(&try_serve(&server).await, 1, &["another Hearth is running", "data_dir"]);
+    server.http().get("/health", None).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let server = Server::start(Table::new()).await;
+    let other = server.data_dir().with_file_name("other");
+    configure(&server, |config| {
+        config.insert("data_dir".to_owned(), toml::Value::String(other.to_str().unwrap().to_owned()));
+    });
+    let address = format!("127.0.0.1:{}", server.port());
+    assert_fails(&try_serve(&server).await, 1, &[&address, "listener.bind"]);
+}
+
+#[tokio::test]
+async fn a_data_folder_that_cannot_be_made_is_named() {
+    let mut server = Server::start(Table::new()).await;
+    server.stop().await;
+    let below_a_file = server.config_path().join("data");
+    configure(&server, |config| {
+        config.insert("data_dir".to_owned(), toml::Value::String(below_a_file.to_str().unwrap().to_owned()));
+    });
+    assert_fails(&try_serve(&server).await, 1, &[below_a_file.to_str().unwrap(), "data_dir"]);
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_refused_and_stays_as_it_is() {
+    let mut server = Server::start(Table::new()).await;
+    server.stop().await;
+    let path = server.data_dir().join("hearth.db");
+    let mut database = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    let insert = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                  VALUES (999, 'from the future', TRUE, x'00', 0)";
+    sqlx::query(insert).execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+    assert_fails(&try_serve(&server).await, 1, &["newer", "999"]);
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_called_damaged_and_stays_as_it_is() {
+    let mut server = Server::start(Table::new()).await;
+    server.stop().await;
+    let path = server.data_dir().join("hearth.db");
+    for log in ["hearth.db-wal", "hearth.db-shm"] {
+        // What the log holds would repair the file.
+        let _ = fs::remove_file(server.data_dir().join(log));
+    }
+    let damaged = vec![b'x'; fs::metadata(&path).unwrap().len() as usize];
+    fs::write(&path, &damaged).unwrap();
+    assert_fails(&try_serve(&server).await, 1, &["damaged", "backup"]);
+    assert_eq!(fs::read(&path).unwrap(), damaged);
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_used_names_key_value_and_remedy() {
+    let mut server = Server::start(Table::new()).await;
+    server.stop().await;
+    configure(&server, |config| {
+        config.insert("rooms".to_owned(), toml::toml! { max_member = 5 }.into());
+    });
+    for output in [try_serve(&server).await, server.run(&["config", "check"])] {
+        assert_fails(&output, 2, &["`rooms.max_member`", "`rooms.max_members`"]);
+    }
+}
+
+#[tokio::test]
+async fn another_server_name_on_old_data_is_refused() {
+    let mut server = Server::start(Table::new()).await;
+    server.stop().await;
+    configure(&server, |config| {
+        config.insert("server_name".to_owned(), "elsewhere.example".into());
+    });
+    assert_fails(&try_serve(&server).await, 1, &["localhost", "elsewhere.example"]);
+}
+
+#[tokio::test]
+async fn the_first_start_gives_out_a_token_for_the_administrator() {
+    let mut server = Server::start(toml::toml! { registration.mode = "token" }).await;
+    let token = |log: &str| {
+        let (_, rest) = log.rsplit_once("Registration token")?;
+        rest.split_whitespace().next().map(str::to_owned)
+    };
+    let first = token(&server.log()).expect("the log has a token");
+    // It stays the same until it was used.
+    server.restart().await;
+    assert_eq!(server.log().matches(&first).count(), 2);
+
+    let mut body = json!({ "username": "root", "password": "correct horse battery staple" });
+    let challenge = server.http().post("/v3/register", None, body.clone()).await.expect(401);
+    body["auth"] = json!({
+        "type": "m.login.registration_token", "token": first, "session": challenge["session"],
+    });
+    server.http().post("/v3/register", None, body.clone()).await.expect(200);
+    assert_eq!(said(&server.run(&["user", "list"])).trim(), "@root:localhost\tadmin");
+
+    server.restart().await;
+    assert_eq!(server.log().matches("Registration token").count(), 2, "nobody needs it any more");
+}
+
+#[tokio::test]
+async fn accounts_are_managed_while_the_server_runs_and_while_it_does_not() {
+    let mut server = Server::start(Table::new()).await;
+    let password =
+        |output: &str| output.lines().find_map(|line| line.strip_prefix("password: ")).unwrap().to_owned();
+
+    let first = password(&said(&server.run(&["user", "create", "alice"])));
+    let answer: Value = log_in(&server, "alice", &first).await.expect(200);
+    let alice = User::new(server.http().clone(), &answer);
+    assert_fails(&server.run(&["user", "create", "alice"]), 1, &["taken"]);
+
+    let second = password(&said(&server.run(&["user", "set-password", "alice"])));
+    log_in(&server, "alice", &first).await.expect_error(403, "M_FORBIDDEN");
+    log_in(&server, "alice", &second).await.expect(200);
+    common::eventually("the old session has ended", async || {
+        (alice.get("/v3/account/whoami").await.status == 401).then_some(())
+    })
+    .await;
+
+    server.stop().await;
+    said(&server.run(&["user", "deactivate", "@alice:localhost"]));
+    said(&server.run(&["user", "create", "bob", "--admin"]));
+    assert_eq!(
+        said(&server.run(&["user", "list"])),
+        "@alice:localhost\tdeactivated\n@bob:localhost\tadmin\n"
+    );
+    assert_fails(&server.run(&["user", "deactivate", "nobody"]), 1, &["no such user"]);
+    server.start_again().await;
+    assert_eq!(log_in(&server, "alice", &second).await.status, 403);
+}
+
+#[tokio::test]
+async fn registration_tokens_are_managed_while_the_server_runs() {
+    let server = Server::start(toml::toml! { registration.mode = "token" }).await;
+    let valid = async |token: &str| {
+        let path = format!("/v1/register/m.login.registration_token/validity?token={token}");
+        server.http().get(&path, None).await.expect(200)["valid"] == true
+    };
+    let token = said(&server.run(&["token", "create", "--uses", "2", "--expires", "7d"])).trim().to_owned();
+    assert!(valid(&token).await);
+    let listed = said(&server.run(&["token", "list"]));
+    assert!(listed.contains(&format!("{token}\t0 of 2 uses, expires in 7d")), "{listed}");
+    said(&server.run(&["token", "revoke", &token]));
+    assert!(!valid(&token).await);
+    assert_fails(&server.run(&["token", "revoke", &token]), 1, &["no such registration token"]);
+    assert_fails(&server.run(&["token", "create", "--uses", "0"]), 2, &["--uses"]);
+}
+
+#[tokio::test]
+async fn the_printed_default_is_a_configuration_that_passes_the_check() {
+    let mut server = Server::start(Table::new()).await;
+    server.stop().await;
+    let printed = Command::new(env!("CARGO_BIN_EXE_hearth")).args(["config", "default"]).output().unwrap();
+    fs::write(server.config_path(), said(&printed)).unwrap();
+    assert!(said(&server.run(&["config", "check"])).contains("good"));
+}
