@@ -1,6 +1,9 @@
 //! Starting and stopping: what the command line says and does, and that whatever stands in a server's way is said
 //! clearly and harms nothing.
 
+// A test that can't go on should stop where it is.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{

@@ -85,8 +85,19 @@ fn line(text: &mut String, mark: &str, content: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::PathBuf};
+
     use super::*;
     use crate::config::setting;
+
+    const REFERENCE: &str = "\
+# Configuration
+
+Hearth needs no configuration to start. `hearth config default > hearth.toml` writes this file, of which you keep what you
+change; `hearth config check` says whether it is right. `hearth serve` reads `hearth.toml` in the folder that it is started
+in, or the file given by `--config`.
+
+";
 
     #[test]
     fn the_commented_default_is_the_default() {
@@ -94,6 +105,17 @@ mod tests {
         let config = Config::parse(&text, "default", std::iter::empty())
             .unwrap_or_else(|error| panic!("{error}\n{text}"));
         assert_eq!(config, Config::default());
+    }
+
+    /// `UPDATE=1 cargo test reference` writes it anew.
+    #[test]
+    fn the_reference_in_the_documentation_is_the_commented_default() {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+        let reference = format!("{REFERENCE}```toml\n{}```\n", default_document());
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, &reference).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), reference, "{} is out of date", path.display());
     }
 
     #[test]

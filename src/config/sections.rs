@@ -131,7 +131,7 @@ section! {
 section! {
     /// What goes to the log, which is the standard error output.
     pub struct Log {
-        /// "error", "warn", "info", "debug" or "trace", or by part of the server: "info,hearth::http=debug" logs every
+        /// "error", "warn", "info", "debug" or "trace", or by part of the server: `info,hearth::http=debug` logs every
         /// request.
         pub filter: String = "info".to_owned();
     }

@@ -83,10 +83,12 @@ impl MatrixError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "the server failed; try again later")
     }
 
+    #[cfg(test)]
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
+    #[cfg(test)]
     pub fn errcode(&self) -> &str {
         self.body.get("errcode").and_then(Value::as_str).unwrap_or_default()
     }

@@ -172,6 +172,7 @@ impl Routes {
     }
 
     /// Every (method, path) that is served.
+    #[cfg(test)]
     pub fn served(&self) -> &BTreeSet<(String, String)> {
         &self.served
     }
