@@ -145,11 +145,10 @@ impl Syncs {
             let syncs = Arc::clone(self);
             let key = (session.device, request.key());
             let make = move || async move { syncs.first(&session, &request).await };
-            return self.initial.answer(key, make).await.map_err(Error::Shared);
+            return Box::pin(self.initial.answer(key, make)).await.map_err(Error::Shared);
         };
         self.queues.present(session.device, place.position);
-        // Boxed: what a waiting request keeps is small, however much its answer needs while it is made.
-        Box::pin(self.next(session, request, place)).await
+        self.next(session, request, place).await
     }
 
     /// Where a token points. `None`, a full answer, for no token and for those that mean nothing here: of another
@@ -186,12 +185,13 @@ impl Syncs {
         loop {
             let woken = tail.woken();
             let to = self.now();
+            // Boxed: what a waiting request keeps is small, however much its answer needs while it is made.
             if request.full_state {
-                let body = self.all(&session, &request, Some(from), to).await?;
+                let body = Box::pin(self.all(&session, &request, Some(from), to)).await?;
                 return encode(&body);
             }
             if tail.has_news(from.position, from.fading) {
-                let body = self.changes(&session, &request, from, to).await?;
+                let body = Box::pin(self.changes(&session, &request, from, to)).await?;
                 if !body.is_empty() {
                     return encode(&body);
                 }
@@ -205,7 +205,7 @@ impl Syncs {
                 () = woken => {}
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
-            if !self.sessions.is_alive(&session).await {
+            if !Box::pin(self.sessions.is_alive(&session)).await {
                 return Err(Error::SessionEnded);
             }
         }
@@ -227,7 +227,7 @@ impl Syncs {
         let entries = match self.queues.read(session.recipient, from.position, to.position).await? {
             Span::Entries(entries) => entries,
             // The room logs know what the queue has forgotten; every room is new to such a device.
-            Span::Trimmed => return self.all(session, request, None, to).await,
+            Span::Trimmed => return Box::pin(self.all(session, request, None, to)).await,
         };
         let mut changes = Changes::of(&entries);
         let mut body = SyncBody { next_batch: self.token(to), ..SyncBody::default() };
@@ -385,4 +385,19 @@ pub(super) fn account_data_events(
             Ok(serde_json::value::to_raw_value(&json!({ "type": row.kind, "content": content }))?)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a waiting client costs is mostly this.
+    #[test]
+    fn a_request_that_waits_is_small() {
+        fn size<F: Future>(_: impl FnOnce(Arc<Syncs>, Session, Request) -> F) -> usize {
+            size_of::<F>()
+        }
+        let waiting = size(|syncs, session, request| async move { syncs.sync(session, request).await });
+        assert!(waiting <= 1280, "{waiting} bytes");
+    }
 }

@@ -37,7 +37,9 @@ impl Caller for Syncer {
 async fn sync(app: App, caller: Syncer, request: v3::Request) -> Result<Whole, MatrixError> {
     let filter = match request.filter {
         Some(v3::Filter::FilterDefinition(definition)) => Arc::new(SyncFilter::new(definition)),
-        Some(v3::Filter::FilterId(id)) => app.syncs.stored_filter(caller.session.recipient, id).await?,
+        Some(v3::Filter::FilterId(id)) => {
+            Box::pin(app.syncs.stored_filter(caller.session.recipient, id)).await?
+        }
         Some(_) | None => Arc::new(SyncFilter::new(FilterDefinition::default())),
     };
     let since = request.since.filter(|since| !since.is_empty());
