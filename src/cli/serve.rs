@@ -110,6 +110,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     if let Err(cause) = app.sessions.flush().await {
         warn!(%cause, "could not write down when devices were last seen");
     }
+    app.store.close().await;
     drop(app);
     if outcome.is_ok() {
         outcome = match timeout(DRAIN, writer).await {

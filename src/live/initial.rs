@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::long_poll::Error;
 
 /// How long an answer waits for a client that gave up.
-const KEPT: Duration = Duration::from_secs(120);
+const KEPT: Duration = Duration::from_mins(2);
 
 type Answer = Option<Result<Bytes, Arc<Error>>>;
 
@@ -68,22 +68,22 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_nobody_fetched_is_there_for_the_next_attempt() {
         let syncs = Arc::new(InitialSyncs::default());
-        let made = Arc::new(AtomicUsize::new(0));
+        let attempts = Arc::new(AtomicUsize::new(0));
         let (release, released) = tokio::sync::oneshot::channel::<()>();
         let key = (1, String::new());
 
         let gave_up = {
-            let (syncs, made, key) = (Arc::clone(&syncs), Arc::clone(&made), key.clone());
+            let (syncs, count, key) = (Arc::clone(&syncs), Arc::clone(&attempts), key.clone());
             tokio::spawn(async move {
                 let make = || async move {
-                    made.fetch_add(1, Ordering::SeqCst);
+                    count.fetch_add(1, Ordering::SeqCst);
                     let _ = released.await;
                     Ok(Bytes::from_static(b"answer"))
                 };
                 syncs.answer(key, make).await
             })
         };
-        while made.load(Ordering::SeqCst) == 0 {
+        while attempts.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
         gave_up.abort();

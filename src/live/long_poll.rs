@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// The longest that a request waits, whatever it asks for: proxies cut longer ones.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_mins(2);
 
 const PUSH_RULES: &str = "m.push_rules";
 

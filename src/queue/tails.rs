@@ -31,7 +31,7 @@ pub struct Tails {
     head: AtomicI64,
     fading: AtomicU64,
     boot: u64,
-    tails: Mutex<HashMap<i64, Arc<Tail>>>,
+    read: Mutex<HashMap<i64, Arc<Tail>>>,
 }
 
 /// The end of one recipient's queue.
@@ -52,7 +52,7 @@ struct Inner {
 impl Tails {
     /// `boot` tells this run of the process from others.
     pub fn new(boot: u64) -> Self {
-        Self { head: AtomicI64::new(0), fading: AtomicU64::new(0), boot, tails: Mutex::new(HashMap::new()) }
+        Self { head: AtomicI64::new(0), fading: AtomicU64::new(0), boot, read: Mutex::new(HashMap::new()) }
     }
 
     /// To be called once, before anybody reads.
@@ -74,7 +74,7 @@ impl Tails {
     }
 
     pub fn of(&self, recipient: i64) -> Arc<Tail> {
-        let mut tails = self.tails.lock();
+        let mut tails = self.read.lock();
         // The head is read under the lock that `committed` takes: no commit falls between the two.
         let floor = self.head();
         Arc::clone(tails.entry(recipient).or_insert_with(|| Arc::new(Tail::new(floor))))
@@ -83,7 +83,7 @@ impl Tails {
     /// Announces a change of something that fades; `change` is called with its number before anybody wakes.
     pub fn fade(&self, recipients: impl IntoIterator<Item = i64>, change: impl FnOnce(u64)) {
         let woken: Vec<Arc<Tail>> = {
-            let tails = self.tails.lock();
+            let tails = self.read.lock();
             let number = self.fading.load(Ordering::Acquire) + 1;
             change(number);
             let woken = recipients.into_iter().filter_map(|recipient| tails.get(&recipient).cloned());
@@ -98,7 +98,7 @@ impl Tails {
 
     /// Wakes a recipient's readers without anything to read, so that they look at their session again.
     pub fn nudge(&self, recipient: i64) {
-        let tail = self.tails.lock().get(&recipient).cloned();
+        let tail = self.read.lock().get(&recipient).cloned();
         if let Some(tail) = tail {
             tail.wake.notify_waiters();
         }
@@ -106,7 +106,7 @@ impl Tails {
 
     /// Wakes everybody: the server is about to stop.
     pub fn nudge_all(&self) {
-        let tails: Vec<_> = self.tails.lock().values().cloned().collect();
+        let tails: Vec<_> = self.read.lock().values().cloned().collect();
         for tail in tails {
             tail.wake.notify_waiters();
         }
@@ -114,7 +114,7 @@ impl Tails {
 
     /// Forgets the tails that nobody holds.
     pub fn sweep(&self) {
-        self.tails.lock().retain(|_, tail| Arc::strong_count(tail) > 1);
+        self.read.lock().retain(|_, tail| Arc::strong_count(tail) > 1);
     }
 }
 
@@ -122,7 +122,7 @@ impl Subscriber for Tails {
     fn committed(&self, head: i64, delivered: &[Delivered]) {
         let mut woken: Vec<Arc<Tail>> = Vec::new();
         {
-            let tails = self.tails.lock();
+            let tails = self.read.lock();
             for delivery in delivered {
                 let (Some(tail), Some(entry)) = (tails.get(&delivery.recipient), entry(delivery)) else {
                     continue;

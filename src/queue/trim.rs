@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How often cursors are written down and queues are cut behind them.
-const EVERY: Duration = Duration::from_secs(300);
+const EVERY: Duration = Duration::from_mins(5);
 
 const HOUR_MS: i64 = 3_600_000;
 

@@ -1,9 +1,10 @@
 //! Creating rooms: all first events in one go, in the order that the specification gives (`createRoom`).
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use ruma::{
-    OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId,
+    MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UInt,
+    UserId,
     events::{StateEventType, TimelineEventType},
     serde::JsonObject,
 };
@@ -50,7 +51,7 @@ impl Rooms {
         let room_id = RoomId::parse(format!("!{random}:{}", core.server_name))
             .map_err(|cause| Error::Internal(cause.to_string()))?;
         let snapshot = Snapshot::empty(number, room_id, new.version.clone())?;
-        let mut work = Work::start(core, snapshot).await?;
+        let mut work = Work::start(core, snapshot).await?.at(self.new_moment());
         work.append_all(&first_events(core, &new).await?, None).await.map_err(|cause| match cause {
             Error::Forbidden(why) => Error::InvalidRoomState(why),
             other => other,
@@ -71,6 +72,18 @@ impl Rooms {
             (cause, _) => cause.into(),
         })?;
         Ok(room_id)
+    }
+}
+
+impl Rooms {
+    /// The time, but never the same twice. A room of version 12 is named by its first event: two alike that somebody
+    /// creates at one moment would be one room.
+    fn new_moment(&self) -> MilliSecondsSinceUnixEpoch {
+        let now = self.core.environment.clock.now_ms();
+        let later = |last: i64| Some(now.max(last + 1));
+        let last = self.last_created.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+        let moment = last.map_or(now, |last| now.max(last + 1));
+        MilliSecondsSinceUnixEpoch(UInt::try_from(moment).unwrap_or_default())
     }
 }
 

@@ -127,6 +127,8 @@ pub struct Rooms {
     registry: Mutex<Registry>,
     loading: Vec<tokio::sync::Mutex<()>>,
     last_number: AtomicI64,
+    /// When the last room was created, in Unix milliseconds.
+    last_created: AtomicI64,
     departing: Notify,
 }
 
@@ -152,6 +154,7 @@ impl Rooms {
             registry: Mutex::new(registry),
             loading: (0..LOADING).map(|_| tokio::sync::Mutex::new(())).collect(),
             last_number,
+            last_created: AtomicI64::new(0),
             departing: Notify::new(),
         })
     }

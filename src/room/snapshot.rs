@@ -33,7 +33,10 @@ pub struct LocalMember {
 
 /// The current state of a room, by type and key.
 #[derive(Clone, Debug, Default)]
-pub struct State(Arc<HashMap<StateEventType, Arc<BTreeMap<String, Arc<Event>>>>>);
+pub struct State(Arc<HashMap<StateEventType, Arc<Keyed>>>);
+
+/// The state events of one type, by key.
+type Keyed = BTreeMap<String, Arc<Event>>;
 
 impl State {
     pub fn get(&self, kind: &StateEventType, state_key: &str) -> Option<&Arc<Event>> {

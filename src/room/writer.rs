@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 use hearth_federation::{Draft, Position};
 use parking_lot::Mutex;
 use ruma::{
-    OwnedEventId, OwnedUserId, UserId,
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, UserId,
     events::{StateEventType, TimelineEventType, room::member::MembershipState},
 };
 use serde::Deserialize;
@@ -180,13 +180,12 @@ async fn try_batch(
 pub(super) async fn sent_before(
     core: &Core,
     txns: impl Iterator<Item = &Txn>,
-) -> Result<HashMap<Txn, OwnedEventId>, crate::store::Error> {
+) -> Result<HashMap<Txn, OwnedEventId>, store::Error> {
     let keys: Vec<(i64, i64, &str)> = txns.map(|txn| (txn.device, txn.path, txn.txn_id.as_str())).collect();
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let keys =
-        serde_json::to_string(&keys).map_err(|cause| crate::store::Error::Encoding(cause.to_string()))?;
+    let keys = serde_json::to_string(&keys).map_err(|cause| store::Error::Encoding(cause.to_string()))?;
     let rows = core.store.txns(keys).await?.into_iter();
     Ok(rows
         .filter_map(|(device, path, txn_id, event)| {
@@ -203,6 +202,8 @@ pub(super) struct Work<'a> {
     batch: Batch,
     /// New events and the redacted forms of old ones.
     events: Vec<Arc<Event>>,
+    /// When the events happen, if that isn't now.
+    time: Option<MilliSecondsSinceUnixEpoch>,
 }
 
 impl<'a> Work<'a> {
@@ -213,7 +214,13 @@ impl<'a> Work<'a> {
                 rules.insert(member.recipient, custom);
             }
         }
-        Ok(Self { core, snapshot, rules, batch: Batch::new(), events: Vec::new() })
+        Ok(Self { core, snapshot, rules, batch: Batch::new(), events: Vec::new(), time: None })
+    }
+
+    /// Events get this time and not that of the clock.
+    pub(super) fn at(mut self, time: MilliSecondsSinceUnixEpoch) -> Self {
+        self.time = Some(time);
+        self
     }
 
     /// More for the same batch, such as the row of a new room.
@@ -374,7 +381,7 @@ impl<'a> Work<'a> {
             snapshot.extremities.to_vec(),
             auth_events.iter().map(|event| event.pdu.event_id.clone()).collect(),
             snapshot.depth.saturating_add(1),
-            self.core.environment.clock.now(),
+            self.time.unwrap_or_else(|| self.core.environment.clock.now()),
         );
         if snapshot.rules.event_id_format == ruma::room_version_rules::EventIdFormatVersion::V1 {
             position.reference_hashes = self.reference_hashes(&auth_events).await?;
@@ -453,7 +460,7 @@ impl<'a> Work<'a> {
     }
 
     /// Makes all of it durable; then `room` is what the copy was. A new room is in nobody's memory yet.
-    pub(super) async fn commit(mut self, room: Option<&Arc<Room>>) -> Result<(), crate::store::Error> {
+    pub(super) async fn commit(mut self, room: Option<&Arc<Room>>) -> Result<(), store::Error> {
         if self.batch.is_empty() {
             return Ok(());
         }

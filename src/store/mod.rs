@@ -63,6 +63,11 @@ impl Store {
         Ok((Self { readers, writer, head }, task))
     }
 
+    /// Ends the reading. The last connection that ends, the writer's, leaves one whole file behind.
+    pub async fn close(&self) {
+        self.readers.close().await;
+    }
+
     /// The last position that was given out before this process started.
     pub fn head_at_start(&self) -> i64 {
         self.head

@@ -16,8 +16,6 @@ pub struct MembershipRow {
     pub room: i64,
     pub room_id: String,
     pub membership: String,
-    /// `seq` of the member event.
-    pub event: i64,
 }
 
 impl Store {
@@ -174,18 +172,16 @@ impl Store {
 
     /// The rooms in which a user has a membership that is not forgotten.
     pub async fn memberships(&self, user_id: &str) -> Result<Vec<MembershipRow>, Error> {
-        let rows: Vec<(i64, String, String, i64)> = self
+        let rows: Vec<(i64, String, String)> = self
             .all(statement!(
-                "SELECT m.room, r.room_id, m.membership, m.event
+                "SELECT m.room, r.room_id, m.membership
                  FROM membership m JOIN room r ON r.id = m.room
                  WHERE m.user_id = $1 AND NOT m.forgotten ORDER BY m.room",
                 user_id,
             ))
             .await?;
         let rows = rows.into_iter();
-        Ok(rows
-            .map(|(room, room_id, membership, event)| MembershipRow { room, room_id, membership, event })
-            .collect())
+        Ok(rows.map(|(room, room_id, membership)| MembershipRow { room, room_id, membership }).collect())
     }
 
     pub async fn is_forgotten(&self, user_id: &str, room: i64) -> Result<bool, Error> {

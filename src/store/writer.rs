@@ -358,11 +358,11 @@ mod tests {
         bases.sort_unstable();
         assert_eq!(bases, (0..200).map(|write| write * 3).collect::<Vec<_>>());
 
-        let told = recorder.0.lock();
+        let told = recorder.0.lock().clone();
         let positions: Vec<i64> =
             told.iter().flat_map(|(_, delivered)| delivered).map(|entry| entry.position).collect();
         assert_eq!(positions, (1..=600).collect::<Vec<_>>(), "I2: position order is commit order");
-        for (head, delivered) in told.iter() {
+        for (head, delivered) in &told {
             assert!(delivered.iter().all(|entry| entry.position <= *head));
         }
         let stored: Vec<i64> =

@@ -8,6 +8,8 @@ use ruma::api::client::account::{
     register::{RegistrationKind, v3 as register},
 };
 
+use serde_json::Value;
+
 use super::interactive::Interactive;
 use crate::{
     account::{Accounts, DeviceRequest, Error, NewAccount, Operation, Registered, Stage},
@@ -23,6 +25,12 @@ pub fn routes() -> Routes {
         .add(token_is_valid)
 }
 
+/// Whether a registration token comes with the first request.
+fn in_one_round(auth: Option<&Value>) -> bool {
+    let auth = |key: &str| auth.and_then(|auth| auth.get(key)).and_then(Value::as_str);
+    auth("session").is_none() && auth("type") == Some(Stage::RegistrationToken.name())
+}
+
 async fn register(
     app: App,
     _: Anonymous,
@@ -36,7 +44,10 @@ async fn register(
     }
     let flows: &[&[Stage]] = match app.accounts.registration() {
         RegistrationMode::Closed => return Err(Error::RegistrationClosed.into()),
-        RegistrationMode::Token => &[&[Stage::RegistrationToken]],
+        // Whoever has a token and comes without a session gets the account in one round.
+        RegistrationMode::Token if in_one_round(auth.as_ref()) => &[&[Stage::RegistrationToken]],
+        // Otherwise clients go by what others offer: the token, and then a stage that always passes.
+        RegistrationMode::Token => &[&[Stage::RegistrationToken, Stage::Dummy]],
         RegistrationMode::Open => &[&[Stage::Dummy]],
     };
     // Whoever learns only after the last stage that their name is taken has to begin again.
