@@ -10,9 +10,10 @@ CREATE TABLE server (
 -- One row: the last position that was given out. It outlives trimmed queues, so no position is ever used twice.
 CREATE TABLE head (
     id              BIGINT NOT NULL PRIMARY KEY CHECK (id = 1),
-    position        BIGINT NOT NULL
+    position        BIGINT NOT NULL,
+    settled         BIGINT NOT NULL                -- deliveries up to here are in `queue` and `unread`
 );
-INSERT INTO head (id, position) VALUES (1, 0);
+INSERT INTO head (id, position, settled) VALUES (1, 0, 0);
 
 -- When positions were given out, to the hour: turns the horizon of queues from a time into a position.
 CREATE TABLE head_history (
@@ -186,6 +187,17 @@ CREATE TABLE txn (
 ) WITHOUT ROWID;
 
 ---- Queues ----
+
+-- Entries that are not in the queues of their recipients yet: one row for all whom a step of a write reaches. They are
+-- moved on in bulk, so that a message to ten people touches one page and not twenty.
+CREATE TABLE delivery (
+    position        INTEGER NOT NULL PRIMARY KEY,
+    kind            SMALLINT NOT NULL,
+    room            BIGINT NOT NULL,
+    item            BIGINT NOT NULL,
+    thread          TEXT   NOT NULL,
+    recipients      TEXT   NOT NULL                -- JSON: [[recipient, flags], …]
+);
 
 -- What must reach a recipient, in order. An entry is a pointer; see `queue::Kind` for what `item` points at.
 CREATE TABLE queue (

@@ -176,7 +176,7 @@ impl Accounts {
         }
         let mut batch = Batch::new();
         let step = batch.step();
-        batch.deliver(pointer(recipient, step, Kind::AccountData, room));
+        batch.deliver(pointer([recipient], step, Kind::AccountData, room));
         batch.push(set_account_data(recipient, room, kind, &content, step));
         if room == GLOBAL && kind == push_rules::TYPE {
             let kept = Arc::clone(&self.push_rules);

@@ -18,67 +18,13 @@ pub use self::{
     trim::keep_trimmed,
     unread::Counts,
 };
-use crate::store::{Delivered, Delivery, Item, Store};
+use crate::store::{self, Delivery, Store};
+pub use crate::store::{Entry, Kind, flags};
 
-/// What an entry announces, and what its `item` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i16)]
-pub enum Kind {
-    /// An event of a room: its `seq`.
-    Event = 1,
-    /// Account data of the recipient: the `changed` of the row. Room 0 is global.
-    AccountData = 2,
-    /// A receipt in a room: the `changed` of the row.
-    Receipt = 3,
-    /// The recipient's unread counts of the room changed without an event (another device read it).
-    Unread = 4,
-}
-
-impl Kind {
-    fn from_number(number: i16) -> Option<Self> {
-        [Self::Event, Self::AccountData, Self::Receipt, Self::Unread]
-            .into_iter()
-            .find(|kind| *kind as i16 == number)
-    }
-}
-
-/// Facts about an event that were settled when it was accepted, for this recipient.
-pub mod flags {
-    /// A push rule of the recipient notifies.
-    pub const NOTIFY: i64 = 1;
-    /// … and highlights.
-    pub const HIGHLIGHT: i64 = 2;
-    /// The event is the recipient's own membership.
-    pub const OWN_MEMBERSHIP: i64 = 4;
-    /// The event changed the room's current state.
-    pub const STATE: i64 = 8;
-    /// The event redacts another, which may have been counted as unread.
-    pub const REDACTION: i64 = 16;
-}
-
-/// One entry of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    pub position: i64,
-    pub kind: Kind,
-    pub room: i64,
-    pub item: i64,
-    pub flags: i64,
-}
-
-/// A delivery of anything but an event: the entry points at a row that carries the step's position.
-pub fn pointer(recipient: i64, step: u32, kind: Kind, room: i64) -> Delivery {
-    Delivery { recipient, step, kind: kind as i16, room, item: Item::Position, flags: 0 }
-}
-
-fn entry(delivered: &Delivered) -> Option<Entry> {
-    Some(Entry {
-        position: delivered.position,
-        kind: Kind::from_number(delivered.kind)?,
-        room: delivered.room,
-        item: delivered.item,
-        flags: delivered.flags,
-    })
+/// A delivery of anything but an event: the entries point at a row that carries the step's position.
+pub fn pointer(recipients: impl IntoIterator<Item = i64>, step: u32, kind: Kind, room: i64) -> Delivery {
+    let recipients = recipients.into_iter().map(|recipient| (recipient, 0)).collect();
+    Delivery { step, kind, room, item: store::Item::Position, thread: String::new(), recipients }
 }
 
 /// The reading side of all queues.
@@ -122,7 +68,7 @@ impl Queues {
     }
 
     /// The entries with `after < position ≤ to`, in order.
-    pub async fn read(&self, recipient: i64, after: i64, to: i64) -> Result<Span, crate::store::Error> {
+    pub async fn read(&self, recipient: i64, after: i64, to: i64) -> Result<Span, store::Error> {
         if after >= to {
             return Ok(Span::Entries(Vec::new()));
         }
@@ -132,7 +78,6 @@ impl Queues {
         if after < self.store.queue_trimmed(recipient).await? {
             return Ok(Span::Trimmed);
         }
-        let rows = self.store.queue(recipient, after, to).await?;
-        Ok(Span::Entries(rows.iter().filter_map(entry).collect()))
+        Ok(Span::Entries(self.store.queue(recipient, after, to).await?))
     }
 }

@@ -19,10 +19,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    Entry, entry,
+    Entry,
     unread::{Counts, UnreadCounts},
 };
-use crate::store::{Delivered, Subscriber};
+use crate::store::Subscriber;
 
 /// Entries kept a tail: more than a client misses between two polls of a busy room.
 const LENGTH: usize = 128;
@@ -119,16 +119,15 @@ impl Tails {
 }
 
 impl Subscriber for Tails {
-    fn committed(&self, head: i64, delivered: &[Delivered]) {
+    fn committed(&self, head: i64, delivered: &[(i64, Entry)]) {
         let mut woken: Vec<Arc<Tail>> = Vec::new();
         {
             let tails = self.read.lock();
-            for delivery in delivered {
-                let (Some(tail), Some(entry)) = (tails.get(&delivery.recipient), entry(delivery)) else {
-                    continue;
-                };
-                tail.push(entry);
-                woken.push(Arc::clone(tail));
+            for (recipient, entry) in delivered {
+                if let Some(tail) = tails.get(recipient) {
+                    tail.push(*entry);
+                    woken.push(Arc::clone(tail));
+                }
             }
             self.head.store(head, Ordering::Release);
         }
@@ -202,9 +201,8 @@ mod tests {
     use super::*;
     use crate::queue::Kind;
 
-    fn delivery(recipient: i64, position: i64) -> Delivered {
-        let kind = Kind::Event as i16;
-        Delivered { recipient, position, kind, room: 1, item: position, flags: 0 }
+    fn delivery(recipient: i64, position: i64) -> (i64, Entry) {
+        (recipient, Entry { position, kind: Kind::Event, room: 1, item: position, flags: 0 })
     }
 
     fn positions(entries: &[Entry]) -> Vec<i64> {

@@ -128,16 +128,17 @@ impl Receipts {
         let step = batch.step();
         let now = self.environment.clock.now_ms();
         batch.push(set_receipt(key, event.id().as_str(), event.seq, now, step));
-        let announce = |recipient| queue::pointer(recipient, step, Entry::Receipt, room.number);
-        if kind == "m.read" {
-            let room = room.snapshot();
-            room.local.iter().for_each(|member| batch.deliver(announce(member.recipient)));
+        let everybody = room.snapshot();
+        let recipients = if kind == "m.read" {
+            everybody.local.iter().map(|member| member.recipient).collect()
         } else {
             // RC-21
-            batch.deliver(announce(owner.recipient));
-        }
+            vec![owner.recipient]
+        };
+        batch.deliver(queue::pointer(recipients, step, Entry::Receipt, room.number));
 
         // RC-24: whichever is further ahead has cleared more.
+        batch.settle();
         batch.push(match thread {
             Thread::Unthreaded => clear_unread(owner.recipient, room.number, event.seq),
             Thread::Main => clear_unread_thread(owner.recipient, room.number, "", event.seq),
@@ -146,7 +147,7 @@ impl Receipts {
             }
         });
         let step = batch.step();
-        batch.deliver(queue::pointer(owner.recipient, step, Entry::Unread, room.number));
+        batch.deliver(queue::pointer([owner.recipient], step, Entry::Unread, room.number));
         Ok(())
     }
 
@@ -173,7 +174,7 @@ impl Receipts {
         let step = batch.step();
         let content = json!({ "event_id": event.id() }).to_string();
         batch.push(set_account_data(owner.recipient, room.number, TYPE, &content, step));
-        batch.deliver(queue::pointer(owner.recipient, step, Entry::AccountData, room.number));
+        batch.deliver(queue::pointer([owner.recipient], step, Entry::AccountData, room.number));
         Ok(())
     }
 

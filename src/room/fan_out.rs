@@ -11,7 +11,7 @@ use std::{
 use futures_util::FutureExt;
 use ruma::{
     OwnedUserId, UInt, UserId,
-    events::{AnySyncTimelineEvent, room::member::MembershipState},
+    events::AnySyncTimelineEvent,
     push::{Action, AnyPushRuleRef, FlattenedJson, PushConditionRoomCtx, Ruleset},
     serde::Raw,
 };
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     queue::{Kind, flags},
-    store::{Batch, Delivery, Item, UnreadRow},
+    store::{Batch, Delivery, Item},
 };
 
 /// The rules of the members who have changed theirs, by recipient.
@@ -87,41 +87,27 @@ pub(super) fn fan_out(
     let judge = Judge::new(before, event, &content.mentions, custom);
     let newcomer = target.filter(|target| !before.local.contains(target));
 
-    for member in before.local.iter().chain(newcomer) {
-        let own_membership = target.is_some_and(|target| target.recipient == member.recipient);
-        let joined = !own_membership || pdu.membership() == Some(MembershipState::Join);
+    let recipients = before.local.iter().chain(newcomer).map(|member| {
         let outcome = judge.outcome(member);
-        let mut bits = if pdu.is_state() { flags::STATE } else { 0 };
-        if own_membership {
-            bits |= flags::OWN_MEMBERSHIP;
-        }
-        if pdu.redacts.is_some() {
-            bits |= flags::REDACTION;
-        }
-        if outcome.notify {
-            bits |= flags::NOTIFY;
-        }
-        if outcome.highlight {
-            bits |= flags::HIGHLIGHT;
-        }
-        batch.deliver(Delivery {
-            recipient: member.recipient,
-            step,
-            kind: Kind::Event as i16,
-            room: after.number,
-            item: Item::Value(event.seq),
-            flags: bits,
-        });
-        if outcome.notify && joined {
-            batch.unread(UnreadRow {
-                recipient: member.recipient,
-                room: after.number,
-                seq: event.seq,
-                highlight: outcome.highlight,
-                thread: thread.clone(),
-            });
-        }
-    }
+        let own_membership = target.is_some_and(|target| target.recipient == member.recipient);
+        let flags = [
+            (pdu.is_state(), flags::STATE),
+            (own_membership, flags::OWN_MEMBERSHIP),
+            (pdu.redacts.is_some(), flags::REDACTION),
+            (outcome.notify, flags::NOTIFY),
+            (outcome.highlight, flags::HIGHLIGHT),
+        ];
+        let flags = flags.into_iter().filter(|(is, _)| *is).fold(0, |all, (_, flag)| all | flag);
+        (member.recipient, flags)
+    });
+    batch.deliver(Delivery {
+        step,
+        kind: Kind::Event,
+        room: after.number,
+        item: Item::Value(event.seq),
+        thread,
+        recipients: recipients.collect(),
+    });
 }
 
 /// Spares most events the parsing.

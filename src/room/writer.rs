@@ -453,7 +453,9 @@ impl<'a> Work<'a> {
         let redacted = Arc::new(event.redacted(by, &self.snapshot.version)?);
         let (room, pdu) = (self.snapshot.number, redacted.pdu.json.get());
         batch.push(event_table::redact(room, event.seq, pdu, by));
-        batch.push(event_table::clear_unread_event(room, event.seq));
+        let members: Vec<i64> = self.snapshot.local.iter().map(|member| member.recipient).collect();
+        batch.settle();
+        batch.push(event_table::clear_unread_event(format!("{members:?}"), room, event.seq));
         self.snapshot.replace(&redacted);
         self.events.push(redacted);
         Ok(())

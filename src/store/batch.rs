@@ -4,26 +4,7 @@
 //! with one statement a table. A batch counts its *steps*: things that happen one after the other. Each step gets a
 //! position of its own when the batch is committed.
 
-use super::{Arg, Statement};
-
-/// What a queue entry's `item` holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Item {
-    Value(i64),
-    /// The position of the step itself: how entries point at rows that carry the position of their last change.
-    Position,
-}
-
-/// An entry for the queue of one recipient.
-#[derive(Clone, Copy, Debug)]
-pub struct Delivery {
-    pub recipient: i64,
-    pub step: u32,
-    pub kind: i16,
-    pub room: i64,
-    pub item: Item,
-    pub flags: i64,
-}
+use super::{Arg, Statement, entry::Delivery};
 
 #[derive(Clone, Debug)]
 pub struct EventRow {
@@ -48,15 +29,6 @@ pub struct StateRow {
 }
 
 #[derive(Clone, Debug)]
-pub struct UnreadRow {
-    pub recipient: i64,
-    pub room: i64,
-    pub seq: i64,
-    pub highlight: bool,
-    pub thread: String,
-}
-
-#[derive(Clone, Debug)]
 pub struct TxnRow {
     pub device: i64,
     pub path: i64,
@@ -72,11 +44,11 @@ pub struct Batch {
     pub(super) steps: u32,
     pub(super) events: Vec<EventRow>,
     pub(super) state: Vec<StateRow>,
-    pub(super) unread: Vec<UnreadRow>,
     pub(super) txns: Vec<TxnRow>,
     pub(super) deliveries: Vec<Delivery>,
     pub(super) statements: Vec<Statement>,
     pub(super) adopt: Option<Adopt>,
+    pub(super) settle: bool,
 }
 
 impl Batch {
@@ -98,8 +70,9 @@ impl Batch {
         self.state.push(row);
     }
 
-    pub fn unread(&mut self, row: UnreadRow) {
-        self.unread.push(row);
+    /// What was delivered before this batch has to be in the tables `queue` and `unread` when it is written.
+    pub fn settle(&mut self) {
+        self.settle = true;
     }
 
     pub fn txn(&mut self, row: TxnRow) {
@@ -136,7 +109,7 @@ impl Batch {
         });
         self.events.append(&mut other.events);
         self.state.append(&mut other.state);
-        self.unread.append(&mut other.unread);
+        self.settle |= other.settle;
         self.txns.append(&mut other.txns);
         self.deliveries.append(&mut other.deliveries);
         self.statements.append(&mut other.statements);
@@ -146,7 +119,6 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
             && self.state.is_empty()
-            && self.unread.is_empty()
             && self.txns.is_empty()
             && self.deliveries.is_empty()
             && self.statements.is_empty()

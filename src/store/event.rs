@@ -104,7 +104,13 @@ pub fn redact(room: i64, seq: i64, pdu: &str, redacted_by: i64) -> Statement {
     )
 }
 
-/// A redacted event notifies nobody any more.
-pub fn clear_unread_event(room: i64, seq: i64) -> Statement {
-    statement!("DELETE FROM unread WHERE room = $1 AND seq = $2", room, seq)
+/// A redacted event notifies none of these recipients (a JSON list) any more.
+pub fn clear_unread_event(recipients: String, room: i64, seq: i64) -> Statement {
+    statement!(
+        "DELETE FROM unread
+         WHERE recipient IN (SELECT value FROM json_each($1)) AND room = $2 AND seq = $3",
+        recipients,
+        room,
+        seq,
+    )
 }

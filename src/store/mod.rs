@@ -8,8 +8,8 @@ pub mod account;
 pub mod account_data;
 pub mod alias;
 mod batch;
-mod checkpoint;
 pub mod device;
+mod entry;
 mod error;
 pub mod event;
 pub mod filter;
@@ -20,11 +20,18 @@ pub mod receipt;
 pub mod registration_token;
 pub mod room;
 mod server;
+mod settle;
 mod statement;
 pub mod token;
 mod writer;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use sqlx::SqlitePool;
 use tokio::task::JoinHandle;
@@ -32,11 +39,12 @@ use tokio::task::JoinHandle;
 pub(crate) use self::statement::statement;
 use self::writer::Writer;
 pub use self::{
-    batch::{Batch, Delivery, EventRow, Item, StateRow, TxnRow, UnreadRow},
+    batch::{Batch, EventRow, StateRow, TxnRow},
+    entry::{Delivery, Entry, Item, Kind, flags},
     error::Error,
     open::Durability,
     statement::{Arg, Expect, Record, Statement},
-    writer::{Committed, Delivered, Subscriber},
+    writer::{Committed, Subscriber},
 };
 
 /// A handle on the database; clones share it.
@@ -44,6 +52,7 @@ pub use self::{
 pub struct Store {
     readers: SqlitePool,
     writer: Writer,
+    unsettled: Arc<AtomicBool>,
     /// The last position when the database was opened.
     head: i64,
 }
@@ -59,8 +68,9 @@ impl Store {
         let readers = open::open(path, durability).await?;
         let (head,): (i64,) =
             sqlx::query_as("SELECT position FROM head WHERE id = 1").fetch_one(&readers).await?;
-        let (writer, task) = Writer::start(path, durability, subscriber)?;
-        Ok((Self { readers, writer, head }, task))
+        let unsettled = Arc::<AtomicBool>::default();
+        let (writer, task) = Writer::start(path, durability, subscriber, Arc::clone(&unsettled))?;
+        Ok((Self { readers, writer, unsettled, head }, task))
     }
 
     /// Ends the reading. The last connection that ends, the writer's, leaves one whole file behind.
@@ -76,6 +86,17 @@ impl Store {
     /// Makes a batch durable. When this returns `Ok`, it is on disk; on an error nothing of it is.
     pub async fn commit(&self, batch: impl Into<Batch>) -> Result<Committed, Error> {
         self.writer.commit(batch.into()).await
+    }
+
+    /// Waits until all that was delivered before this call is in the tables `queue` and `unread`, which may be behind by
+    /// some deliveries at any other moment.
+    async fn settled(&self) -> Result<(), Error> {
+        if self.unsettled.load(Ordering::Acquire) {
+            let mut batch = Batch::new();
+            batch.settle();
+            self.writer.commit(batch).await?;
+        }
+        Ok(())
     }
 
     async fn all<T: Record>(&self, question: Statement) -> Result<Vec<T>, Error> {

@@ -1,10 +1,11 @@
 //! The tables `queue` and `head_history`, and what an account has lost of its queue.
 
-use super::{Delivered, Error, Statement, Store, statement};
+use super::{Entry, Error, Kind, Statement, Store, statement};
 
 impl Store {
     /// A recipient's entries with `after < position ≤ to`, in order.
-    pub async fn queue(&self, recipient: i64, after: i64, to: i64) -> Result<Vec<Delivered>, Error> {
+    pub async fn queue(&self, recipient: i64, after: i64, to: i64) -> Result<Vec<Entry>, Error> {
+        self.settled().await?;
         let rows: Vec<(i64, i16, i64, i64, i64)> = self
             .all(statement!(
                 "SELECT position, kind, room, item, flags FROM queue
@@ -14,15 +15,10 @@ impl Store {
                 to,
             ))
             .await?;
-        let delivered = rows.into_iter().map(|(position, kind, room, item, flags)| Delivered {
-            recipient,
-            position,
-            kind,
-            room,
-            item,
-            flags,
+        let entries = rows.into_iter().filter_map(|(position, kind, room, item, flags)| {
+            Some(Entry { position, kind: Kind::from_number(kind)?, room, item, flags })
         });
-        Ok(delivered.collect())
+        Ok(entries.collect())
     }
 
     /// Entries at or below this position are gone.

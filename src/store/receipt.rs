@@ -82,12 +82,13 @@ impl Store {
 
     /// A user's unread counts of a room, and the last position that they account for.
     pub async fn unread(&self, recipient: i64, room: i64) -> Result<(Counts, i64), Error> {
+        self.settled().await?;
         let (notifications, highlights, position): (i64, i64, i64) = self
             .one(statement!(
                 "SELECT COUNT(u.seq), CAST(COALESCE(SUM(CASE WHEN u.highlight THEN 1 ELSE 0 END), 0) AS BIGINT),
-                        h.position
+                        h.settled
                  FROM head h LEFT JOIN unread u ON u.recipient = $1 AND u.room = $2
-                 WHERE h.id = 1 GROUP BY h.position",
+                 WHERE h.id = 1 GROUP BY h.settled",
                 recipient,
                 room,
             ))
@@ -97,6 +98,7 @@ impl Store {
 
     /// A user's unread counts of a room by thread; the main timeline's name is empty. Threads without any are left out.
     pub async fn unread_by_thread(&self, recipient: i64, room: i64) -> Result<Vec<(String, Counts)>, Error> {
+        self.settled().await?;
         let rows: Vec<(String, i64, i64)> = self
             .all(statement!(
                 "SELECT thread, COUNT(*), CAST(SUM(CASE WHEN highlight THEN 1 ELSE 0 END) AS BIGINT)
@@ -113,6 +115,7 @@ impl Store {
 
     /// A user's unread counts of all rooms that have any.
     pub async fn unread_of_rooms(&self, recipient: i64) -> Result<HashMap<i64, Counts>, Error> {
+        self.settled().await?;
         let rows: Vec<(i64, i64, i64)> = self
             .all(statement!(
                 "SELECT room, COUNT(*), CAST(SUM(CASE WHEN highlight THEN 1 ELSE 0 END) AS BIGINT)

@@ -6,7 +6,13 @@
 //! hand to another thread than to run. A batch that conflicts with what is stored takes nobody with it: it is undone
 //! alone, and the rest of its group is committed.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior, params};
 use tokio::{
@@ -17,9 +23,10 @@ use tracing::error;
 
 use super::{
     Error,
-    batch::{Adopt, Batch, Delivery, Item},
-    checkpoint::Checkpoints,
+    batch::{Adopt, Batch},
+    entry::Entry,
     open::{self, Durability},
+    settle,
     statement::{Arg, Expect, Statement},
 };
 
@@ -33,21 +40,10 @@ pub struct Committed {
     pub base: i64,
 }
 
-/// An entry as it stands in a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delivered {
-    pub recipient: i64,
-    pub position: i64,
-    pub kind: i16,
-    pub room: i64,
-    pub item: i64,
-    pub flags: i64,
-}
-
 /// Told of each group after its commit, in order.
 pub trait Subscriber: Send + Sync {
-    /// All positions up to `head` are now visible, `delivered` among them.
-    fn committed(&self, head: i64, delivered: &[Delivered]);
+    /// All positions up to `head` are now visible, among them these entries, each with its recipient.
+    fn committed(&self, head: i64, delivered: &[(i64, Entry)]);
 }
 
 struct Job {
@@ -67,11 +63,17 @@ impl Writer {
         path: &Path,
         durability: Durability,
         subscriber: Arc<dyn Subscriber>,
+        unsettled: Arc<AtomicBool>,
     ) -> Result<(Self, JoinHandle<()>), Error> {
         let connection = open::connect(path, durability)?;
-        let checkpoints = Checkpoints::start(open::connect(path, durability)?);
+        // What an earlier run has left is settled by the next commit.
+        let left: bool =
+            connection.query_row("SELECT EXISTS (SELECT 1 FROM delivery)", [], |row| row.get(0))?;
+        unsettled.store(left, Ordering::Release);
+        let mut database =
+            Database { connection, waiting: if left { settle::MOST + 1 } else { 0 }, unsettled };
         let (jobs, waiting) = mpsc::channel(4 * GROUP);
-        let task = tokio::task::spawn_blocking(move || run(connection, waiting, &*subscriber, &checkpoints));
+        let task = tokio::task::spawn_blocking(move || run(&mut database, waiting, &*subscriber));
         Ok((Self { jobs }, task))
     }
 
@@ -83,15 +85,19 @@ impl Writer {
     }
 }
 
-fn run(
-    mut connection: Connection,
-    mut waiting: mpsc::Receiver<Job>,
-    subscriber: &dyn Subscriber,
-    checkpoints: &Checkpoints,
-) {
+/// The writer's connection, and how much of what went through it isn't settled.
+struct Database {
+    connection: Connection,
+    /// Entries in `delivery`.
+    waiting: usize,
+    /// Whether there are any. Set before the readers hear of them.
+    unsettled: Arc<AtomicBool>,
+}
+
+fn run(database: &mut Database, mut waiting: mpsc::Receiver<Job>, subscriber: &dyn Subscriber) {
     let mut group = Vec::with_capacity(GROUP);
     while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
-        match commit(&mut connection, &group) {
+        match database.commit(&group) {
             Ok((head, results)) => publish(group.drain(..).zip(results), head, subscriber),
             Err(cause) => {
                 error!(%cause, writes = group.len(), "writes failed");
@@ -101,7 +107,6 @@ fn run(
                 }
             }
         }
-        checkpoints.written(&connection);
     }
 }
 
@@ -118,7 +123,11 @@ fn publish(
             if let Some(adopt) = job.adopt {
                 adopt(committed.base);
             }
-            delivered.extend(job.batch.deliveries.iter().map(|delivery| settle(delivery, committed.base)));
+            for delivery in &job.batch.deliveries {
+                let entry =
+                    |(recipient, flags): &(i64, i64)| (*recipient, delivery.entry(committed.base, *flags));
+                delivered.extend(delivery.recipients.iter().map(entry));
+            }
         }
         answers.push((job.done, result));
     }
@@ -130,39 +139,46 @@ fn publish(
     }
 }
 
-fn settle(delivery: &Delivery, base: i64) -> Delivered {
-    let position = base + i64::from(delivery.step);
-    let item = match delivery.item {
-        Item::Value(value) => value,
-        Item::Position => position,
-    };
-    Delivered {
-        recipient: delivery.recipient,
-        position,
-        kind: delivery.kind,
-        room: delivery.room,
-        item,
-        flags: delivery.flags,
-    }
-}
-
 type Group = (Option<i64>, Vec<Result<Committed, Error>>);
 
-/// One transaction for all jobs: the last position that it gave out, if it gave any, and what became of each job. The
-/// positions of a batch that was undone are never used.
-fn commit(connection: &mut Connection, jobs: &[Job]) -> Result<Group, Error> {
-    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let steps: i64 = jobs.iter().map(|job| i64::from(job.batch.steps)).sum();
-    let head = if steps == 0 { None } else { Some(advance(&transaction, steps)?) };
-
-    let mut base = head.map_or(0, |head| head - steps);
-    let mut results = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        results.push(write_apart(&mut transaction, &job.batch, base)?);
-        base += i64::from(job.batch.steps);
+impl Database {
+    /// One transaction for all jobs: the last position that it gave out, if it gave any, and what became of each job.
+    fn commit(&mut self, jobs: &[Job]) -> Result<Group, Error> {
+        match self.attempt(jobs, write) {
+            // One of them conflicts. To be able to undo each alone costs copies of pages, so it is done only now.
+            Err(Error::Conflict | Error::Encoding(_)) => self.attempt(jobs, write_apart),
+            done => done,
+        }
     }
-    transaction.commit()?;
-    Ok((head, results))
+
+    fn attempt(
+        &mut self,
+        jobs: &[Job],
+        write: fn(&mut Transaction<'_>, &Batch, i64) -> Result<Written, Error>,
+    ) -> Result<Group, Error> {
+        let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let settles = self.waiting > settle::MOST || jobs.iter().any(|job| job.batch.settle);
+        if settles {
+            settle::move_on(&transaction)?;
+        }
+        let steps: i64 = jobs.iter().map(|job| i64::from(job.batch.steps)).sum();
+        let head = if steps == 0 { None } else { Some(advance(&transaction, steps)?) };
+
+        let mut base = head.map_or(0, |head| head - steps);
+        let mut results = Vec::with_capacity(jobs.len());
+        let mut waiting = if settles { 0 } else { self.waiting };
+        for job in jobs {
+            // The positions of a batch that was undone are never used.
+            let written = write(&mut transaction, &job.batch, base)?;
+            waiting += written.as_ref().map_or(0, |entries| *entries);
+            results.push(written.map(|_| Committed { base }));
+            base += i64::from(job.batch.steps);
+        }
+        transaction.commit()?;
+        self.waiting = waiting;
+        self.unsettled.store(waiting > 0, Ordering::Release);
+        Ok((head, results))
+    }
 }
 
 /// Takes the next `steps` positions; the last of them.
@@ -171,17 +187,21 @@ fn advance(transaction: &Transaction<'_>, steps: i64) -> Result<i64, Error> {
     Ok(transaction.prepare_cached(text)?.query_row([steps], |row| row.get(0))?)
 }
 
-/// Writes a batch so that it can be undone alone. The outer error is one that the whole group shares.
-fn write_apart(
-    transaction: &mut Transaction<'_>,
-    batch: &Batch,
-    base: i64,
-) -> Result<Result<Committed, Error>, Error> {
+/// The entries that a batch has left to settle, or why it alone was undone.
+type Written = Result<usize, Error>;
+
+/// Writes a batch; an error is the whole group's.
+fn write(transaction: &mut Transaction<'_>, batch: &Batch, base: i64) -> Result<Written, Error> {
+    write_all(transaction, batch, base).map(Ok)
+}
+
+/// Writes a batch so that it can be undone alone.
+fn write_apart(transaction: &mut Transaction<'_>, batch: &Batch, base: i64) -> Result<Written, Error> {
     let savepoint = transaction.savepoint()?;
-    match write(&savepoint, batch, base) {
-        Ok(()) => {
+    match write_all(&savepoint, batch, base) {
+        Ok(entries) => {
             savepoint.commit()?;
-            Ok(Ok(Committed { base }))
+            Ok(Ok(entries))
         }
         // Dropping the savepoint undoes what was written since.
         Err(cause @ (Error::Conflict | Error::Encoding(_))) => Ok(Err(cause)),
@@ -189,8 +209,9 @@ fn write_apart(
     }
 }
 
-fn write(connection: &Connection, batch: &Batch, base: i64) -> Result<(), Error> {
+fn write_all(connection: &Connection, batch: &Batch, base: i64) -> Result<usize, Error> {
     insert_rows(connection, batch, base)?;
+    let entries = settle::insert(connection, batch, base)?;
     for statement in &batch.statements {
         let mut prepared = connection.prepare_cached(statement.text)?;
         bind(&mut prepared, statement, base)?;
@@ -199,7 +220,7 @@ fn write(connection: &Connection, batch: &Batch, base: i64) -> Result<(), Error>
             return Err(Error::Conflict);
         }
     }
-    Ok(())
+    Ok(entries)
 }
 
 /// Statements name their arguments `$1`, `$2` …, which SQLite numbers by where they first appear.
@@ -242,22 +263,6 @@ fn insert_rows(connection: &Connection, batch: &Batch, base: i64) -> Result<(), 
         let row = params![row.room, row.kind, row.state_key, row.seq, row.event];
         connection.prepare_cached(text)?.execute(row)?;
     }
-    if !batch.deliveries.is_empty() {
-        let text = "INSERT INTO queue (recipient, position, kind, room, item, flags)
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let mut insert = connection.prepare_cached(text)?;
-        for delivery in &batch.deliveries {
-            let row = settle(delivery, base);
-            insert.execute(params![row.recipient, row.position, row.kind, row.room, row.item, row.flags])?;
-        }
-    }
-    if !batch.unread.is_empty() {
-        let text = "INSERT INTO unread (recipient, room, seq, highlight, thread) VALUES (?1, ?2, ?3, ?4, ?5)";
-        let mut insert = connection.prepare_cached(text)?;
-        for row in &batch.unread {
-            insert.execute(params![row.recipient, row.room, row.seq, row.highlight, row.thread])?;
-        }
-    }
     for row in &batch.txns {
         let text = "INSERT INTO txn (device, path, txn_id, event, created_ts) VALUES (?1, ?2, ?3, ?4, ?5)";
         let row = params![row.device, row.path, row.txn_id, row.event, row.created_ts];
@@ -273,13 +278,13 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::store::{Store, statement};
+    use crate::store::{Delivery, Item, Kind, Store, statement};
 
     #[derive(Default)]
-    struct Recorder(Mutex<Vec<(i64, Vec<Delivered>)>>);
+    struct Recorder(Mutex<Vec<(i64, Vec<(i64, Entry)>)>>);
 
     impl Subscriber for Recorder {
-        fn committed(&self, head: i64, delivered: &[Delivered]) {
+        fn committed(&self, head: i64, delivered: &[(i64, Entry)]) {
             self.0.lock().push((head, delivered.to_vec()));
         }
     }
@@ -298,7 +303,9 @@ mod tests {
     }
 
     fn delivery(recipient: i64, step: u32) -> Delivery {
-        Delivery { recipient, step, kind: 1, room: 1, item: Item::Position, flags: 0 }
+        let recipients = vec![(recipient, 0)];
+        let (kind, item, thread) = (Kind::Event, Item::Position, String::new());
+        Delivery { step, kind, room: 1, item, thread, recipients }
     }
 
     fn job(batch: Batch) -> (Job, oneshot::Receiver<Result<Committed, Error>>) {
@@ -309,7 +316,9 @@ mod tests {
     #[tokio::test]
     async fn a_batch_that_conflicts_takes_nobody_of_its_group_with_it() {
         let (_dir, path, store, _) = store().await;
-        let mut connection = open::connect(&path, Durability::Full).unwrap();
+        let connection = open::connect(&path, Durability::Full).unwrap();
+        let unsettled = Arc::clone(&store.unsettled);
+        let mut database = Database { connection, waiting: 0, unsettled };
         let mut doubled = Batch::from(vec![alias("#third:x"), alias("#first:x")]);
         let step = doubled.step();
         doubled.deliver(delivery(1, step));
@@ -319,7 +328,7 @@ mod tests {
         let jobs: Vec<Job> =
             [Batch::from(alias("#first:x")), doubled, last].into_iter().map(|batch| job(batch).0).collect();
 
-        let (head, results) = commit(&mut connection, &jobs).unwrap();
+        let (head, results) = database.commit(&jobs).unwrap();
 
         assert!(results[0].is_ok() && results[2].is_ok());
         assert!(matches!(results[1], Err(Error::Conflict)));
@@ -360,10 +369,10 @@ mod tests {
 
         let told = recorder.0.lock().clone();
         let positions: Vec<i64> =
-            told.iter().flat_map(|(_, delivered)| delivered).map(|entry| entry.position).collect();
+            told.iter().flat_map(|(_, delivered)| delivered).map(|(_, entry)| entry.position).collect();
         assert_eq!(positions, (1..=600).collect::<Vec<_>>(), "I2: position order is commit order");
         for (head, delivered) in &told {
-            assert!(delivered.iter().all(|entry| entry.position <= *head));
+            assert!(delivered.iter().all(|(_, entry)| entry.position <= *head));
         }
         let stored: Vec<i64> =
             store.queue(7, 0, i64::MAX).await.unwrap().iter().map(|entry| entry.position).collect();

@@ -1,0 +1,81 @@
+//! What a queue entry says: the numbers that stand in the tables `delivery` and `queue`.
+
+/// What an entry announces, and what its `item` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i16)]
+pub enum Kind {
+    /// An event of a room: its `seq`.
+    Event = 1,
+    /// Account data of the recipient: the `changed` of the row. Room 0 is global.
+    AccountData = 2,
+    /// A receipt in a room: the `changed` of the row.
+    Receipt = 3,
+    /// The recipient's unread counts of the room changed without an event (another device read it).
+    Unread = 4,
+}
+
+impl Kind {
+    /// `None` for what only a newer version knows.
+    pub(super) fn from_number(number: i16) -> Option<Self> {
+        [Self::Event, Self::AccountData, Self::Receipt, Self::Unread]
+            .into_iter()
+            .find(|kind| *kind as i16 == number)
+    }
+}
+
+/// Facts about an event that were settled when it was accepted, for this recipient.
+pub mod flags {
+    /// A push rule of the recipient notifies.
+    pub const NOTIFY: i64 = 1;
+    /// … and highlights.
+    pub const HIGHLIGHT: i64 = 2;
+    /// The event is the recipient's own membership.
+    pub const OWN_MEMBERSHIP: i64 = 4;
+    /// The event changed the room's current state.
+    pub const STATE: i64 = 8;
+    /// The event redacts another, which may have been counted as unread.
+    pub const REDACTION: i64 = 16;
+}
+
+/// One entry of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub position: i64,
+    pub kind: Kind,
+    pub room: i64,
+    pub item: i64,
+    pub flags: i64,
+}
+
+/// What an entry's `item` will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    Value(i64),
+    /// The position of the entry itself: how entries point at rows that carry the position of their last change.
+    Position,
+}
+
+/// An entry for the queues of all whom one step of a batch reaches.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub step: u32,
+    pub kind: Kind,
+    pub room: i64,
+    pub item: Item,
+    /// The root of the thread that an event is part of; empty for the main timeline.
+    pub thread: String,
+    /// Each with the flags of their entry.
+    pub recipients: Vec<(i64, i64)>,
+}
+
+impl Delivery {
+    /// The entry of a recipient with these flags, once the base of the batch is known.
+    pub(super) fn entry(&self, base: i64, flags: i64) -> Entry {
+        let position = base + i64::from(self.step);
+        let item = match self.item {
+            Item::Value(value) => value,
+            Item::Position => position,
+        };
+        Entry { position, kind: self.kind, room: self.room, item, flags }
+    }
+}
