@@ -1,6 +1,9 @@
 //! `GET /sync` ("Syncing").
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use http::request::Parts;
 use ruma::api::client::{filter::FilterDefinition, sync::sync_events::v3};
@@ -34,26 +37,45 @@ impl Caller for Syncer {
     }
 }
 
-async fn sync(app: App, caller: Syncer, request: v3::Request) -> Result<Whole, MatrixError> {
-    let filter = match request.filter {
-        Some(v3::Filter::FilterDefinition(definition)) => Arc::new(SyncFilter::new(definition)),
-        Some(v3::Filter::FilterId(id)) => {
-            Box::pin(app.syncs.stored_filter(caller.session.recipient, id)).await?
-        }
-        Some(_) | None => Arc::new(SyncFilter::new(FilterDefinition::default())),
-    };
-    let since = request.since.filter(|since| !since.is_empty());
-    let since = since.map(|since| since.parse()).transpose();
-    let request = live::Request {
-        since: since.map_err(|_| MatrixError::invalid_param("`since` is not a token of this server"))?,
-        filter,
-        timeout: request.timeout.unwrap_or(Duration::ZERO),
-        full_state: request.full_state,
-        use_state_after: request.use_state_after || caller.state_after,
-    };
-    let body = app.syncs.sync(caller.session, request).await?;
-    Ok(Whole(json_response(http::StatusCode::OK, body)))
+/// A filter as the request gives it.
+enum Filter {
+    Inline(Arc<SyncFilter>),
+    Stored(String),
 }
+
+/// Not an `async fn`: that would keep the whole request in memory for as long as it waits.
+fn sync(
+    app: App,
+    caller: Syncer,
+    request: v3::Request,
+) -> impl Future<Output = Result<Whole, MatrixError>> + Send {
+    let filter = match request.filter {
+        Some(v3::Filter::FilterDefinition(definition)) => {
+            Filter::Inline(Arc::new(SyncFilter::new(definition)))
+        }
+        Some(v3::Filter::FilterId(id)) => Filter::Stored(id),
+        Some(_) | None => Filter::Inline(Arc::clone(&NO_FILTER)),
+    };
+    let since = request.since.filter(|since| !since.is_empty()).map(|since| since.parse()).transpose();
+    let timeout = request.timeout.unwrap_or(Duration::ZERO);
+    let full_state = request.full_state;
+    let use_state_after = request.use_state_after || caller.state_after;
+    let session = caller.session;
+    async move {
+        let since = since.map_err(|_| MatrixError::invalid_param("`since` is not a token of this server"))?;
+        let filter = match filter {
+            Filter::Inline(filter) => filter,
+            Filter::Stored(id) => Box::pin(app.syncs.stored_filter(session.recipient, id)).await?,
+        };
+        let request = live::Request { since, filter, timeout, full_state, use_state_after };
+        let body = app.syncs.sync(session, request).await?;
+        Ok(Whole(json_response(http::StatusCode::OK, body)))
+    }
+}
+
+/// That of all who ask for everything.
+static NO_FILTER: LazyLock<Arc<SyncFilter>> =
+    LazyLock::new(|| Arc::new(SyncFilter::new(FilterDefinition::default())));
 
 impl From<live::Error> for MatrixError {
     fn from(cause: live::Error) -> Self {
