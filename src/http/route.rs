@@ -316,13 +316,15 @@ fn parse<R: IncomingRequest>(parts: Parts, params: &RawPathParams, body: &Bytes)
         .map_err(|cause| explain(cause, body))
 }
 
+fn is_json(body: &[u8]) -> bool {
+    std::str::from_utf8(body).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+}
+
 /// Tells broken JSON, JSON of the wrong shape and wrong parameters apart.
 fn explain(cause: FromHttpRequestError, body: &[u8]) -> MatrixError {
     match cause {
         FromHttpRequestError::Deserialization(cause) => match cause {
-            DeserializationError::Json(_) if serde_json::from_slice::<IgnoredAny>(body).is_err() => {
-                MatrixError::not_json("the body is not JSON")
-            }
+            DeserializationError::Json(_) if !is_json(body) => MatrixError::not_json("the body is not JSON"),
             DeserializationError::Json(cause) => MatrixError::bad_json(cause.to_string()),
             DeserializationError::Utf8(_) => MatrixError::not_json("the body is not UTF-8"),
             DeserializationError::Query(cause) => {

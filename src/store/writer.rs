@@ -391,4 +391,23 @@ mod tests {
         store.commit(batch).await.unwrap();
         assert_eq!(*seen.lock(), Some(0));
     }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_writes_and_loses_nothing() {
+        let (_dir, path, store, _) = store().await;
+        store.commit(alias("#before:x")).await.unwrap();
+        let connection = open::connect(&path, Durability::Full).unwrap();
+        let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        connection.pragma_update(None, "max_page_count", pages + 1).unwrap();
+        let mut database = Database { connection, waiting: 0, unsettled: Arc::default() };
+
+        let large = "x".repeat(100_000);
+        let refused = database.commit(&[job(Batch::from(alias(&large))).0]);
+        assert!(matches!(refused, Err(Error::Full)));
+        assert_eq!(store.aliases(1).await.unwrap(), ["#before:x"], "what was stored is there");
+
+        database.connection.pragma_update(None, "max_page_count", pages + 1000).unwrap();
+        database.commit(&[job(Batch::from(alias(&large))).0]).unwrap();
+        assert_eq!(store.aliases(1).await.unwrap().len(), 2, "with room again it goes on by itself");
+    }
 }

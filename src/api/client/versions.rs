@@ -20,7 +20,21 @@ const VERSIONS: [&str; 14] = [
 ];
 
 /// Features that some clients know only by the names they had as proposals.
-const FEATURES: [&str; 0] = [];
+const FEATURES: [&str; 8] = [
+    // Private read receipts, threaded receipts, unread counts by thread.
+    "org.matrix.msc2285.stable",
+    "org.matrix.msc3771",
+    "org.matrix.msc3773",
+    // Redactions by `/send`.
+    "org.matrix.msc4169",
+    // `state_after` in `/sync`.
+    "org.matrix.msc4222",
+    // Invite blocking.
+    "org.matrix.msc4380.stable",
+    // Profiles with fields of any name.
+    "uk.tcpip.msc4133",
+    "uk.tcpip.msc4133.stable",
+];
 
 async fn versions(_: App, _: Anonymous, _: Request) -> Result<Response, MatrixError> {
     let features = FEATURES.into_iter().map(|name: &str| (name.to_owned(), true));
