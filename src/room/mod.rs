@@ -278,7 +278,7 @@ impl Core {
         if !missing.is_empty() {
             for row in self.store.events(room, &missing).await? {
                 let event = Arc::new(Event::from_stored(row, version)?);
-                self.events.insert(room, Arc::clone(&event));
+                self.events.insert_read(room, Arc::clone(&event));
                 found.push(event);
             }
             let place: HashMap<i64, usize> = seqs.iter().enumerate().map(|(at, seq)| (*seq, at)).collect();
