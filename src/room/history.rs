@@ -105,6 +105,15 @@ impl Rooms {
         }
     }
 
+    /// The last event of a room that the queue position `position` covers, 0 if the room is younger.
+    pub async fn place_at(&self, room: &Room, position: i64) -> Result<i64, Error> {
+        let snapshot = room.snapshot();
+        if position >= snapshot.position {
+            return Ok(snapshot.last_seq);
+        }
+        Ok(self.core.store.seq_at(room.number, position).await?)
+    }
+
     /// A page of what `sight` shows of a room's log.
     pub async fn page(&self, room: &Room, sight: &Sight, paging: Paging<'_>) -> Result<Page, Error> {
         let last = room.snapshot().last_seq;

@@ -322,14 +322,14 @@ impl Core {
         let version = RoomVersionId::try_from(row.version).map_err(|cause| damaged(cause.to_string()))?;
         let room_id = OwnedRoomId::try_from(row.room_id).map_err(|cause| damaged(cause.to_string()))?;
         let mut snapshot = Snapshot::empty(number, room_id, version)?;
-        snapshot.last_seq = self.store.last_seq(number).await?;
+        (snapshot.last_seq, snapshot.position) = self.store.last_event(number).await?;
         let extremities = self.store.extremities(number).await?;
         let extremities = self.store.events(number, &extremities).await?;
         let extremities = extremities.into_iter().map(|row| Event::from_stored(row, &snapshot.version));
         let extremities: Vec<Event> = extremities.collect::<Result<_, _>>()?;
         snapshot.depth = extremities.iter().map(|event| event.pdu.depth).max().unwrap_or(0);
         snapshot.extremities = extremities.into_iter().map(|event| event.pdu.event_id).collect();
-        let state = self.store.state_events_at(number, i64::MAX).await?;
+        let state = self.store.state_events_at(number, snapshot.last_seq).await?;
         let state = state.into_iter().map(|row| Event::from_stored(row, &snapshot.version).map(Arc::new));
         snapshot.enter(state.collect::<Result<_, _>>()?);
         let local = self.store.local_members(number).await?.into_iter();

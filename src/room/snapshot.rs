@@ -90,6 +90,8 @@ pub struct Snapshot {
     pub version: RoomVersionId,
     pub rules: Arc<RoomVersionRules>,
     pub last_seq: i64,
+    /// The position at which event `last_seq` was committed: readers at this position or above have all of it.
+    pub position: i64,
     pub depth: i64,
     /// The events that no accepted event follows yet, with their `seq`.
     pub extremities: Arc<[OwnedEventId]>,
@@ -110,6 +112,7 @@ impl Snapshot {
             version,
             rules: Arc::new(rules),
             last_seq: 0,
+            position: 0,
             depth: 0,
             extremities: Arc::from([]),
             state: State::default(),

@@ -200,6 +200,8 @@ pub(super) struct Work<'a> {
     snapshot: Snapshot,
     rules: CustomRules,
     batch: Batch,
+    /// The step of the last event.
+    last_step: u32,
     /// New events and the redacted forms of old ones.
     events: Vec<Arc<Event>>,
     /// When the events happen, if that isn't now.
@@ -214,7 +216,7 @@ impl<'a> Work<'a> {
                 rules.insert(member.recipient, custom);
             }
         }
-        Ok(Self { core, snapshot, rules, batch: Batch::new(), events: Vec::new(), time: None })
+        Ok(Self { core, snapshot, rules, batch: Batch::new(), last_step: 0, events: Vec::new(), time: None })
     }
 
     /// Events get this time and not that of the clock.
@@ -240,6 +242,8 @@ impl<'a> Work<'a> {
         txn: Option<&Txn>,
     ) -> Result<Vec<Appended>, Error> {
         let (snapshot, length) = (self.snapshot.clone(), self.events.len());
+        // Until the end it counts within this batch; steps count from 1.
+        let last_step = std::mem::take(&mut self.last_step);
         let mut batch = Batch::new();
         let mut appended = Vec::with_capacity(events.len());
         for event in events {
@@ -248,6 +252,7 @@ impl<'a> Work<'a> {
                 Err(cause) => {
                     self.snapshot = snapshot;
                     self.events.truncate(length);
+                    self.last_step = last_step;
                     return Err(cause);
                 }
             }
@@ -261,7 +266,8 @@ impl<'a> Work<'a> {
                 created_ts: self.core.environment.clock.now_ms(),
             });
         }
-        self.batch.append(batch);
+        let shift = self.batch.append(batch);
+        self.last_step = if self.last_step == 0 { last_step } else { shift + self.last_step };
         Ok(appended)
     }
 
@@ -290,6 +296,7 @@ impl<'a> Work<'a> {
         let before = self.snapshot.clone();
         self.snapshot.follow(&event, target.clone());
         let step = batch.step();
+        self.last_step = step;
         self.store(batch, step, &event);
         fan_out(batch, step, &before, &self.snapshot, &event, target.as_ref(), &self.rules);
         if let Some(redacted) = redacted {
@@ -474,8 +481,11 @@ impl<'a> Work<'a> {
             }
         }
         let (core, room) = (Arc::clone(self.core), room.map(Arc::clone));
-        let (snapshot, events) = (self.snapshot, self.events);
-        self.batch.on_commit(move |_| {
+        let (mut snapshot, events, last_step) = (self.snapshot, self.events, self.last_step);
+        self.batch.on_commit(move |base| {
+            if last_step > 0 {
+                snapshot.position = base + i64::from(last_step);
+            }
             for event in events {
                 core.events.insert(snapshot.number, event);
             }

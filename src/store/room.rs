@@ -38,6 +38,17 @@ impl Store {
         Ok(last)
     }
 
+    /// The greatest `seq` of a room and the position at which it was given, zeros if it has no events.
+    pub async fn last_event(&self, room: i64) -> Result<(i64, i64), Error> {
+        let row: Option<(i64, i64)> = self
+            .optional(statement!(
+                "SELECT seq, position FROM event WHERE room = $1 ORDER BY seq DESC LIMIT 1",
+                room,
+            ))
+            .await?;
+        Ok(row.unwrap_or_default())
+    }
+
     /// The greatest `seq` of a room, 0 if it has no events.
     pub async fn last_seq(&self, room: i64) -> Result<i64, Error> {
         let (last,): (i64,) =
