@@ -24,7 +24,9 @@ use super::{
     send::NOT_A_MEMBER,
     snapshot::{LocalMember, Snapshot},
 };
-use crate::store::{self, Batch, EventRow, StateRow, TxnRow, event as event_table, room as room_table};
+use crate::store::{
+    self, Batch, EventRow, StateRow, TxnRow, event as event_table, receipt::clear_unread, room as room_table,
+};
 
 /// The most requests that one batch takes.
 const BATCH: usize = 64;
@@ -301,6 +303,12 @@ impl<'a> Work<'a> {
         fan_out(batch, step, &before, &self.snapshot, &event, target.as_ref(), &self.rules);
         if let Some(redacted) = redacted {
             self.redact(batch, &redacted, event.seq)?;
+        }
+        if let Some(target) = target
+            && event.pdu.membership() != Some(MembershipState::Join)
+        {
+            // Who comes back finds nothing unread from before.
+            batch.push(clear_unread(target.recipient, self.snapshot.number, event.seq));
         }
         let event_id = event.pdu.event_id.clone();
         self.events.push(event);
