@@ -133,7 +133,16 @@ impl Syncs {
         if let Some(filter) = self.filters.lock().get(&key) {
             return Ok(Arc::clone(filter));
         }
-        let definition = self.accounts.filter(recipient, &key.1).await?;
+        // FI-01: an id never begins with a brace.
+        if key.1.starts_with('{') {
+            return Err(account::Error::Invalid("`filter` is not the JSON of a filter".to_owned()).into());
+        }
+        let definition = self.accounts.filter(recipient, &key.1).await.map_err(|cause| match cause {
+            account::Error::NotFound(_) => {
+                account::Error::Invalid("`filter`: there is no such filter".to_owned())
+            }
+            cause => cause,
+        })?;
         let filter = Arc::new(SyncFilter::new(serde_json::from_str(&definition)?));
         self.filters.lock().put(key, Arc::clone(&filter));
         Ok(filter)
