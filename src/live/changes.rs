@@ -9,8 +9,8 @@ use crate::queue::{Entry, Kind, flags};
 pub(super) struct RoomChanges {
     /// Events, oldest first.
     pub(super) seqs: Vec<i64>,
-    /// The user's own membership is among them.
-    pub(super) own_membership: bool,
+    /// Those that are the user's own membership.
+    pub(super) own_memberships: Vec<i64>,
     /// Some of them are state.
     pub(super) state: bool,
     /// The `changed` of receipts.
@@ -40,7 +40,9 @@ impl Changes {
             match entry.kind {
                 Kind::Event => {
                     room.seqs.push(entry.item);
-                    room.own_membership |= entry.flags & flags::OWN_MEMBERSHIP != 0;
+                    if entry.flags & flags::OWN_MEMBERSHIP != 0 {
+                        room.own_memberships.push(entry.item);
+                    }
                     room.state |= entry.flags & flags::STATE != 0;
                     // The event and the counts that it changes go out together (SY-14).
                     room.unread = true;
@@ -72,7 +74,8 @@ mod tests {
         ]);
         assert_eq!(changes.account_data, [6]);
         assert_eq!(changes.rooms[&1].seqs, [5, 6]);
-        assert!(changes.rooms[&1].own_membership && changes.rooms[&1].state);
+        assert_eq!(changes.rooms[&1].own_memberships, [6]);
+        assert!(changes.rooms[&1].state);
         assert_eq!(changes.rooms[&2].receipts, [7]);
         assert!(!changes.rooms[&2].unread);
     }

@@ -51,15 +51,6 @@ impl SyncFilter {
         self.timeline.matches(event)
     }
 
-    /// Whether an event of a room may be missing from its timeline.
-    pub(super) fn hides_timeline_events(&self) -> bool {
-        let mut shape = self.definition.room.timeline.clone();
-        shape.limit = None;
-        shape.lazy_load_options = LazyLoadOptions::Disabled;
-        shape.unread_thread_notifications = false;
-        !shape.is_empty()
-    }
-
     pub(super) fn state(&self, event: &Event) -> bool {
         self.state.matches(event)
     }

@@ -92,7 +92,7 @@ pub struct Syncs {
     accounts: Arc<Accounts>,
     sessions: Sessions,
     queues: Queues,
-    typing: Arc<Typing>,
+    pub(super) typing: Arc<Typing>,
     initial: InitialSyncs,
     /// Stored filters never change.
     filters: Mutex<LruCache<(i64, String), Arc<SyncFilter>>>,
@@ -236,7 +236,7 @@ impl Syncs {
         let entries = match self.queues.read(session.recipient, from.position, to.position).await? {
             Span::Entries(entries) => entries,
             // The room logs know what the queue has forgotten; every room is new to such a device.
-            Span::Trimmed => return Box::pin(self.all(session, request, None, to)).await,
+            Span::Trimmed => return Box::pin(self.all(session, request, Some(from), to)).await,
         };
         let mut changes = Changes::of(&entries);
         let mut body = SyncBody { next_batch: self.token(to), ..SyncBody::default() };
@@ -266,6 +266,7 @@ impl Syncs {
                 changes,
                 whole: false,
                 since: true,
+                span: (from.position, to.position),
                 typing,
                 counts: None,
             };
@@ -287,7 +288,8 @@ impl Syncs {
         Ok(rows)
     }
 
-    /// Every room and all account data; with `from`, timelines only since then (`full_state`).
+    /// Every room and all account data; with `from`, timelines only since then (`full_state`), if the queue still has
+    /// what came since.
     async fn all(
         &self,
         session: &Session,
@@ -317,7 +319,12 @@ impl Syncs {
         let mut counts: HashMap<i64, Counts> = self.store.unread_of_rooms(recipient).await?;
         for membership in self.store.memberships(user_id.as_str()).await? {
             let left = matches!(membership.membership.as_str(), "leave" | "ban");
-            let news = changes.as_ref().is_some_and(|changes| changes.rooms.contains_key(&membership.room));
+            let since = changes.is_some();
+            let news = match &changes {
+                Some(changes) => changes.rooms.contains_key(&membership.room),
+                // The device may still believe to be in a room that was left after its token.
+                None => from.is_some(),
+            };
             if left && !news && !request.filter.include_leave() {
                 continue;
             }
@@ -325,8 +332,16 @@ impl Syncs {
             if !request.filter.room(&room.room_id) {
                 continue;
             }
+            if left
+                && !since
+                && let Some(from) = from
+                && !request.filter.include_leave()
+                && let Some(leaving) = room.snapshot().member(user_id).map(|member| member.seq)
+                && self.rooms.place_at(&room, from.position).await? >= leaving
+            {
+                continue;
+            }
             let number = room.number;
-            let since = changes.is_some();
             let changes = match &mut changes {
                 Some(changes) => changes.rooms.remove(&number).unwrap_or_default(),
                 None => RoomChanges::default(),
@@ -339,6 +354,7 @@ impl Syncs {
                 changes,
                 whole: true,
                 since,
+                span: (from.filter(|_| since).map_or(i64::MIN, |from| from.position), to.position),
                 typing: typing.remove(&number).filter(|users| !users.is_empty()),
                 counts: Some(counts.remove(&number).unwrap_or_default()),
             };

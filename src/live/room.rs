@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use ruma::{
     UserId,
-    events::{StateEventType, room::member::MembershipState},
+    events::{StateEventType, TimelineEventType, room::member::MembershipState},
 };
 use serde_json::{json, value::RawValue};
 
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     account::Session,
     queue::{Counts, Token},
-    room::{Event, Reader, Room, Sight, Snapshot},
+    room::{Event, Reader, Room, Sight, Snapshot, View},
     store::receipt::ReceiptRow,
 };
 
@@ -46,6 +46,8 @@ pub(super) struct RoomSync<'a> {
     pub(super) whole: bool,
     /// The device is up to date about this room but for `changes`.
     pub(super) since: bool,
+    /// The positions that the answer begins after and ends at.
+    pub(super) span: (i64, i64),
     /// Everybody's typing, if it changed.
     pub(super) typing: Option<Vec<ruma::OwnedUserId>>,
     /// Unread counts, if they were counted already.
@@ -67,24 +69,27 @@ impl RoomSync<'_> {
         let snapshot = self.room.snapshot();
         let user_id = &self.session.user_id;
         let room_id = self.room.room_id.clone();
-        match self.membership(&snapshot).await? {
+        let end = self.end(&snapshot).await?;
+        let Some(membership) = self.membership(&snapshot, end).await? else { return Ok(()) };
+        let changed = !self.changes.own_memberships.is_empty();
+        match membership {
             MembershipState::Join => {
-                if let Some(joined) = self.joined(&snapshot).await? {
+                if let Some(joined) = self.joined(&snapshot, end).await? {
                     rooms.join.insert(room_id, joined);
                 }
             }
-            MembershipState::Invite if self.whole || self.changes.own_membership => {
+            MembershipState::Invite if self.whole || changed => {
                 let invite_state = stripped(&snapshot, user_id)?.into();
                 rooms.invite.insert(room_id, InvitedRoom { invite_state });
             }
-            MembershipState::Knock if self.whole || self.changes.own_membership => {
+            MembershipState::Knock if self.whole || changed => {
                 let knock_state = stripped(&snapshot, user_id)?.into();
                 rooms.knock.insert(room_id, KnockedRoom { knock_state });
             }
             MembershipState::Leave | MembershipState::Ban
-                if self.whole || self.changes.own_membership || !self.changes.account_data.is_empty() =>
+                if self.whole || changed || !self.changes.account_data.is_empty() =>
             {
-                let left = self.left().await?;
+                let left = self.left(&snapshot, end).await?;
                 rooms.leave.insert(room_id, left);
             }
             _ => {}
@@ -92,32 +97,52 @@ impl RoomSync<'_> {
         Ok(())
     }
 
-    /// The user's membership at the end of the span. The room may be further by now.
-    async fn membership(&self, snapshot: &Snapshot) -> Result<MembershipState, Error> {
-        let user_id = &self.session.user_id;
-        let Some(current) = snapshot.member(user_id) else { return Ok(MembershipState::Leave) };
+    /// The last event that belongs into this answer. The room may be further by now: what came since is for the next.
+    async fn end(&self, snapshot: &Snapshot) -> Result<i64, Error> {
         match self.changes.seqs.last() {
-            Some(end) if current.seq > *end => {
-                Ok(self.syncs.rooms.membership_at(&self.room, user_id, *end).await?)
-            }
-            _ => Ok(snapshot.membership(user_id)),
+            Some(end) => Ok(*end),
+            None if snapshot.position <= self.span.1 => Ok(snapshot.last_seq),
+            None => Ok(self.syncs.rooms.place_at(&self.room, self.span.1).await?),
         }
     }
 
-    async fn joined(&self, snapshot: &Snapshot) -> Result<Option<JoinedRoom>, Error> {
+    /// The user's membership after event `end`; `None` if they had none by then.
+    async fn membership(&self, snapshot: &Snapshot, end: i64) -> Result<Option<MembershipState>, Error> {
+        let user_id = &self.session.user_id;
+        let Some(current) = snapshot.member(user_id) else { return Ok(None) };
+        if current.seq <= end {
+            return Ok(Some(snapshot.membership(user_id)));
+        }
+        let member = self.syncs.rooms.members_at(&self.room, [&**user_id], end).await?.pop();
+        Ok(member.map(|member| member.pdu.membership().unwrap_or(MembershipState::Leave)))
+    }
+
+    /// The user's memberships since the device was up to date, beginning with the one at that time.
+    async fn path(&self) -> Result<Vec<MembershipState>, Error> {
+        let Some(first) = self.changes.seqs.first() else { return Ok(Vec::new()) };
+        let rooms = &self.syncs.rooms;
+        let mut path = vec![rooms.membership_at(&self.room, &self.session.user_id, first - 1).await?];
+        let changes = rooms.events(&self.room, &self.changes.own_memberships).await?;
+        path.extend(changes.iter().map(|event| event.pdu.membership().unwrap_or(MembershipState::Leave)));
+        Ok(path)
+    }
+
+    async fn joined(&self, snapshot: &Snapshot, end: i64) -> Result<Option<JoinedRoom>, Error> {
         let user_id = &self.session.user_id;
         let first = self.changes.seqs.first().copied();
-        // Whether the room is new to the device: then it gets it whole (SY-17).
-        let arrived = match first {
-            Some(first) if self.since && self.changes.own_membership => {
-                self.syncs.rooms.membership_at(&self.room, user_id, first - 1).await? != MembershipState::Join
-            }
-            _ => !self.since,
+        // Whether the room is new to the device, or the user was out of it meanwhile: then it gets it whole (SY-17).
+        let path = if self.since && !self.changes.own_memberships.is_empty() {
+            self.path().await?
+        } else {
+            Vec::new()
         };
+        let arrived = !self.since || path.iter().any(|membership| *membership != MembershipState::Join);
+        // What a device has that was in the room all the time until its token isn't shown to it again.
+        let known = first.filter(|_| path.first() == Some(&MembershipState::Join)).map(|first| first - 1);
         if arrived {
             self.syncs.lazy.forget(self.session.device, self.room.number);
         }
-        let slice = if arrived { self.latest(snapshot).await? } else { self.span(snapshot).await? };
+        let slice = if arrived { self.visible_until(end, known).await? } else { self.announced(end).await? };
         let sight = self.sight(&slice).await?;
         let state =
             self.state(snapshot, &slice, arrived, first.map(|first| first - 1), sight.as_ref()).await?;
@@ -145,78 +170,92 @@ impl RoomSync<'_> {
         Ok((!empty || arrived || self.whole).then_some(joined))
     }
 
-    async fn left(&self) -> Result<LeftRoom, Error> {
+    /// SY-09: what the user may see of a room that they are out of, up to their leaving.
+    async fn left(&self, snapshot: &Snapshot, end: i64) -> Result<LeftRoom, Error> {
+        use MembershipState::Join;
         let user_id = &self.session.user_id;
-        let snapshot = self.room.snapshot();
-        let end = match self.changes.seqs.last() {
-            Some(end) => *end,
-            None => snapshot.member(user_id).map_or(0, |member| member.seq),
-        };
-        let first = self.changes.seqs.first().copied();
-        let was_joined = match first {
-            Some(first) if self.since => {
-                self.syncs.rooms.membership_at(&self.room, user_id, first - 1).await? == MembershipState::Join
-            }
-            _ => false,
-        };
-        let slice = if was_joined { self.span(&snapshot).await? } else { self.visible_until(end).await? };
+        let account_data = self.account_data(!self.since).await?.into();
+        if !self.whole && self.changes.own_memberships.is_empty() {
+            let before = Slice { events: Vec::new(), before: end, end, limited: false };
+            let timeline = self.timeline(&before, None).await?;
+            return Ok(LeftRoom { timeline, state: self.no_state(), account_data });
+        }
+        let path = if self.since { self.path().await? } else { Vec::new() };
+        let stayed = path.iter().take_while(|membership| **membership == Join).count();
+        let (was_in, came_in) = (stayed > 0, path.iter().skip(stayed).any(|membership| *membership == Join));
+        let known = self.changes.seqs.first().map(|first| first - 1);
         let sight = self.syncs.rooms.sight(&self.room, user_id).await?;
-        let since = first.filter(|_| was_joined).map(|first| first - 1);
-        let state = match since {
-            Some(_) => self.state(&snapshot, &slice, false, since, Some(&sight)).await?,
-            // Somebody who was never in gets no state with their leaving.
-            None if !self.ever_joined(end).await? => self.no_state(),
-            None => self.state(&snapshot, &slice, true, None, Some(&sight)).await?,
+        let (slice, state) = if !path.is_empty() && !came_in {
+            // The device knew the room until they left it, or they never were in it: then there is no state for them.
+            let mut slice = self.announced(end).await?;
+            if let Some(leaving) = stayed.checked_sub(1).and_then(|at| self.changes.own_memberships.get(at)) {
+                // Later changes of their membership, such as a ban, say nothing of the room's state by then.
+                slice.end = slice.end.min(*leaving);
+                slice.before = slice.before.min(slice.end);
+            }
+            let since = known;
+            let state = if was_in {
+                self.state(snapshot, &slice, false, since, Some(&sight)).await?
+            } else {
+                self.no_state()
+            };
+            (slice, state)
+        } else {
+            let slice = self.visible_until(end, known.filter(|_| was_in)).await?;
+            let view = self.syncs.rooms.view(&self.room, user_id).await;
+            let state = if view.is_ok_and(|view| view != View::NOW) {
+                self.state(snapshot, &slice, true, None, Some(&sight)).await?
+            } else {
+                self.no_state()
+            };
+            (slice, state)
         };
-        Ok(LeftRoom {
-            timeline: self.timeline(&slice, Some(&sight)).await?,
-            state,
-            account_data: self.account_data(!self.since).await?.into(),
-        })
+        Ok(LeftRoom { timeline: self.timeline(&slice, Some(&sight)).await?, state, account_data })
     }
 
-    async fn ever_joined(&self, end: i64) -> Result<bool, Error> {
-        let left = self.syncs.rooms.membership_at(&self.room, &self.session.user_id, end - 1).await?;
-        Ok(left == MembershipState::Join)
-    }
-
-    /// The end of the room's log, as far as the user may see it.
-    async fn latest(&self, snapshot: &Snapshot) -> Result<Slice, Error> {
-        let end = self.changes.seqs.last().copied().unwrap_or(snapshot.last_seq);
-        self.visible_until(end).await
-    }
-
-    async fn visible_until(&self, end: i64) -> Result<Slice, Error> {
+    /// The end of the room's log up to event `end`, as far back as the user may see it without a break, and not back to
+    /// event `known`.
+    async fn visible_until(&self, end: i64, known: Option<i64>) -> Result<Slice, Error> {
         let limit = self.request.filter.timeline_limit();
         let sight = self.syncs.rooms.sight(&self.room, &self.session.user_id).await?;
+        let nothing = Slice { events: Vec::new(), before: end, end, limited: false };
+        let Some((visible, newest)) = sight.range_up_to(end) else { return Ok(nothing) };
+        let end = end.min(newest);
+        let oldest = visible.max(known.unwrap_or(0) + 1);
         let mut events: Vec<Arc<Event>> = Vec::new();
         let mut from = end;
-        // Rooms whose last events are all hidden or filtered out are given up on after a while; paging goes on from there.
+        // Rooms whose last events are all filtered out are given up on after a while; paging goes on from there.
         for _ in 0..8 {
-            if events.len() > limit || from <= 0 {
+            if events.len() > limit || from < oldest {
                 break;
             }
             let page = self.syncs.rooms.log_backwards(&self.room, from, limit as i64 + 1).await?;
             let Some(last) = page.last() else { break };
             from = last.seq - 1;
             let shown = page.into_iter().filter(|event| {
-                event.is_visible() && sight.may_see(event.seq) && self.request.filter.timeline(event)
+                event.seq >= oldest && event.is_visible() && self.request.filter.timeline(event)
             });
             events.extend(shown);
         }
-        let limited = events.len() > limit || from > 0;
+        // Before a break there may be more.
+        let earlier = sight.range_up_to(oldest - 1).map_or(0, |(_, last)| last.min(oldest - 1));
+        let limited = events.len() > limit || from >= oldest || earlier > known.unwrap_or(0);
+        let found = events.len();
         events.truncate(limit);
         events.reverse();
-        // A timeline of nothing begins where it ends.
-        let before = events.first().map_or(end, |event| event.seq - 1);
+        let before = match events.first() {
+            Some(event) if limited => event.seq - 1,
+            // A timeline of nothing begins where it ends.
+            None if found > 0 || limited => end,
+            _ => oldest - 1,
+        };
         Ok(Slice { events, before, end, limited })
     }
 
     /// The events that the queue announced.
-    async fn span(&self, snapshot: &Snapshot) -> Result<Slice, Error> {
+    async fn announced(&self, end: i64) -> Result<Slice, Error> {
         let limit = self.request.filter.timeline_limit();
         let seqs = &self.changes.seqs;
-        let end = seqs.last().copied().unwrap_or(snapshot.last_seq);
         let mut events: Vec<Arc<Event>> = Vec::new();
         let mut limited = false;
         // Newest first, so that a device that was away long doesn't make us read all that it missed.
@@ -236,6 +275,8 @@ impl RoomSync<'_> {
         events.reverse();
         let before = match events.first() {
             Some(event) if limited => event.seq - 1,
+            // A timeline of nothing begins where it ends.
+            None if limited => end,
             _ => seqs.first().map_or(end, |first| first - 1),
         };
         Ok(Slice { events, before, end, limited })
@@ -293,7 +334,7 @@ impl RoomSync<'_> {
         let mut events: Vec<Arc<Event>> = if all {
             let unchanged = at >= snapshot.last_seq
                 || (slice.end >= snapshot.last_seq
-                    && !slice.limited_by_filter(self.request)
+                    && !slice.has_holes()
                     && slice.events.iter().all(|event| !event.pdu.is_state()));
             if unchanged {
                 snapshot.state.iter().cloned().collect()
@@ -309,8 +350,11 @@ impl RoomSync<'_> {
                 _ => Vec::new(),
             }
         };
+        if at < slice.end && slice.has_holes() && (all || self.changes.state) {
+            self.fill_holes(slice, &mut events).await?;
+        }
         if self.request.filter.lazy_members() {
-            events = self.lazily(snapshot, slice, events, all);
+            events = self.lazily(slice, events, all, since, at).await?;
         }
         events.retain(|event| self.request.filter.state(event));
         events.sort_unstable_by_key(|event| event.seq);
@@ -322,58 +366,76 @@ impl RoomSync<'_> {
         })
     }
 
+    /// Puts state that the filter keeps out of the timeline among the state before it: else the device would never hear of
+    /// it.
+    async fn fill_holes(&self, slice: &Slice, events: &mut Vec<Arc<Event>>) -> Result<(), Error> {
+        let mut hidden = self.syncs.rooms.state_between(&self.room, slice.before, slice.end).await?;
+        hidden.retain(|event| !slice.events.iter().any(|shown| shown.seq == event.seq));
+        let of = |one: &Event, other: &Event| {
+            one.pdu.kind == other.pdu.kind && one.pdu.state_key == other.pdu.state_key
+        };
+        events.retain(|event| !hidden.iter().any(|hidden| of(hidden, event)));
+        events.append(&mut hidden);
+        Ok(())
+    }
+
     /// LL-01, LL-02, SY-13: of the members only the senders of the timeline, those that changed in a gap, the user and
-    /// the heroes, unless the device has them.
-    fn lazily(
+    /// the heroes, unless the device has them. `since` is the last event that it had before, `at` where in the log the
+    /// state is taken.
+    async fn lazily(
         &self,
-        snapshot: &Snapshot,
         slice: &Slice,
         events: Vec<Arc<Event>>,
         all: bool,
-    ) -> Vec<Arc<Event>> {
+        since: Option<i64>,
+        at: i64,
+    ) -> Result<Vec<Arc<Event>>, Error> {
         let user_id = &self.session.user_id;
         let mut wanted: BTreeSet<&UserId> = slice.events.iter().map(|event| &*event.pdu.sender).collect();
-        let heroes = if all { crate::room::summary(snapshot, user_id).heroes } else { Vec::new() };
+        let heroes =
+            if all { crate::room::summary(&self.room.snapshot(), user_id).heroes } else { Vec::new() };
         wanted.extend(heroes.iter().map(|hero| &**hero));
         if all {
             wanted.insert(user_id);
         }
-        let (device, room) = (self.session.device, self.room.number);
         let redundant = self.request.filter.redundant_members();
-        let is_member = |event: &Event| event.pdu.kind == ruma::events::TimelineEventType::RoomMember;
+        let is_member = |event: &Event| event.pdu.kind == TimelineEventType::RoomMember;
+        let (device, room) = (self.session.device, self.room.number);
+        let is_news = |member: &UserId| self.syncs.lazy.is_news(device, room, member, self.span);
 
         let mut kept: Vec<Arc<Event>> = Vec::new();
-        let mut have: BTreeSet<String> = BTreeSet::new();
+        let mut said: BTreeSet<String> = BTreeSet::new();
         for event in events {
-            let Some(member) = event.pdu.state_key.as_deref().filter(|_| is_member(&event)) else {
+            let Some(member) = event.pdu.state_key.clone().filter(|_| is_member(&event)) else {
                 kept.push(event);
                 continue;
             };
-            let member = <&UserId>::try_from(member).ok();
-            // In a gap every change counts; in a whole state only those who are wanted.
-            if !all || member.is_some_and(|member| wanted.contains(member)) {
-                have.extend(event.pdu.state_key.clone());
-                if let Some(member) = member {
-                    self.syncs.lazy.is_news(device, room, member);
+            // In a gap every change counts, for the device may have the member from before; else only those who are
+            // wanted.
+            let changed = self.since && since.is_some_and(|since| event.seq > since);
+            if !all || changed || wanted.iter().any(|wanted| wanted.as_str() == member) {
+                if let Ok(member) = <&UserId>::try_from(member.as_str()) {
+                    is_news(member);
                 }
+                said.insert(member);
                 kept.push(event);
             }
         }
-        // Those in the timeline itself need no copy, but the device has them from now on.
-        let in_timeline: BTreeSet<&str> = slice
-            .events
-            .iter()
-            .filter(|event| is_member(event))
-            .filter_map(|event| event.pdu.state_key.as_deref())
-            .collect();
-        for member in wanted {
-            let news = self.syncs.lazy.is_news(device, room, member);
-            let said = have.contains(member.as_str()) || in_timeline.contains(member.as_str());
-            if !said && (news || redundant) {
-                kept.extend(snapshot.member(member).cloned());
+        // A member event in the timeline itself says enough of its sender, if they did nothing before it.
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        for event in &slice.events {
+            let sender = event.pdu.sender.as_str();
+            if seen.insert(sender) && is_member(event) && event.pdu.state_key.as_deref() == Some(sender) {
+                said.insert(sender.to_owned());
             }
         }
-        kept
+        let missing = wanted.into_iter().filter(|member| {
+            let news = is_news(member);
+            !said.contains(member.as_str()) && (news || redundant)
+        });
+        let missing: Vec<&UserId> = missing.collect();
+        kept.extend(self.syncs.rooms.members_at(&self.room, missing, at).await?);
+        Ok(kept)
     }
 
     async fn unread(
@@ -412,7 +474,12 @@ impl RoomSync<'_> {
         {
             events.push(raw(&receipts)?);
         }
-        if let Some(typing) = &self.typing
+        // Who enters a room hears who types in it, however long they have been at it.
+        let typing = match &self.typing {
+            None if arrived && self.since => self.syncs.typing.in_room(self.room.number),
+            typing => typing.clone(),
+        };
+        if let Some(typing) = typing
             && self.request.filter.ephemeral("m.typing")
         {
             events.push(raw(&json!({ "type": "m.typing", "content": { "user_ids": typing } }))?);
@@ -435,10 +502,9 @@ impl RoomSync<'_> {
 }
 
 impl Slice {
-    /// Whether the filter may have taken state events out of the timeline.
-    fn limited_by_filter(&self, request: &Request) -> bool {
-        let whole = self.end - self.before == self.events.len() as i64;
-        !whole && request.filter.hides_timeline_events()
+    /// Whether events between the start and the end of the timeline are missing in it.
+    fn has_holes(&self) -> bool {
+        self.end - self.before != self.events.len() as i64
     }
 }
 

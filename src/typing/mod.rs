@@ -101,6 +101,12 @@ impl Typing {
         }
     }
 
+    /// All who type in a room, if anybody does.
+    pub fn in_room(&self, number: i64) -> Option<Vec<OwnedUserId>> {
+        let users = self.rooms.lock().entries.get(&number)?.user_ids();
+        (!users.is_empty()).then_some(users)
+    }
+
     /// The reader's rooms where somebody began or stopped typing after that number, each with all who type (SY-22).
     pub fn heard_by(&self, reader: &UserId, fading_after: u64) -> Vec<(i64, Vec<OwnedUserId>)> {
         let rooms = self.rooms.lock();
