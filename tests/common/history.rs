@@ -19,6 +19,13 @@ impl Reader {
         Self { user: user.clone(), room: room.to_owned(), since: None, events: Vec::new() }
     }
 
+    /// The initial `/sync` alone: what came before its timeline isn't fetched.
+    pub(crate) async fn first_page_only(&mut self) {
+        let answer = self.user.sync(None, 0).await;
+        self.events = ids(&answer["rooms"]["join"][&self.room]["timeline"]["events"]);
+        self.since = Some(answer["next_batch"].as_str().expect("next_batch").to_owned());
+    }
+
     /// One `/sync`, and the pages that close its gap. Returns how many events were new.
     pub(crate) async fn advance(&mut self, timeout: u64) -> usize {
         let answer = self.user.sync(self.since.as_deref(), timeout).await;

@@ -32,8 +32,8 @@ mod server;
 mod user;
 
 pub(crate) use http::{Answer, Http, Unanswered};
-pub(crate) use server::Server;
-pub(crate) use user::User;
+pub(crate) use server::{PASSWORD, Server};
+pub(crate) use user::{User, transaction_id};
 
 use std::time::{Duration, Instant};
 
