@@ -476,7 +476,9 @@ impl RoomSync<'_> {
         }
         // Who enters a room hears who types in it, however long they have been at it.
         let typing = match &self.typing {
-            None if arrived && self.since => self.syncs.typing.in_room(self.room.number),
+            None if arrived && self.since => {
+                self.syncs.typing.in_room(&self.session.user_id, self.room.number)
+            }
             typing => typing.clone(),
         };
         if let Some(typing) = typing

@@ -101,9 +101,9 @@ impl Typing {
         }
     }
 
-    /// All who type in a room, if anybody does.
-    pub fn in_room(&self, number: i64) -> Option<Vec<OwnedUserId>> {
-        let users = self.rooms.lock().entries.get(&number)?.user_ids();
+    /// All who type in a room, if anybody does and the reader may hear of it.
+    pub fn in_room(&self, reader: &UserId, number: i64) -> Option<Vec<OwnedUserId>> {
+        let users = self.rooms.lock().entries.get(&number)?.heard_by(reader)?;
         (!users.is_empty()).then_some(users)
     }
 

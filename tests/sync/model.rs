@@ -249,7 +249,7 @@ impl World {
                 }
             }
             35..45 => {
-                drop(user.put(&on("state/m.room.topic/"), json!({ "topic": number.to_string() })).await)
+                drop(user.put(&on("state/m.room.topic/"), json!({ "topic": number.to_string() })).await);
             }
             45..55 => {
                 let key = number % 3;

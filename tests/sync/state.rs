@@ -27,7 +27,7 @@ async fn sy05_the_state_after_the_timeline_replaces_that_before_it() {
         alice.send_text(&room, "hello").await;
         let answer = device.next().await;
         let body = join(&answer, &room);
-        assert_eq!(ids(&body["state_after"]), [topic.clone()], "{name}: also what is in the timeline");
+        assert_eq!(ids(&body["state_after"]), [topic], "{name}: also what is in the timeline");
         assert_eq!(ids(&body["timeline"]).len(), 3, "{name}");
 
         // In a gap.

@@ -64,24 +64,24 @@ async fn sy15_threads_are_counted_apart_for_those_who_ask() {
     apart.next().await;
     let mut together = Device::ready(&server.login("bob").await).await;
 
-    let root = alice.send_text(&room, "root").await;
+    let head = alice.send_text(&room, "root").await;
     let mut reply = mention(&bob);
-    reply["m.relates_to"] = json!({ "rel_type": "m.thread", "event_id": root });
+    reply["m.relates_to"] = json!({ "rel_type": "m.thread", "event_id": head });
     let reply = alice.send_event(&room, "m.room.message", reply).await;
     let answer = apart.next().await;
     assert_eq!(counts(&answer, &room), (1, 0), "the main timeline alone");
-    let expected = json!({ &root: { "notification_count": 1, "highlight_count": 1 } });
+    let expected = json!({ &head: { "notification_count": 1, "highlight_count": 1 } });
     assert_eq!(join(&answer, &room)["unread_thread_notifications"], expected);
     let answer = together.next().await;
     assert_eq!(counts(&answer, &room), (2, 1));
     assert_eq!(join(&answer, &room)["unread_thread_notifications"], Value::Null);
 
     let path = format!("/v3/rooms/{room}/receipt/m.read/{reply}");
-    bob.post(&path, json!({ "thread_id": root })).await.expect(200);
+    bob.post(&path, json!({ "thread_id": head })).await.expect(200);
     let answer = apart.next().await;
     assert_eq!(counts(&answer, &room), (1, 0));
     let left = &join(&answer, &room)["unread_thread_notifications"];
-    assert!(left.get(&root).is_none_or(|counts| counts["notification_count"] == 0), "{left}");
+    assert!(left.get(&head).is_none_or(|counts| counts["notification_count"] == 0), "{left}");
     assert_eq!(counts(&together.next().await, &room), (1, 0));
 }
 

@@ -122,14 +122,14 @@ async fn sy22_typing_is_told_whole_and_ends_by_itself() {
         Some(users)
     };
 
-    assert_eq!(device.woken_by(bob.typing(&room, true), typing).await, [bob.user_id.clone()]);
+    assert_eq!(device.woken_by(bob.typing(&room, true), typing).await, [&*bob.user_id]);
     let both = device.woken_by(alice.typing(&room, true), typing).await;
     assert_eq!(both, [alice.user_id.clone(), bob.user_id.clone()]);
-    assert_eq!(device.woken_by(bob.typing(&room, false), typing).await, [alice.user_id.clone()]);
+    assert_eq!(device.woken_by(bob.typing(&room, false), typing).await, [&*alice.user_id]);
     let path = format!("/v3/rooms/{room}/typing/{}", bob.user_id);
     let briefly = async { drop(bob.put(&path, json!({ "typing": true, "timeout": 50 })).await.expect(200)) };
     assert_eq!(device.woken_by(briefly, typing).await.len(), 2);
-    assert_eq!(device.woken_by(async {}, typing).await, [alice.user_id.clone()]);
+    assert_eq!(device.woken_by(async {}, typing).await, [&*alice.user_id]);
 
     let first = Device::new(&bob).next().await;
     assert_eq!(typing(&first), Some(vec![alice.user_id.clone()]), "also on an initial sync");
