@@ -181,6 +181,14 @@ impl Client {
         let joined: BTreeSet<String> = serde_json::from_value(answer["joined_rooms"].clone()).expect("ids");
         let known = self.rooms.iter().filter(|(_, view)| view.joined);
         assert_eq!(known.map(|(room, _)| room.clone()).collect::<BTreeSet<_>>(), joined, "rooms of {who}");
+        // What a device that starts now hears of.
+        let first = user.sync(None, 0).await;
+        let rooms = |section: &str| -> BTreeSet<String> {
+            let rooms = first["rooms"][section].as_object();
+            rooms.map(|rooms| rooms.keys().cloned().collect()).unwrap_or_default()
+        };
+        assert_eq!(rooms("join"), joined, "rooms of a new device of {who}");
+        assert_eq!(rooms("invite"), self.invites, "invites of {who}");
         for room in joined {
             let view = &self.rooms[&room];
             let mut state = View::default();

@@ -100,3 +100,41 @@ async fn hv09_every_token_is_good_wherever_a_token_goes() {
     assert_eq!(members(&prev_batch).await, 1);
     assert_eq!(members(&after).await, 2);
 }
+
+/// Queues are cut after a while. Here that is done to the database: nobody waits thirty days for a test.
+#[tokio::test]
+async fn a_token_from_before_the_horizon_is_answered_from_the_logs() {
+    let mut server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (stays, leaves) = (public_room(&alice, &[&bob]).await, public_room(&alice, &[&bob]).await);
+    let (left, enters) = (public_room(&alice, &[&bob]).await, public_room(&alice, &[]).await);
+    bob.leave(&left).await;
+    let mut device = Device::ready(&bob).await;
+    for number in 0..12 {
+        alice.send_text(&stays, &number.to_string()).await;
+    }
+    bob.leave(&leaves).await;
+    bob.join(&enters).await;
+
+    server.stop().await;
+    {
+        let database = rusqlite::Connection::open(server.data_dir().join("hearth.db")).expect("a database");
+        let cut = "UPDATE account SET trimmed = (SELECT position FROM head)";
+        database.execute(cut, []).expect("the queues are cut");
+    }
+    server.start_again().await;
+    let answer = device.next().await;
+    let rooms = |section: &str| -> Vec<String> {
+        let rooms = answer["rooms"][section].as_object();
+        rooms.map(|rooms| rooms.keys().cloned().collect()).unwrap_or_default()
+    };
+    let mut joined = vec![stays.clone(), enters];
+    joined.sort_unstable();
+    assert_eq!(rooms("join"), joined);
+    assert_eq!(rooms("leave"), [leaves], "what was left since, and nothing that was left before");
+    let body = join(&answer, &stays);
+    assert_eq!(body["timeline"]["limited"], true);
+    assert_eq!(ids(&body["timeline"]).len(), 10);
+    assert!(find(&body["state"], "m.room.create", Some("")).is_some());
+    assert_eq!(device.next().await["rooms"], Value::Null, "from there on it goes as usual");
+}
