@@ -123,14 +123,19 @@ async fn ui_08_registration_by_token() {
     assert_eq!(server.http().get(&validity, None).await.expect(200), json!({ "valid": true }));
 
     let challenge = server.http().post("/v3/register", None, json!({})).await.expect(401);
-    assert_eq!(challenge["flows"], json!([{ "stages": ["m.login.registration_token"] }]));
+    assert_eq!(challenge["flows"], json!([{ "stages": ["m.login.registration_token", "m.login.dummy"] }]));
     let register = async |name: &str, token: &str| {
         let challenge = server.http().post("/v3/register", None, json!({})).await.expect(401);
-        let auth = json!({
-            "type": "m.login.registration_token", "token": token, "session": challenge["session"],
-        });
-        let body = json!({ "username": name, "password": PASSWORD, "auth": auth });
-        server.http().post("/v3/register", None, body).await
+        let stage = async |auth: Value| {
+            let mut body = json!({ "username": name, "password": PASSWORD, "auth": auth });
+            body["auth"]["session"] = challenge["session"].clone();
+            server.http().post("/v3/register", None, body).await
+        };
+        let first = stage(json!({ "type": "m.login.registration_token", "token": token })).await;
+        if first.json["completed"] != json!(["m.login.registration_token"]) {
+            return first;
+        }
+        stage(json!({ "type": "m.login.dummy" })).await
     };
     let refused = register("alice", "made-up").await.expect_error(401, "M_UNAUTHORIZED");
     assert!(refused["session"].is_string());
@@ -139,6 +144,24 @@ async fn ui_08_registration_by_token() {
     assert_eq!(server.http().get(&validity, None).await.expect(200), json!({ "valid": false }));
     let dummy = json!({ "username": "bob", "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
     server.http().post("/v3/register", None, dummy).await.expect(401);
+}
+
+#[tokio::test]
+async fn ui_08_a_token_without_a_session_registers_in_one_round() {
+    let server = Server::start(toml::toml! {
+        [registration]
+        mode = "token"
+    })
+    .await;
+    let made = server.run(&["token", "create", "--uses", "1"]);
+    let token = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    let register = async |token: &str| {
+        let auth = json!({ "type": "m.login.registration_token", "token": token });
+        let body = json!({ "username": "alice", "password": PASSWORD, "auth": auth });
+        server.http().post("/v3/register", None, body).await
+    };
+    register("made-up").await.expect_error(401, "M_UNAUTHORIZED");
+    assert_eq!(register(&token).await.expect(200)["user_id"], "@alice:localhost");
 }
 
 #[tokio::test]
