@@ -7,10 +7,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use rand::{
+    RngExt as _, SeedableRng as _,
+    rngs::StdRng,
+    seq::{IndexedMutRandom as _, IndexedRandom as _},
+};
 
 use super::*;
 use crate::common::history::whole_log;
+
+/// What happens in one run, all in all.
+const STEPS: usize = 400;
 
 /// Says which run failed.
 struct Seed(u64);
@@ -212,7 +219,6 @@ impl Client {
 struct World {
     rng: StdRng,
     users: Vec<User>,
-    clients: Vec<Client>,
     rooms: Vec<String>,
     messages: Vec<(String, String)>,
 }
@@ -311,21 +317,25 @@ async fn run(seed: u64, steps: usize) {
         }
     }
     let (rooms, messages) = (Vec::new(), Vec::new());
-    let mut world = World { rng: StdRng::seed_from_u64(seed), users, clients, rooms, messages };
+    let mut world = World { rng: StdRng::seed_from_u64(seed), users, rooms, messages };
+    let mut rng = StdRng::seed_from_u64(!seed);
     world.create_room().await;
     world.create_room().await;
     for _ in 0..steps {
-        world.act().await;
-        if world.rng.random_range(0..3) == 0 {
-            let at = world.rng.random_range(0..world.clients.len());
-            world.clients[at].sync(&mut world.rng).await;
-            if world.rng.random_range(0..10) == 0 {
-                world.clients[at].check().await;
+        let client = clients.choose_mut(&mut rng).expect("clients");
+        match rng.random_range(0..6) {
+            0 => client.sync(&mut rng).await,
+            // Amid what happens.
+            1 => drop(tokio::join!(world.act(), client.sync(&mut rng))),
+            2 if rng.random_range(0..6) == 0 => {
+                client.sync(&mut rng).await;
+                client.check().await;
             }
+            _ => world.act().await,
         }
     }
-    for client in &mut world.clients {
-        client.sync(&mut world.rng).await;
+    for client in &mut clients {
+        client.sync(&mut rng).await;
         client.check().await;
     }
 }
@@ -333,10 +343,10 @@ async fn run(seed: u64, steps: usize) {
 #[tokio::test]
 async fn clients_that_apply_their_syncs_know_what_is_true() {
     match std::env::var("HEARTH_TEST_SEED") {
-        Ok(seed) => run(seed.parse().expect("HEARTH_TEST_SEED is a number"), 300).await,
+        Ok(seed) => run(seed.parse().expect("HEARTH_TEST_SEED is a number"), STEPS).await,
         Err(_) => {
             for seed in 1..=common::rounds(2, 40) as u64 {
-                run(seed, 300).await;
+                run(seed, STEPS).await;
             }
         }
     }
