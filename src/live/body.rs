@@ -59,6 +59,16 @@ impl RoomsBody {
     }
 }
 
+impl RoomsBody {
+    /// Takes in the rooms of another part of the answer.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.join.extend(other.join);
+        self.invite.extend(other.invite);
+        self.knock.extend(other.knock);
+        self.leave.extend(other.leave);
+    }
+}
+
 #[derive(Default, Serialize)]
 pub struct Timeline {
     pub events: Vec<Box<RawValue>>,

@@ -10,13 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::OwnedUserId;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    body::{SyncBody, UnreadBody},
+    body::{RoomsBody, SyncBody, UnreadBody},
     changes::{Changes, RoomChanges},
     filter::SyncFilter,
     initial::InitialSyncs,
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     account::{self, Accounts, Session, Sessions},
     queue::{Counts, Queues, Span, Token, TokenError},
-    room::Rooms,
+    room::{Room, Rooms},
     shutdown::Shutdown,
     store::{Store, account_data::AccountDataRow},
     typing::Typing,
@@ -36,6 +37,9 @@ use crate::{
 const LONGEST: Duration = Duration::from_mins(2);
 
 const PUSH_RULES: &str = "m.push_rules";
+
+/// Rooms of a first answer that are read at a time: more than the connections to the database, so that none waits.
+const ROOMS_AT_ONCE: usize = 8;
 
 /// Stored filters kept in memory.
 const FILTERS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -317,50 +321,69 @@ impl Syncs {
         let typing = self.typing.heard_by(user_id, 0);
         let mut typing: HashMap<i64, Vec<OwnedUserId>> = typing.into_iter().collect();
         let mut counts: HashMap<i64, Counts> = self.store.unread_of_rooms(recipient).await?;
-        for membership in self.store.memberships(user_id.as_str()).await? {
-            let left = matches!(membership.membership.as_str(), "leave" | "ban");
+        let memberships = self.store.memberships(user_id.as_str()).await?;
+        let asked = memberships.into_iter().map(|membership| {
             let since = changes.is_some();
-            let news = match &changes {
-                Some(changes) => changes.rooms.contains_key(&membership.room),
+            let number = membership.room;
+            let news = match &mut changes {
+                Some(changes) => changes.rooms.remove(&number),
                 // The device may still believe to be in a room that was left after its token.
-                None => from.is_some(),
+                None => from.is_some().then(RoomChanges::default),
             };
-            if left && !news && !request.filter.include_leave() {
-                continue;
+            let left = matches!(membership.membership.as_str(), "leave" | "ban");
+            let typing = typing.remove(&number).filter(|users| !users.is_empty());
+            let counts = counts.remove(&number).unwrap_or_default();
+            async move {
+                let mut rooms = RoomsBody::default();
+                if left && news.is_none() && !request.filter.include_leave() {
+                    return Ok(rooms);
+                }
+                let room = self.rooms.by_number_once(number).await?;
+                if !request.filter.room(&room.room_id)
+                    || (left && !since && self.knows(request, session, &room, from).await?)
+                {
+                    return Ok(rooms);
+                }
+                let changes = news.unwrap_or_default();
+                let span = (from.filter(|_| since).map_or(i64::MIN, |from| from.position), to.position);
+                let counts = Some(counts);
+                let room = RoomSync {
+                    syncs: self,
+                    session,
+                    request,
+                    room,
+                    changes,
+                    whole: true,
+                    since,
+                    span,
+                    typing,
+                    counts,
+                };
+                room.add_to(&mut rooms).await?;
+                Ok::<_, Error>(rooms)
             }
-            let room = self.rooms.by_number_once(membership.room).await?;
-            if !request.filter.room(&room.room_id) {
-                continue;
-            }
-            if left
-                && !since
-                && let Some(from) = from
-                && !request.filter.include_leave()
-                && let Some(leaving) = room.snapshot().member(user_id).map(|member| member.seq)
-                && self.rooms.place_at(&room, from.position).await? >= leaving
-            {
-                continue;
-            }
-            let number = room.number;
-            let changes = match &mut changes {
-                Some(changes) => changes.rooms.remove(&number).unwrap_or_default(),
-                None => RoomChanges::default(),
-            };
-            let room = RoomSync {
-                syncs: self,
-                session,
-                request,
-                room,
-                changes,
-                whole: true,
-                since,
-                span: (from.filter(|_| since).map_or(i64::MIN, |from| from.position), to.position),
-                typing: typing.remove(&number).filter(|users| !users.is_empty()),
-                counts: Some(counts.remove(&number).unwrap_or_default()),
-            };
-            room.add_to(&mut body.rooms).await?;
+        });
+        let mut answers = stream::iter(asked).buffer_unordered(ROOMS_AT_ONCE);
+        while let Some(rooms) = answers.next().await {
+            body.rooms.extend(rooms?);
         }
+        drop(answers);
         Ok(body)
+    }
+
+    /// Whether a device with this place knows already that the user has left a room.
+    async fn knows(
+        &self,
+        request: &Request,
+        session: &Session,
+        room: &Room,
+        from: Option<Place>,
+    ) -> Result<bool, Error> {
+        let (Some(from), false) = (from, request.filter.include_leave()) else { return Ok(false) };
+        let Some(leaving) = room.snapshot().member(&session.user_id).map(|member| member.seq) else {
+            return Ok(false);
+        };
+        Ok(self.rooms.place_at(room, from.position).await? >= leaving)
     }
 
     /// Unread counts of a room; the end of the queue keeps them up from then on.
