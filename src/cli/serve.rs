@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{
     net::TcpSocket,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::{Instant, interval, timeout},
 };
@@ -73,6 +73,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     prepare(&config.data_dir)?;
     let _lock = lock(&config.data_dir)?;
     let sockets = bind(&config)?;
+    // Before the ports open: whoever sees an open port may stop the server.
+    let mut stop = StopSignals::listen()?;
 
     let environment = Environment::real();
     let (app, mut writer) = Hearth::start(config, environment).await?;
@@ -97,8 +99,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     background.spawn(tidy(Arc::clone(&app), recorder));
 
     let mut outcome = tokio::select! {
-        name = stop_signal() => {
-            info!(signal = name?, "stopping");
+        name = stop.next() => {
+            info!(signal = name, "stopping");
             Ok(())
         }
         ended = &mut writer => Err(writer_failed(ended)),
@@ -217,13 +219,24 @@ fn address(config: &Config, bound: &[SocketAddr]) -> String {
     format!("{scheme}://{host}:{}", bound.port())
 }
 
-/// Waits for the operator or the system to end the server.
-async fn stop_signal() -> io::Result<&'static str> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => Ok("SIGINT"),
-        _ = terminate.recv() => Ok("SIGTERM"),
+/// How the operator or the system ends the server.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    /// From here on a signal is heard, and no longer ends the process on the spot.
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
     }
 }
 
