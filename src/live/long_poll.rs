@@ -392,9 +392,16 @@ impl Syncs {
         if let Some(counts) = tail.unread(room) {
             return Ok(counts);
         }
+        // The end of the queue mostly reaches back to what is settled, and counts on from there.
         let (counts, position) = self.store.unread(recipient, room).await?;
         tail.remember_unread(room, counts, position);
-        Ok(counts)
+        if let Some(counts) = tail.unread(room) {
+            return Ok(counts);
+        }
+        self.store.settled().await?;
+        let (counts, position) = self.store.unread(recipient, room).await?;
+        tail.remember_unread(room, counts, position);
+        Ok(tail.unread(room).unwrap_or(counts))
     }
 
     pub(super) async fn unread_by_thread(

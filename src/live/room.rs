@@ -62,6 +62,8 @@ struct Slice {
     /// The last event of the timeline.
     end: i64,
     limited: bool,
+    /// What the user may see of the room, if that had to be found out.
+    sight: Option<Sight>,
 }
 
 impl RoomSync<'_> {
@@ -176,7 +178,7 @@ impl RoomSync<'_> {
         let user_id = &self.session.user_id;
         let account_data = self.account_data(!self.since).await?.into();
         if !self.whole && self.changes.own_memberships.is_empty() {
-            let before = Slice { events: Vec::new(), before: end, end, limited: false };
+            let before = Slice { events: Vec::new(), before: end, end, limited: false, sight: None };
             let timeline = self.timeline(&before, None).await?;
             return Ok(LeftRoom { timeline, state: self.no_state(), account_data });
         }
@@ -218,7 +220,7 @@ impl RoomSync<'_> {
     async fn visible_until(&self, end: i64, known: Option<i64>) -> Result<Slice, Error> {
         let limit = self.request.filter.timeline_limit();
         let sight = self.syncs.rooms.sight(&self.room, &self.session.user_id).await?;
-        let nothing = Slice { events: Vec::new(), before: end, end, limited: false };
+        let nothing = Slice { events: Vec::new(), before: end, end, limited: false, sight: None };
         let Some((visible, newest)) = sight.range_up_to(end) else { return Ok(nothing) };
         let end = end.min(newest);
         let oldest = visible.max(known.unwrap_or(0) + 1);
@@ -249,7 +251,7 @@ impl RoomSync<'_> {
             None if found > 0 || limited => end,
             _ => oldest - 1,
         };
-        Ok(Slice { events, before, end, limited })
+        Ok(Slice { events, before, end, limited, sight: Some(sight) })
     }
 
     /// The events that the queue announced.
@@ -279,11 +281,14 @@ impl RoomSync<'_> {
             None if limited => end,
             _ => seqs.first().map_or(end, |first| first - 1),
         };
-        Ok(Slice { events, before, end, limited })
+        Ok(Slice { events, before, end, limited, sight: None })
     }
 
     /// What the user may see, where that isn't everything that the queue announced.
     async fn sight(&self, slice: &Slice) -> Result<Option<Sight>, Error> {
+        if slice.sight.is_some() {
+            return Ok(slice.sight.clone());
+        }
         let stateful = slice.events.iter().any(|event| event.pdu.is_state());
         if !stateful && self.since {
             return Ok(None);

@@ -7,7 +7,7 @@ use super::{Entry, Kind, flags};
 pub use crate::store::receipt::Counts;
 
 /// Rooms kept a reader.
-const ROOMS: usize = 64;
+const ROOMS: usize = 256;
 
 #[derive(Default)]
 pub(super) struct UnreadCounts(HashMap<i64, (Counts, i64)>);

@@ -324,7 +324,6 @@ impl Core {
         let mut snapshot = Snapshot::empty(number, room_id, version)?;
         (snapshot.last_seq, snapshot.position) = self.store.last_event(number).await?;
         let extremities = self.store.extremities(number).await?;
-        let extremities = self.store.events(number, &extremities).await?;
         let extremities = extremities.into_iter().map(|row| Event::from_stored(row, &snapshot.version));
         let extremities: Vec<Event> = extremities.collect::<Result<_, _>>()?;
         snapshot.depth = extremities.iter().map(|event| event.pdu.depth).max().unwrap_or(0);

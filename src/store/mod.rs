@@ -90,7 +90,7 @@ impl Store {
 
     /// Waits until all that was delivered before this call is in the tables `queue` and `unread`, which may be behind by
     /// some deliveries at any other moment.
-    async fn settled(&self) -> Result<(), Error> {
+    pub async fn settled(&self) -> Result<(), Error> {
         if self.unsettled.load(Ordering::Acquire) {
             let mut batch = Batch::new();
             batch.settle();

@@ -80,9 +80,8 @@ impl Store {
         Ok(rows.into_iter().map(ReceiptRow::from).collect())
     }
 
-    /// A user's unread counts of a room, and the last position that they account for.
+    /// A user's unread counts of a room as far as deliveries are settled, and the last position that they account for.
     pub async fn unread(&self, recipient: i64, room: i64) -> Result<(Counts, i64), Error> {
-        self.settled().await?;
         let (notifications, highlights, position): (i64, i64, i64) = self
             .one(statement!(
                 "SELECT COUNT(u.seq), CAST(COALESCE(SUM(CASE WHEN u.highlight THEN 1 ELSE 0 END), 0) AS BIGINT),

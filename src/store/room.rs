@@ -93,10 +93,15 @@ impl Store {
         Ok(found.is_some_and(|(found,)| found <= position))
     }
 
-    pub async fn extremities(&self, room: i64) -> Result<Vec<i64>, Error> {
-        let rows: Vec<(i64,)> =
-            self.all(statement!("SELECT event FROM extremity WHERE room = $1 ORDER BY event", room)).await?;
-        Ok(rows.into_iter().map(|(event,)| event).collect())
+    /// The events that no other follows yet.
+    pub async fn extremities(&self, room: i64) -> Result<Vec<StoredEvent>, Error> {
+        self.event_rows(statement!(
+            "SELECT e.room, e.seq, e.event_id, e.pdu, e.verdict, e.redacted_by, e.sender_device, e.txn_id
+             FROM extremity x JOIN event e ON e.room = x.room AND e.seq = x.event
+             WHERE x.room = $1 ORDER BY e.seq",
+            room,
+        ))
+        .await
     }
 
     /// The state events in force after event `at`, in no order.

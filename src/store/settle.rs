@@ -108,6 +108,7 @@ mod tests {
         for (seq, flags) in [(1, invite), (2, 0), (3, flags::NOTIFY), (4, flags::NOTIFY | flags::HIGHLIGHT)] {
             store.commit(message(seq, vec![(1, flags)])).await.unwrap();
         }
+        store.settled().await.unwrap();
         let (counts, position) = store.unread(1, 5).await.unwrap();
         assert_eq!((counts.notifications, counts.highlights, position), (2, 1, 4));
     }
