@@ -9,14 +9,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use hearth_federation::{SigningKey, SigningKeyError};
 
 use crate::environment::Entropy;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the signing key {path} can't be read or made: {cause}")]
+    #[error(
+        "the signing key {path} can't be read or made: {cause}; give the server's user access to it and its folder"
+    )]
     File { path: PathBuf, cause: io::Error },
     #[error("the signing key {path} is damaged ({cause}): restore it from a backup")]
     Damaged { path: PathBuf, cause: SigningKeyError },
@@ -25,22 +26,23 @@ pub enum Error {
 /// The key of the server whose data this is.
 pub fn load_or_make(data_dir: &Path, entropy: &dyn Entropy) -> Result<SigningKey, Error> {
     let path = data_dir.join("signing.key");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
+    let damaged = |cause| Error::Damaged { path: path.clone(), cause };
+    match fs::read_to_string(&path) {
+        Ok(text) => SigningKey::from_text(&text).map_err(damaged),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-            let text = make(entropy);
-            write(data_dir, &path, &text).map_err(|cause| Error::File { path: path.clone(), cause })?;
-            text
+            let key = make(entropy).map_err(damaged)?;
+            write(data_dir, &path, &key.to_text()).map_err(|cause| Error::File { path, cause })?;
+            Ok(key)
         }
-        Err(cause) => return Err(Error::File { path, cause }),
-    };
-    SigningKey::from_text(&text).map_err(|cause| Error::Damaged { path, cause })
+        Err(cause) => Err(Error::File { path, cause }),
+    }
 }
 
-fn make(entropy: &dyn Entropy) -> String {
+/// A key under a version that no earlier one had.
+fn make(entropy: &dyn Entropy) -> Result<SigningKey, SigningKeyError> {
     let mut seed = [0; 32];
     entropy.fill(&mut seed);
-    format!("ed25519 a_{} {}\n", entropy.token(6), BASE64_STANDARD_NO_PAD.encode(seed))
+    SigningKey::new(&format!("a_{}", entropy.token(6)), seed)
 }
 
 /// Writes the whole file or none, readable by nobody else.

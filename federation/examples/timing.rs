@@ -15,7 +15,7 @@ const EVENTS: u32 = 20_000;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let version = RoomVersionId::V12;
-    let key = SigningKey::generate(&mut rand::rng());
+    let key = SigningKey::new("timing", [7; 32])?;
     let server = server_name!("example.org");
     let draft = Draft {
         room_id: Some(owned_room_id!("!rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr")),
