@@ -22,7 +22,7 @@ use http::{
     uri::PathAndQuery,
 };
 use hyper::body::Incoming;
-use tower::Service as _;
+use tower_service::Service as _;
 use tracing::{Instrument as _, debug, error, error_span};
 
 use super::{MatrixError, Peer, metrics::Present};
