@@ -11,7 +11,7 @@ use crate::{
     account::{self, Accounts, Sessions},
     config::Config,
     environment::Environment,
-    http::Limits,
+    limits::Limits,
     live::Syncs,
     queue::{self, Queues, Tails},
     receipts::Receipts,

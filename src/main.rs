@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod environment;
 mod http;
+mod limits;
 mod live;
 mod queue;
 mod receipts;

@@ -32,7 +32,7 @@ pub use self::{
     profile::ProfileChange,
     push_rules::RuleChange,
     registration::{NewAccount, Registered},
-    session::{Session, Sessions},
+    session::{Origin, Session, Sessions},
     shared_secret::SharedSecretRequest,
 };
 use self::{interactive::Interactive, password::Passwords, shared_secret::Nonces};

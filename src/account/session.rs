@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -22,7 +23,6 @@ use tokio::time::MissedTickBehavior;
 use super::Error;
 use crate::{
     environment::Environment,
-    http::Origin,
     queue::Queues,
     store::{
         Batch, Statement, Store,
@@ -70,7 +70,14 @@ struct Known {
     checked_ts: i64,
 }
 
-/// When and from where a device last made a request.
+/// Where a request came from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub ip: IpAddr,
+    pub user_agent: Option<String>,
+}
+
+/// When (in Unix milliseconds) and from where a device last made a request.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub at: i64,

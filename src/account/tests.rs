@@ -15,7 +15,6 @@ use super::*;
 use crate::{
     config::RegistrationMode,
     environment::{Clock, Environment},
-    http::Origin,
     queue::{Queues, Tails},
     store::{Durability, Store, statement},
 };

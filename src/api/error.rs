@@ -6,8 +6,14 @@ use serde_json::{Map, Value, json};
 use crate::{
     account::{self, Challenge, InteractiveError},
     http::MatrixError,
-    room,
+    room, store,
 };
+
+impl From<store::Error> for MatrixError {
+    fn from(error: store::Error) -> Self {
+        Self::internal(&error)
+    }
+}
 
 impl From<account::Error> for MatrixError {
     fn from(error: account::Error) -> Self {

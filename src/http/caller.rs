@@ -4,28 +4,24 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::{header, request::Parts};
 
-use super::{LimitKey, MatrixError};
-use crate::{account::Session, app::App};
+use super::MatrixError;
+use crate::{
+    account::{Origin, Session},
+    app::App,
+    limits::LimitKey,
+};
 
 /// The address of the other end of the connection, put into each request's extensions by the listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// Where a request came from.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    pub ip: IpAddr,
-    pub user_agent: Option<String>,
-}
-
-impl Origin {
-    pub fn of(parts: &Parts) -> Self {
-        let peer = parts.extensions.get::<Peer>();
-        let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-        Self {
-            ip: peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip()),
-            user_agent: agent.map(|agent| agent.chars().take(256).collect()),
-        }
+/// Where a request came from: the connection's other end, and what its client calls itself.
+pub fn origin(parts: &Parts) -> Origin {
+    let peer = parts.extensions.get::<Peer>();
+    let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    Origin {
+        ip: peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip()),
+        user_agent: agent.map(|agent| agent.chars().take(256).collect()),
     }
 }
 
@@ -52,7 +48,7 @@ pub struct Visitor {
 
 impl Caller for Anonymous {
     async fn identify(_: &App, parts: &Parts) -> Result<Self, MatrixError> {
-        Ok(Self { origin: Origin::of(parts) })
+        Ok(Self { origin: origin(parts) })
     }
 
     fn limit_key(&self) -> LimitKey {
@@ -63,7 +59,7 @@ impl Caller for Anonymous {
 impl Caller for Session {
     async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
         let token = token(parts).ok_or_else(MatrixError::missing_token)?;
-        Ok(app.sessions.authenticate(&token, &Origin::of(parts)).await?)
+        Ok(app.sessions.authenticate(&token, &origin(parts)).await?)
     }
 
     fn limit_key(&self) -> LimitKey {
@@ -73,7 +69,7 @@ impl Caller for Session {
 
 impl Caller for Visitor {
     async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
-        let origin = Origin::of(parts);
+        let origin = origin(parts);
         let session = match token(parts) {
             Some(token) => Some(app.sessions.authenticate(&token, &origin).await?),
             None => None,

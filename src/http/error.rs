@@ -82,22 +82,6 @@ impl MatrixError {
         tracing::error!(%cause, "a request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "the server failed; try again later")
     }
-
-    #[cfg(test)]
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    #[cfg(test)]
-    pub fn errcode(&self) -> &str {
-        self.body.get("errcode").and_then(Value::as_str).unwrap_or_default()
-    }
-}
-
-impl From<crate::store::Error> for MatrixError {
-    fn from(cause: crate::store::Error) -> Self {
-        Self::internal(&cause)
-    }
 }
 
 impl IntoResponse for MatrixError {

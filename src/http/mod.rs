@@ -5,18 +5,15 @@
 
 mod caller;
 mod error;
-mod limits;
 mod listener;
 mod metrics;
 mod route;
 mod service;
-
 mod tls;
 
 pub use self::{
-    caller::{Anonymous, Caller, Origin, Peer, Visitor, token},
+    caller::{Anonymous, Caller, Peer, Visitor, origin, token},
     error::MatrixError,
-    limits::{Class, LimitKey, Limits},
     listener::{Listener, announce},
     metrics::Recorder,
     route::{Json, Reply, Routes, Whole, json_response, read},

@@ -29,8 +29,8 @@ use ruma::api::{
 };
 use serde::de::IgnoredAny;
 
-use super::{Caller, Class, MatrixError, metrics::RouteMetrics};
-use crate::app::App;
+use super::{Caller, MatrixError, metrics::RouteMetrics};
+use crate::{app::App, limits::Class};
 
 /// The largest body of a JSON request. The longest legal text (100,000 characters, plain and formatted) stays below it
 /// with every character escaped, as some clients do: twelve bytes for an emoji.
@@ -272,7 +272,7 @@ impl<H> Endpoint<H> {
         let params = RawPathParams::from_request_parts(&mut parts, &app).await;
         let params = params.map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
         let caller = C::identify(&app, &parts).await?;
-        app.limits.check(self.class, caller.limit_key())?;
+        app.limits.check(self.class, caller.limit_key()).map_err(MatrixError::limit_exceeded)?;
         let body = read(&parts, body).await?;
         let request = parse::<R>(parts, &params, &body)?;
         Ok(Box::pin((self.handler)(app, caller, request)))

@@ -12,7 +12,8 @@ use super::register::answer;
 use crate::{
     account::SharedSecretRequest,
     app::App,
-    http::{Anonymous, Caller as _, Class, Json, MatrixError, Reply as _, Routes, read},
+    http::{Anonymous, Caller as _, Json, MatrixError, Reply as _, Routes, read},
+    limits::Class,
 };
 
 const PATH: &str = "/_synapse/admin/v1/register";
@@ -36,7 +37,7 @@ async fn register(State(app): State<App>, request: Request) -> Result<Response, 
     }
     let (parts, body) = request.into_parts();
     let caller = Anonymous::identify(&app, &parts).await?;
-    app.limits.check(Class::Registration, caller.limit_key())?;
+    app.limits.check(Class::Registration, caller.limit_key()).map_err(MatrixError::limit_exceeded)?;
     let body = read(&parts, body).await?;
     let request: SharedSecretRequest = serde_json::from_slice(&body).map_err(|cause| {
         if cause.is_data() {

@@ -16,7 +16,8 @@ use serde_json::{Value, value::RawValue};
 use crate::{
     account::Session,
     app::App,
-    http::{Class, MatrixError, Routes},
+    http::{MatrixError, Routes},
+    limits::Class,
     room::{NewRoom, Preset},
 };
 

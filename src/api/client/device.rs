@@ -12,7 +12,8 @@ use super::interactive::Interactive;
 use crate::{
     account::{DeviceInfo, Operation, Session, Stage},
     app::App,
-    http::{Class, MatrixError, Routes},
+    http::{MatrixError, Routes},
+    limits::Class,
 };
 
 /// A thief of an access token shall not be able to lock its owner out.

@@ -15,7 +15,8 @@ use ruma::{
 use crate::{
     account::Session,
     app::App,
-    http::{Anonymous, Class, MatrixError, Routes, Visitor},
+    http::{Anonymous, MatrixError, Routes, Visitor},
+    limits::Class,
     room::{self, PublicRoom, PublicRooms, Search},
 };
 

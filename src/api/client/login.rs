@@ -15,7 +15,8 @@ use super::body::Body;
 use crate::{
     account::DeviceRequest,
     app::App,
-    http::{Anonymous, Class, MatrixError, Routes},
+    http::{Anonymous, MatrixError, Routes},
+    limits::Class,
 };
 
 pub fn routes() -> Routes {

@@ -8,7 +8,8 @@ use super::interactive::Interactive;
 use crate::{
     account::{Accounts, LogOut, Operation, Session, Stage},
     app::App,
-    http::{Class, MatrixError, Routes},
+    http::{MatrixError, Routes},
+    limits::Class,
 };
 
 const FLOWS: &[&[Stage]] = &[&[Stage::Password]];

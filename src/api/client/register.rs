@@ -15,7 +15,8 @@ use crate::{
     account::{Accounts, DeviceRequest, Error, NewAccount, Operation, Registered, Stage},
     app::App,
     config::RegistrationMode,
-    http::{Anonymous, Class, MatrixError, Routes},
+    http::{Anonymous, MatrixError, Routes},
+    limits::Class,
 };
 
 pub fn routes() -> Routes {

@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     account::Session,
     app::App,
-    http::{Class, MatrixError, Routes},
+    http::{MatrixError, Routes},
+    limits::Class,
     room::{self, Txn},
 };
 

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use crate::{
     account::Session,
     app::App,
-    http::{Anonymous, Caller, Class, Json, LimitKey, MatrixError, Origin, Routes, token},
+    http::{Anonymous, Caller, Json, MatrixError, Routes, origin, token},
+    limits::{Class, LimitKey},
 };
 
 pub fn routes() -> Routes {
@@ -31,7 +32,7 @@ struct Leaving(Session);
 impl Caller for Leaving {
     async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
         let token = token(parts).ok_or_else(MatrixError::missing_token)?;
-        Ok(Self(app.sessions.authenticate_even_locked(&token, &Origin::of(parts)).await?))
+        Ok(Self(app.sessions.authenticate_even_locked(&token, &origin(parts)).await?))
     }
 
     fn limit_key(&self) -> LimitKey {

@@ -11,7 +11,8 @@ use ruma::api::client::{filter::FilterDefinition, sync::sync_events::v3};
 use crate::{
     account::Session,
     app::App,
-    http::{Caller, LimitKey, MatrixError, Routes, Whole, json_response},
+    http::{Caller, MatrixError, Routes, Whole, json_response},
+    limits::LimitKey,
     live::{self, SyncFilter},
 };
 
