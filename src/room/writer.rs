@@ -308,6 +308,7 @@ impl<'a> Work<'a> {
             && event.pdu.membership() != Some(MembershipState::Join)
         {
             // Who comes back finds nothing unread from before.
+            batch.settle();
             batch.push(clear_unread(target.recipient, self.snapshot.number, event.seq));
         }
         let event_id = event.pdu.event_id.clone();

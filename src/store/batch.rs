@@ -70,7 +70,7 @@ impl Batch {
         self.state.push(row);
     }
 
-    /// What was delivered before this batch has to be in the tables `queue` and `unread` when it is written.
+    /// What was delivered up to and with this batch has to be in the tables `queue` and `unread` when its statements run.
     pub fn settle(&mut self) {
         self.settle = true;
     }

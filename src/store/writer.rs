@@ -157,20 +157,22 @@ impl Database {
         write: fn(&mut Transaction<'_>, &Batch, i64) -> Result<Written, Error>,
     ) -> Result<Group, Error> {
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let settles = self.waiting > settle::MOST || jobs.iter().any(|job| job.batch.settle);
-        if settles {
+        let mut waiting = self.waiting;
+        if waiting > settle::MOST {
             settle::move_on(&transaction)?;
+            waiting = 0;
         }
         let steps: i64 = jobs.iter().map(|job| i64::from(job.batch.steps)).sum();
         let head = if steps == 0 { None } else { Some(advance(&transaction, steps)?) };
 
         let mut base = head.map_or(0, |head| head - steps);
         let mut results = Vec::with_capacity(jobs.len());
-        let mut waiting = if settles { 0 } else { self.waiting };
         for job in jobs {
             // The positions of a batch that was undone are never used.
             let written = write(&mut transaction, &job.batch, base)?;
-            waiting += written.as_ref().map_or(0, |entries| *entries);
+            if let Ok(entries) = &written {
+                waiting = if job.batch.settle { 0 } else { waiting + entries };
+            }
             results.push(written.map(|_| Committed { base }));
             base += i64::from(job.batch.steps);
         }
@@ -212,6 +214,9 @@ fn write_apart(transaction: &mut Transaction<'_>, batch: &Batch, base: i64) -> R
 fn write_all(connection: &Connection, batch: &Batch, base: i64) -> Result<usize, Error> {
     insert_rows(connection, batch, base)?;
     let entries = settle::insert(connection, batch, base)?;
+    if batch.settle {
+        settle::move_on(connection)?;
+    }
     for statement in &batch.statements {
         let mut prepared = connection.prepare_cached(statement.text)?;
         bind(&mut prepared, statement, base)?;
