@@ -285,8 +285,11 @@ mod tests {
     use super::*;
     use crate::store::{Delivery, Item, Kind, Store, statement};
 
+    /// A group as a subscriber hears of it.
+    type Told = (i64, Vec<(i64, Entry)>);
+
     #[derive(Default)]
-    struct Recorder(Mutex<Vec<(i64, Vec<(i64, Entry)>)>>);
+    struct Recorder(Mutex<Vec<Told>>);
 
     impl Subscriber for Recorder {
         fn committed(&self, head: i64, delivered: &[(i64, Entry)]) {
