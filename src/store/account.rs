@@ -10,13 +10,23 @@ pub struct AccountRow {
     /// argon2id in PHC form; `None`: no login by password.
     pub password_hash: Option<String>,
     pub admin: bool,
-    /// Milliseconds since the Unix epoch, as all times here.
+    /// When it was; `None`: it isn't.
     pub deactivated_ts: Option<i64>,
     pub locked: bool,
     pub suspended: bool,
 }
 
 type Columns = (i64, String, Option<String>, bool, Option<i64>, bool, bool);
+
+/// A question for rows of [`Columns`].
+macro_rules! accounts {
+    ($rest:literal) => {
+        concat!(
+            "SELECT recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended FROM account ",
+            $rest
+        )
+    };
+}
 
 impl From<Columns> for AccountRow {
     fn from(row: Columns) -> Self {
@@ -66,46 +76,27 @@ pub fn deactivate_account(recipient: i64, erase: bool, now: i64) -> Statement {
 
 impl Store {
     pub async fn account(&self, recipient: i64) -> Result<Option<AccountRow>, Error> {
-        let row: Option<Columns> = self
-            .optional(statement!(
-                "SELECT recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended
-                 FROM account WHERE recipient = $1",
-                recipient,
-            ))
-            .await?;
+        let row: Option<Columns> =
+            self.optional(statement!(accounts!("WHERE recipient = $1"), recipient)).await?;
         Ok(row.map(AccountRow::from))
     }
 
     pub async fn account_of(&self, user_id: &str) -> Result<Option<AccountRow>, Error> {
-        let row: Option<Columns> = self
-            .optional(statement!(
-                "SELECT recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended
-                 FROM account WHERE user_id = $1",
-                user_id,
-            ))
-            .await?;
+        let row: Option<Columns> =
+            self.optional(statement!(accounts!("WHERE user_id = $1"), user_id)).await?;
         Ok(row.map(AccountRow::from))
     }
 
     /// All accounts, oldest first.
     pub async fn accounts(&self) -> Result<Vec<AccountRow>, Error> {
-        let rows: Vec<Columns> = self
-            .all(statement!(
-                "SELECT recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended
-                 FROM account ORDER BY recipient"
-            ))
-            .await?;
+        let rows: Vec<Columns> = self.all(statement!(accounts!("ORDER BY recipient"))).await?;
         Ok(rows.into_iter().map(AccountRow::from).collect())
     }
 
     /// Deactivated accounts that may still be in rooms.
     pub async fn accounts_to_depart(&self) -> Result<Vec<AccountRow>, Error> {
-        let rows: Vec<Columns> = self
-            .all(statement!(
-                "SELECT recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended
-                 FROM account WHERE deactivated_ts IS NOT NULL AND NOT departed ORDER BY recipient"
-            ))
-            .await?;
+        let question = accounts!("WHERE deactivated_ts IS NOT NULL AND NOT departed ORDER BY recipient");
+        let rows: Vec<Columns> = self.all(statement!(question)).await?;
         Ok(rows.into_iter().map(AccountRow::from).collect())
     }
 

@@ -16,6 +16,16 @@ pub struct StoredEvent {
 
 type Row = (i64, i64, String, String, i64, Option<i64>, Option<i64>, Option<String>);
 
+/// A question for rows of [`Row`].
+macro_rules! events {
+    ($rest:literal) => {
+        concat!(
+            "SELECT room, seq, event_id, pdu, verdict, redacted_by, sender_device, txn_id FROM event ",
+            $rest
+        )
+    };
+}
+
 impl From<Row> for StoredEvent {
     fn from(row: Row) -> Self {
         let (room, seq, event_id, pdu, verdict, redacted_by, sender_device, txn_id) = row;
@@ -31,13 +41,7 @@ impl Store {
     }
 
     pub async fn event_by_id(&self, event_id: &str) -> Result<Option<StoredEvent>, Error> {
-        let row: Option<Row> = self
-            .optional(statement!(
-                "SELECT room, seq, event_id, pdu, verdict, redacted_by, sender_device, txn_id
-                 FROM event WHERE event_id = $1",
-                event_id,
-            ))
-            .await?;
+        let row: Option<Row> = self.optional(statement!(events!("WHERE event_id = $1"), event_id,)).await?;
         Ok(row.map(StoredEvent::from))
     }
 
@@ -45,8 +49,7 @@ impl Store {
     pub async fn events(&self, room: i64, seqs: &[i64]) -> Result<Vec<StoredEvent>, Error> {
         let list = serde_json::to_string(seqs).map_err(|cause| Error::Encoding(cause.to_string()))?;
         self.event_rows(statement!(
-            "SELECT room, seq, event_id, pdu, verdict, redacted_by, sender_device, txn_id
-                 FROM event WHERE room = $1 AND seq IN (SELECT value FROM json_each($2))",
+            events!("WHERE room = $1 AND seq IN (SELECT value FROM json_each($2))"),
             room,
             list,
         ))
@@ -62,8 +65,7 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<StoredEvent>, Error> {
         self.event_rows(statement!(
-            "SELECT room, seq, event_id, pdu, verdict, redacted_by, sender_device, txn_id
-                 FROM event WHERE room = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4",
+            events!("WHERE room = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4"),
             room,
             after,
             to,
@@ -81,8 +83,7 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<StoredEvent>, Error> {
         self.event_rows(statement!(
-            "SELECT room, seq, event_id, pdu, verdict, redacted_by, sender_device, txn_id
-                 FROM event WHERE room = $1 AND seq <= $2 AND seq > $3 ORDER BY seq DESC LIMIT $4",
+            events!("WHERE room = $1 AND seq <= $2 AND seq > $3 ORDER BY seq DESC LIMIT $4"),
             room,
             from,
             to,
