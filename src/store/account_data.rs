@@ -37,19 +37,6 @@ impl Store {
         Ok(row.map(|(content,)| content))
     }
 
-    /// The number of a room that the user has or had something to do with.
-    pub async fn room_of_user(&self, user_id: &str, room_id: &str) -> Result<Option<i64>, Error> {
-        let row: Option<(i64,)> = self
-            .optional(statement!(
-                "SELECT r.id FROM room r JOIN membership m ON m.room = r.id AND m.user_id = $1
-                 WHERE r.room_id = $2",
-                user_id,
-                room_id,
-            ))
-            .await?;
-        Ok(row.map(|(room,)| room))
-    }
-
     /// How many types a user has, over all rooms.
     pub async fn account_data_count(&self, recipient: i64) -> Result<i64, Error> {
         let (count,): (i64,) =

@@ -16,6 +16,7 @@ impl Store {
     }
 }
 
+/// Conflicts if the alias exists.
 pub fn insert(alias: &str, room: i64, creator: &str, created_ts: i64) -> Statement {
     statement!(
         "INSERT INTO alias (alias, room, creator, created_ts) VALUES ($1, $2, $3, $4)",
@@ -26,7 +27,7 @@ pub fn insert(alias: &str, room: i64, creator: &str, created_ts: i64) -> Stateme
     )
 }
 
-/// Refused if somebody else was faster.
+/// Conflicts if there is no such alias.
 pub fn delete(alias: &str) -> Statement {
     statement!("DELETE FROM alias WHERE alias = $1", alias).expecting(1)
 }

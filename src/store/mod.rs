@@ -2,7 +2,10 @@
 //!
 //! Reads go to a pool of connections and see whatever is committed. Writes are data ([`Batch`]) for the one
 //! [`writer`], which commits them in groups. The files below name their tables; each function is one statement or one
-//! question. Texts are shared by all databases: `$1` placeholders, no identity columns, lists as JSON arrays.
+//! question. Their texts are shared by all databases: `$1` placeholders, no identity columns, lists as JSON arrays. What
+//! the writer runs for every commit, in [`writer`] and [`settle`], is SQLite's own.
+//!
+//! All times are milliseconds since the Unix epoch. A `recipient` is the number of an account, a `room` that of a room.
 
 pub mod account;
 pub mod account_data;

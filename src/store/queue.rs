@@ -27,10 +27,8 @@ impl Store {
             self.optional(statement!("SELECT trimmed FROM account WHERE recipient = $1", recipient)).await?;
         Ok(row.map_or(0, |(trimmed,)| trimmed))
     }
-}
 
-impl Store {
-    /// The head at a time, if that is known.
+    /// The last position that was given out at a time, if that is known. `hour` is a time in whole hours.
     pub async fn head_at(&self, hour: i64) -> Result<Option<i64>, Error> {
         let row: Option<(i64,)> = self
             .optional(statement!(

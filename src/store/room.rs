@@ -211,6 +211,19 @@ impl Store {
         Ok(row.is_some_and(|(forgotten,)| forgotten))
     }
 
+    /// The number of a room that the user has or had something to do with.
+    pub async fn room_of_user(&self, user_id: &str, room_id: &str) -> Result<Option<i64>, Error> {
+        let row: Option<(i64,)> = self
+            .optional(statement!(
+                "SELECT r.id FROM room r JOIN membership m ON m.room = r.id AND m.user_id = $1
+                 WHERE r.room_id = $2",
+                user_id,
+                room_id,
+            ))
+            .await?;
+        Ok(row.map(|(room,)| room))
+    }
+
     /// The joined users of a room that have an account here: number and user id.
     pub async fn local_members(&self, room: i64) -> Result<Vec<(i64, String)>, Error> {
         self.all(statement!(
@@ -294,7 +307,7 @@ pub fn set_membership(user_id: &str, room: i64, membership: &str, event: i64) ->
     )
 }
 
-/// Only a room that the user isn't in can be forgotten.
+/// Conflicts unless the user has left the room or is banned from it.
 pub fn forget(user_id: &str, room: i64) -> Statement {
     statement!(
         "UPDATE membership SET forgotten = TRUE
