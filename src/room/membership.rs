@@ -76,7 +76,20 @@ fn member_event(
 }
 
 impl Rooms {
-    /// Joins; nothing happens if the user is in already (MB-06). `extra` is content that the client adds.
+    /// Sends a member event.
+    async fn send_member(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        content: &Value,
+        reason: Option<String>,
+    ) -> Result<(), Error> {
+        self.append_one(room, member_event(sender, target, content, reason)?, None).await?;
+        Ok(())
+    }
+
+    /// Joins; nothing happens if the user is in already (MB-06).
     pub async fn join(
         &self,
         room: &Arc<Room>,
@@ -94,8 +107,7 @@ impl Rooms {
         {
             content["join_authorised_via_users_server"] = json!(authorised_via);
         }
-        self.append_one(room, member_event(user_id, user_id, &content, reason)?, None).await?;
-        Ok(())
+        self.send_member(room, user_id, user_id, &content, reason).await
     }
 
     /// MB-07: somebody here who may invite, if a restricted room lets the user in for being in another room.
@@ -131,6 +143,7 @@ impl Rooms {
         Ok(Some(authorising.user_id.clone()))
     }
 
+    /// Asks to be let in.
     pub async fn knock(
         &self,
         room: &Arc<Room>,
@@ -138,10 +151,10 @@ impl Rooms {
         reason: Option<String>,
     ) -> Result<(), Error> {
         let content = self.core.member_content(user_id, "knock").await?;
-        self.append_one(room, member_event(user_id, user_id, &content, reason)?, None).await?;
-        Ok(())
+        self.send_member(room, user_id, user_id, &content, reason).await
     }
 
+    /// Invites; nothing happens if the target is invited already (MB-05).
     pub async fn invite(
         &self,
         room: &Arc<Room>,
@@ -154,8 +167,7 @@ impl Rooms {
             return may_invite(room, sender);
         }
         let content = self.core.member_content(target, "invite").await?;
-        self.append_one(room, member_event(sender, target, &content, reason)?, None).await?;
-        Ok(())
+        self.send_member(room, sender, target, &content, reason).await
     }
 
     /// Leaves a room, rejects an invite or takes back a knock.
@@ -173,10 +185,10 @@ impl Rooms {
             _ => {}
         }
         let content = self.core.member_content(user_id, "leave").await?;
-        self.append_one(room, member_event(user_id, user_id, &content, reason)?, None).await?;
-        Ok(())
+        self.send_member(room, user_id, user_id, &content, reason).await
     }
 
+    /// Makes somebody leave, or takes an invite back.
     pub async fn kick(
         &self,
         room: &Arc<Room>,
@@ -189,10 +201,10 @@ impl Rooms {
             return Err(Error::Forbidden(format!("{target} is not in this room")));
         }
         let content = json!({ "membership": "leave" });
-        self.append_one(room, member_event(sender, target, &content, reason)?, None).await?;
-        Ok(())
+        self.send_member(room, sender, target, &content, reason).await
     }
 
+    /// Makes somebody leave for good, whether or not they are in.
     pub async fn ban(
         &self,
         room: &Arc<Room>,
@@ -201,10 +213,10 @@ impl Rooms {
         reason: Option<String>,
     ) -> Result<(), Error> {
         let content = json!({ "membership": "ban" });
-        self.append_one(room, member_event(sender, target, &content, reason)?, None).await?;
-        Ok(())
+        self.send_member(room, sender, target, &content, reason).await
     }
 
+    /// Lets somebody who is banned come back.
     pub async fn unban(
         &self,
         room: &Arc<Room>,
@@ -220,8 +232,7 @@ impl Rooms {
             return Err(Error::BadState(format!("{target} is not banned from this room")));
         }
         let content = json!({ "membership": "leave" });
-        self.append_one(room, member_event(sender, target, &content, reason)?, None).await?;
-        Ok(())
+        self.send_member(room, sender, target, &content, reason).await
     }
 
     /// A membership as a client wrote it, under the rules of the requests that are made for that.
