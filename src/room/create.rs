@@ -73,9 +73,7 @@ impl Rooms {
         })?;
         Ok(room_id)
     }
-}
 
-impl Rooms {
     /// The time, but never the same twice. A room of version 12 is named by its first event: two alike that somebody
     /// creates at one moment would be one room.
     fn new_moment(&self) -> MilliSecondsSinceUnixEpoch {

@@ -300,11 +300,11 @@ impl Rooms {
         // The last room that was looked at, and whether there may be more behind it.
         let (mut at, mut scanned, mut more) = (start, 0, false);
         'scan: loop {
-            let (numbers, asked) = match at {
-                Place::After(number) => (self.core.store.published_after(number, STRIDE).await?, STRIDE),
-                Place::Before(number) => (self.core.store.published_before(number, STRIDE).await?, STRIDE),
+            let numbers = match at {
+                Place::After(number) => self.core.store.published_after(number, STRIDE).await?,
+                Place::Before(number) => self.core.store.published_before(number, STRIDE).await?,
             };
-            let last = numbers.len() < asked as usize;
+            let last = numbers.len() < STRIDE as usize;
             for number in numbers {
                 if rooms.len() == query.limit || scanned == SCAN {
                     more = true;

@@ -75,13 +75,13 @@ pub struct Policy {
 }
 
 /// What all rooms share.
-pub(crate) struct Core {
-    pub(crate) store: Store,
-    pub(crate) accounts: Arc<Accounts>,
-    pub(crate) environment: Environment,
-    pub(crate) server_name: OwnedServerName,
-    pub(crate) key: SigningKey,
-    pub(crate) policy: Policy,
+struct Core {
+    store: Store,
+    accounts: Arc<Accounts>,
+    environment: Environment,
+    server_name: OwnedServerName,
+    key: SigningKey,
+    policy: Policy,
     events: EventCache,
 }
 

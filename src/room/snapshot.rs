@@ -14,8 +14,10 @@ use ruma::{
     events::{
         StateEventType,
         room::{
-            history_visibility::HistoryVisibility, join_rules::JoinRule, member::MembershipState,
-            power_levels::RoomPowerLevels,
+            history_visibility::HistoryVisibility,
+            join_rules::JoinRule,
+            member::MembershipState,
+            power_levels::{RoomPowerLevels, RoomPowerLevelsSource},
         },
     },
     room_version_rules::RoomVersionRules,
@@ -93,7 +95,7 @@ pub struct Snapshot {
     /// The position at which event `last_seq` was committed: readers at this position or above have all of it.
     pub position: i64,
     pub depth: i64,
-    /// The events that no accepted event follows yet, with their `seq`.
+    /// The events that no accepted event follows yet.
     pub extremities: Arc<[OwnedEventId]>,
     pub state: State,
     /// Joined users with an account here, by number.
@@ -174,17 +176,8 @@ impl Snapshot {
         let creators = self.creators();
         let event = self.state.get(&StateEventType::RoomPowerLevels, "");
         let content = event.and_then(|event| event.pdu.content_as().ok());
-        match content {
-            Some(content) => {
-                let source = ruma::events::room::power_levels::RoomPowerLevelsSource::Original(content);
-                RoomPowerLevels::new(source, &self.rules.authorization, creators)
-            }
-            None => RoomPowerLevels::new(
-                ruma::events::room::power_levels::RoomPowerLevelsSource::None,
-                &self.rules.authorization,
-                creators,
-            ),
-        }
+        let source = content.map_or(RoomPowerLevelsSource::None, RoomPowerLevelsSource::Original);
+        RoomPowerLevels::new(source, &self.rules.authorization, creators)
     }
 
     /// Whose power is without limit (version 12), or 100 in a room without power levels.
