@@ -21,9 +21,9 @@ pub enum Error {
     BadCredentials,
     #[error("this account has been deactivated")]
     Deactivated,
-    /// The token may be fresh again after a log-in on the same device (`soft_logout`).
     #[error("this account is locked")]
     Locked,
+    /// `soft_logout`: the device is still there, and its client may refresh the token or log in again.
     #[error("this token is not known, or no longer")]
     UnknownToken { soft_logout: bool },
     #[error("there is no such {0}")]

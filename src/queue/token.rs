@@ -3,8 +3,8 @@
 //! - `s<epoch>_<position>_<boot>_<fading>`: a place in a queue (`next_batch`).
 //! - `r<seq>`: a place in a room's log, between event `seq` and the one after it (`prev_batch`, `start`, `end`).
 //!
-//! The epoch belongs to the database: it changes when a backup is restored, because positions after that mean other
-//! things than before. A token of another epoch, or of the future, is answered as if there were none.
+//! The epoch belongs to the database: positions of one mean nothing in another. A token of another epoch, or of a future
+//! that this database has not reached (it may be a restored backup), is answered as if there were none.
 
 use std::{fmt, str::FromStr};
 

@@ -50,7 +50,6 @@ pub async fn keep_trimmed(queues: Queues, environment: Environment, shutdown: Sh
             _ = ticks.tick() => {}
             () = shutdown.wait() => return,
         }
-        queues.tails.sweep();
         if let Err(cause) = trim(&queues, environment.clock.now_ms(), &mut last_hour).await {
             // Nothing is lost by queues that are too long; the next round tries again.
             warn!(%cause, "message queues were not trimmed");

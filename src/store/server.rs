@@ -5,7 +5,7 @@ use super::{Error, Store, statement};
 impl Store {
     /// The name of the server that owns this database and its epoch. The first to ask sets both.
     ///
-    /// Tokens carry the epoch, so that those from before a restored backup are known for what they are.
+    /// Tokens carry the epoch, so that those of another database are known for what they are.
     pub async fn identity(&self, server_name: &str, epoch: u64) -> Result<(String, u64), Error> {
         let insert = |name: &'static str, value: String| {
             statement!(
