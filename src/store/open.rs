@@ -49,8 +49,9 @@ pub(super) async fn open(path: &Path, durability: Durability) -> Result<SqlitePo
         .busy_timeout(PATIENCE)
         .statement_cache_capacity(256)
         .pragma("cache_size", "-2048");
+    // Without a minimum the pool begins with one connection and not, now and then, two: of those that make a database of
+    // a new file together, one is told that it is locked, however patient it is.
     let readers = SqlitePoolOptions::new()
-        .min_connections(1)
         .max_connections(READERS)
         .idle_timeout(None)
         .max_lifetime(None)
@@ -101,5 +102,20 @@ async fn migrate(pool: &SqlitePool) -> Result<(), Error> {
         }
         Err(MigrateError::Execute(cause)) => Err(cause.into()),
         Err(cause) => Err(Error::Migration(cause.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two connections that make a database of one new file at the same time lock each other out.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_new_file_is_made_a_database_by_one_connection() {
+        for _ in 0..100 {
+            let dir = tempfile::tempdir().unwrap();
+            let readers = open(&dir.path().join("hearth.db"), Durability::Normal).await.unwrap();
+            assert_eq!(readers.size(), 1);
+        }
     }
 }
