@@ -12,7 +12,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{
     UserId,
-    push::{Action, NewPushRule, PushCondition, RuleKind, Ruleset},
+    push::{Action, AnyPushRuleRef, NewPushRule, PushCondition, RuleKind, Ruleset},
 };
 use serde_json::{Value, json};
 
@@ -31,6 +31,8 @@ const MAX_RULE_ID: usize = 255;
 const MAX_CONDITIONS: usize = 20;
 const MAX_ACTIONS: usize = 20;
 const MAX_PATTERN: usize = 512;
+/// Of all patterns of a user that have wildcards, in bytes. Each byte costs a step for each character of a message.
+const MAX_GLOBS: usize = 4_096;
 
 /// The kinds of rules, in the order in which they are tried.
 const KINDS: [&str; 5] = ["override", "content", "room", "sender", "underride"];
@@ -164,7 +166,17 @@ impl Accounts {
 fn apply(rules: &mut Ruleset, change: RuleChange) -> Result<(), Error> {
     let unknown = Error::NotFound("push rule");
     match change {
-        RuleChange::Put { rule, after, before } => put(rules, rule, after.as_deref(), before.as_deref()),
+        RuleChange::Put { rule, after, before } => {
+            let globs = glob_bytes(rules);
+            put(rules, rule, after.as_deref(), before.as_deref())?;
+            let now = glob_bytes(rules);
+            if now > MAX_GLOBS && now > globs {
+                return Err(Error::Invalid(format!(
+                    "all patterns with wildcards together are limited to {MAX_GLOBS} bytes"
+                )));
+            }
+            Ok(())
+        }
         RuleChange::Enable { kind, rule_id, enabled } => {
             rules.set_enabled(kind, rule_id, enabled).map_err(|_| unknown)
         }
@@ -178,6 +190,26 @@ fn apply(rules: &mut Ruleset, change: RuleChange) -> Result<(), Error> {
             }
             Some(_) => rules.remove(kind, rule_id).map_err(|_| unknown),
         },
+    }
+}
+
+/// The length of all patterns with wildcards.
+fn glob_bytes(rules: &Ruleset) -> usize {
+    let glob = |pattern: &str| if pattern.contains(['*', '?']) { pattern.len() } else { 0 };
+    let of_conditions =
+        |conditions: &[PushCondition]| conditions.iter().filter_map(pattern_of).map(glob).sum::<usize>();
+    let of_rule = |rule: AnyPushRuleRef<'_>| match rule {
+        AnyPushRuleRef::Content(rule) => glob(&rule.pattern),
+        AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => of_conditions(&rule.conditions),
+        _ => 0,
+    };
+    rules.iter().map(of_rule).sum()
+}
+
+fn pattern_of(condition: &PushCondition) -> Option<&str> {
+    match condition {
+        PushCondition::EventMatch(condition) => Some(&condition.pattern),
+        _ => None,
     }
 }
 
@@ -213,7 +245,10 @@ fn put(
     if conditions.len() > MAX_CONDITIONS {
         return refused("the number of conditions", MAX_CONDITIONS);
     }
-    // Bounds every pattern, key and value that the conditions hold, known or not.
+    if conditions.iter().filter_map(pattern_of).any(|pattern| pattern.len() > MAX_PATTERN) {
+        return refused("the length of a pattern", MAX_PATTERN);
+    }
+    // Bounds every key and value that the conditions hold, known or not.
     let size = serde_json::to_string(conditions).map_or(usize::MAX, |text| text.len());
     if size > MAX_CONDITIONS * MAX_PATTERN {
         return refused("the size of the conditions", MAX_CONDITIONS * MAX_PATTERN);
