@@ -22,6 +22,8 @@ pub const GLOBAL: i64 = 0;
 const MAX_CONTENT: usize = 256 * 1024;
 /// Rows of one user, over all rooms.
 const MAX_ROWS: i64 = 20_000;
+/// All contents of one user, over all rooms: a first sync has them in one answer.
+const MAX_TOTAL: usize = 16 * 1024 * 1024;
 const MAX_TYPE: usize = 255;
 const MAX_TAG: usize = 255;
 const MAX_TAGS: usize = 200;
@@ -166,13 +168,21 @@ impl Accounts {
         if content.len() > MAX_CONTENT {
             return Err(Error::TooLarge { what: "the content", limit: MAX_CONTENT });
         }
-        match self.store.account_data(recipient, room, kind).await? {
-            // Nobody has to hear of what doesn't change.
-            Some(before) if before == content => return Ok(()),
-            None if self.store.account_data_count(recipient).await? >= MAX_ROWS => {
-                return Err(Error::TooLarge { what: "the account data", limit: MAX_ROWS as usize });
+        let before = self.store.account_data(recipient, room, kind).await?;
+        // Nobody has to hear of what doesn't change.
+        if before.as_deref() == Some(&content) {
+            return Ok(());
+        }
+        let growth = content.len().saturating_sub(before.as_ref().map_or(0, String::len));
+        if before.is_none() || growth > 0 {
+            let (rows, bytes) = self.store.account_data_size(recipient).await?;
+            if before.is_none() && rows >= MAX_ROWS {
+                let what = "the number of types of account data";
+                return Err(Error::TooLarge { what, limit: MAX_ROWS as usize });
             }
-            _ => {}
+            if bytes as usize + growth > MAX_TOTAL {
+                return Err(Error::TooLarge { what: "all account data together", limit: MAX_TOTAL });
+            }
         }
         let mut batch = Batch::new();
         let step = batch.step();

@@ -37,11 +37,14 @@ impl Store {
         Ok(row.map(|(content,)| content))
     }
 
-    /// How many types a user has, over all rooms.
-    pub async fn account_data_count(&self, recipient: i64) -> Result<i64, Error> {
-        let (count,): (i64,) =
-            self.one(statement!("SELECT COUNT(*) FROM account_data WHERE recipient = $1", recipient)).await?;
-        Ok(count)
+    /// How many types a user has, over all rooms, and the bytes of their contents.
+    pub async fn account_data_size(&self, recipient: i64) -> Result<(i64, i64), Error> {
+        self.one(statement!(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(OCTET_LENGTH(content)), 0) AS BIGINT)
+             FROM account_data WHERE recipient = $1",
+            recipient
+        ))
+        .await
     }
 
     /// All types that a user has in a room.

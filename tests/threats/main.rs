@@ -1,6 +1,7 @@
 //! What attackers and hurried clients send, and what happens when much happens at once. The names of tests begin with
 //! the number of the requirement or invariant they hold the server to, where there is one.
 
+mod accounts;
 #[path = "../common/mod.rs"]
 mod common;
 mod rules;
