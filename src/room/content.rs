@@ -28,26 +28,23 @@ pub(super) fn check_message(content: &RawValue) -> Result<(), Error> {
     Ok(())
 }
 
-/// The longest text that this server takes, in characters, plain or formatted.
+/// The longest text that this server takes, in characters, plain or formatted, of a message or of an edit of one.
 pub(super) fn check_text(content: &RawValue, limit: usize) -> Result<(), Error> {
-    #[derive(Deserialize)]
-    struct Text {
-        #[serde(default)]
-        body: Option<String>,
-        #[serde(default)]
-        formatted_body: Option<String>,
-    }
     // A text over the limit has at least that many bytes: short ones need no look.
     if content.get().len() <= limit {
         return Ok(());
     }
-    let Ok(text) = serde_json::from_str::<Text>(content.get()) else { return Ok(()) };
-    for (name, text) in [("body", text.body), ("formatted_body", text.formatted_body)] {
-        let size = text.map_or(0, |text| text.chars().count());
-        if size > limit {
-            return Err(Error::TooLarge(format!(
-                "`{name}` has {size} characters, more than the {limit} that this server allows"
-            )));
+    let content = object(content)?;
+    let edit = content.get("m.new_content").and_then(Value::as_object);
+    for (place, content) in [("", Some(&content)), ("m.new_content.", edit)] {
+        for name in ["body", "formatted_body"] {
+            let text = content.and_then(|content| content.get(name)).and_then(Value::as_str);
+            let size = text.map_or(0, |text| text.chars().count());
+            if size > limit {
+                return Err(Error::TooLarge(format!(
+                    "`{place}{name}` has {size} characters, more than the {limit} that this server allows"
+                )));
+            }
         }
     }
     Ok(())
@@ -123,6 +120,18 @@ mod tests {
         assert!(check_text(&text(1000), 1000).is_ok());
         let refused = check_text(&text(1001), 1000).unwrap_err().to_string();
         assert!(refused.contains("1001") && refused.contains("1000"), "{refused}");
+        let long = "ä".repeat(1001);
+        for content in [
+            // Nothing beside a text hides it.
+            format!(r#"{{"msgtype":"m.text","body":"{long}","formatted_body":5}}"#),
+            format!(r#"{{"msgtype":"m.text","body":"short","body":"{long}"}}"#),
+            format!(r#"{{"msgtype":"m.text","body":"","m.new_content":{{"body":"{long}"}}}}"#),
+            format!(
+                r#"{{"msgtype":"m.text","body":"","m.new_content":{{"body":5,"formatted_body":"{long}"}}}}"#
+            ),
+        ] {
+            assert!(matches!(check_text(&raw(&content), 1000), Err(Error::TooLarge(_))), "{content}");
+        }
     }
 
     #[test]

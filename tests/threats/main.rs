@@ -4,6 +4,7 @@
 mod accounts;
 #[path = "../common/mod.rs"]
 mod common;
+mod fields;
 mod rules;
 
 use common::{Answer, Server, User};
