@@ -1,11 +1,18 @@
 //! What attackers and hurried clients send, and what happens when much happens at once. The names of tests begin with
 //! the number of the requirement or invariant they hold the server to, where there is one.
 
-mod accounts;
 #[path = "../common/mod.rs"]
 mod common;
+
+mod accounts;
+mod concurrency;
 mod fields;
+mod identifiers;
+mod power;
+mod redaction;
 mod rules;
+mod stopping;
+mod versions;
 
 use common::{Answer, Server, User};
 use serde_json::{Value, json};
