@@ -1,10 +1,12 @@
 //! Account data, global and of rooms ("Client Config").
 
-use ruma::api::client::config::{
-    get_global_account_data::v3 as get_global, get_room_account_data::v3 as get_room,
-    set_global_account_data::v3 as set_global, set_room_account_data::v3 as set_room,
+use ruma::{
+    RoomId,
+    api::client::config::{
+        get_global_account_data::v3 as get_global, get_room_account_data::v3 as get_room,
+        set_global_account_data::v3 as set_global, set_room_account_data::v3 as set_room,
+    },
 };
-use ruma::{RoomId, UserId};
 use serde_json::{Map, Value, json};
 
 use super::{body::Body, own};
@@ -51,7 +53,7 @@ async fn set_in_general(
     request: Set<set_global::Request>,
 ) -> Result<Json<Value>, MatrixError> {
     let [user_id, kind] = request.parameters()?;
-    own::check(&session, &user(user_id)?)?;
+    own::check_text(&session, user_id)?;
     app.accounts.set_data(session.recipient, GLOBAL, kind, &request.content).await?;
     Ok(Json(json!({})))
 }
@@ -62,13 +64,9 @@ async fn set_in_room(
     request: Set<set_room::Request>,
 ) -> Result<Json<Value>, MatrixError> {
     let [user_id, room_id, kind] = request.parameters()?;
-    own::check(&session, &user(user_id)?)?;
+    own::check_text(&session, user_id)?;
     let room_id = RoomId::parse(room_id).map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
     let room = app.accounts.room_of(&session.user_id, &room_id).await?;
     app.accounts.set_data(session.recipient, room, kind, &request.content).await?;
     Ok(Json(json!({})))
-}
-
-fn user(text: &str) -> Result<ruma::OwnedUserId, MatrixError> {
-    UserId::parse(text).map_err(|cause| MatrixError::invalid_param(cause.to_string()))
 }

@@ -11,7 +11,7 @@ use crate::http::MatrixError;
 /// A request to the endpoint of `R`, with its body read as a `B`.
 pub struct Body<R, B> {
     /// The parameters of the path, decoded.
-    pub path: Vec<String>,
+    path: Vec<String>,
     pub content: B,
     endpoint: PhantomData<fn() -> R>,
 }

@@ -3,16 +3,14 @@
 use http::StatusCode;
 use ruma::{
     OwnedRoomAliasId, RoomAliasId,
-    api::client::room::{
-        Visibility,
-        create_room::v3::{Request, Response, RoomPreset},
-    },
+    api::client::room::create_room::v3::{Request, Response, RoomPreset},
     events::StateEventType,
     serde::{JsonObject, Raw},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
+use super::directory::is_public;
 use crate::{
     account::Session,
     app::App,
@@ -35,11 +33,7 @@ async fn create(app: App, session: Session, request: Request) -> Result<Response
             "`invite_3pid` is not supported: this server has no identity server; invite by user id",
         ));
     }
-    let published = match request.visibility {
-        Visibility::Public => true,
-        Visibility::Private => false,
-        other => return Err(MatrixError::invalid_param(format!("`{other}` is not a visibility"))),
-    };
+    let published = is_public(&request.visibility)?;
     let preset = match request.preset {
         // RC-04
         None if published => Preset::PublicChat,

@@ -24,6 +24,7 @@ const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
 
 pub(super) fn routes() -> Routes {
+    // Some are limited though the specification doesn't ask for it: names are scarce, and a page looks at many rooms.
     Routes::default()
         .add(resolve)
         .limited(Class::Default, add_alias)
@@ -109,14 +110,19 @@ async fn set_visibility(
     session: Session,
     request: set_room_visibility::v3::Request,
 ) -> Result<set_room_visibility::v3::Response, MatrixError> {
-    let published = match request.visibility {
-        Visibility::Public => true,
-        Visibility::Private => false,
-        other => return Err(MatrixError::invalid_param(format!("`{other}` is not a visibility"))),
-    };
+    let published = is_public(&request.visibility)?;
     let room = app.rooms.of_member(&request.room_id, &session.user_id).await?;
     app.rooms.publish(&room, &session.user_id, published).await?;
     Ok(set_room_visibility::v3::Response::new())
+}
+
+/// Whether a room of this visibility is in the directory.
+pub(super) fn is_public(visibility: &Visibility) -> Result<bool, MatrixError> {
+    match visibility {
+        Visibility::Public => Ok(true),
+        Visibility::Private => Ok(false),
+        other => Err(MatrixError::invalid_param(format!("`{other}` is not a visibility"))),
+    }
 }
 
 async fn public_rooms(

@@ -1,9 +1,6 @@
 //! Stored filters ("Filtering").
 
-use ruma::{
-    UserId,
-    api::client::filter::{FilterDefinition, create_filter::v3 as create, get_filter::v3 as get},
-};
+use ruma::api::client::filter::{FilterDefinition, create_filter::v3 as create, get_filter::v3 as get};
 use serde_json::{Map, Value};
 
 use super::{body::Body, own};
@@ -21,8 +18,7 @@ pub fn routes() -> Routes {
 
 async fn create(app: App, session: Session, request: Create) -> Result<create::Response, MatrixError> {
     let [user_id] = request.parameters()?;
-    let user_id = UserId::parse(user_id).map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
-    own::check(&session, &user_id)?;
+    own::check_text(&session, user_id)?;
     // Kept as it was given, with sorted keys: it may say more than we know of.
     let content = Value::Object(request.content).to_string();
     serde_json::from_str::<FilterDefinition>(&content)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ruma::{
-    OwnedRoomOrAliasId, RoomAliasId, RoomId,
+    OwnedRoomOrAliasId, RoomId,
     api::client::{
         knock::knock_room,
         membership::{
@@ -39,12 +39,8 @@ pub(super) fn routes() -> Routes {
 async fn find(app: &App, name: OwnedRoomOrAliasId) -> Result<Arc<Room>, Error> {
     match <&RoomId>::try_from(&*name) {
         Ok(room_id) => app.rooms.by_id(room_id).await,
-        Err(alias) => find_by_alias(app, alias).await,
+        Err(alias) => app.rooms.by_alias(alias).await,
     }
-}
-
-async fn find_by_alias(app: &App, alias: &RoomAliasId) -> Result<Arc<Room>, Error> {
-    app.rooms.by_alias(alias).await
 }
 
 async fn join(

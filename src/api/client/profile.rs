@@ -1,11 +1,8 @@
 //! Profiles ("Profiles"): those of local users, open to everybody.
 
-use ruma::{
-    UserId,
-    api::client::profile::{
-        delete_profile_field::v3 as delete, get_profile::v3 as get, get_profile_field::v3 as get_field,
-        set_profile_field::v3 as set_field,
-    },
+use ruma::api::client::profile::{
+    delete_profile_field::v3 as delete, get_profile::v3 as get, get_profile_field::v3 as get_field,
+    set_profile_field::v3 as set_field,
 };
 use serde_json::{Map, Value, json};
 
@@ -40,8 +37,7 @@ async fn get_field(app: App, _: Anonymous, request: get_field::Request) -> Resul
 
 async fn set_field(app: App, session: Session, request: SetField) -> Result<Json<Value>, MatrixError> {
     let [user_id, field] = request.parameters()?;
-    let user_id = UserId::parse(user_id).map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
-    own::check(&session, &user_id)?;
+    own::check_text(&session, user_id)?;
     let value = request.content.get(field);
     let value = value.ok_or_else(|| MatrixError::missing_param(format!("the body has no {field:.255}")))?;
     let change = app.accounts.set_profile_field(session.recipient, field, value.clone()).await?;

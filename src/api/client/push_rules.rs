@@ -21,11 +21,6 @@ pub fn routes() -> Routes {
     Routes::default()
         .add(list_all)
         .add(list_global)
-        // Clients ask with and without the slash.
-        .alias("/_matrix/client/v3/pushrules", list_all)
-        .alias("/_matrix/client/r0/pushrules", list_all)
-        .alias("/_matrix/client/v3/pushrules/global", list_global)
-        .alias("/_matrix/client/r0/pushrules/global", list_global)
         .add(get)
         .add(get_enabled)
         .add(get_actions)

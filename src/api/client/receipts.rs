@@ -30,13 +30,11 @@ async fn receipt(
     session: Session,
     request: Body<create_receipt::v3::Request, Receipt>,
 ) -> Result<create_receipt::v3::Response, MatrixError> {
-    let [room_id, kind, event_id] = request.path.as_slice() else {
-        return Err(MatrixError::internal(&"the path of a receipt has other parts"));
-    };
+    let [room_id, kind, event_id] = request.parameters()?;
     let bad = |what: &str| MatrixError::invalid_param(format!("`{what}` in the path is not valid"));
-    let room_id = OwnedRoomId::try_from(room_id.as_str()).map_err(|_| bad("roomId"))?;
-    let event_id = OwnedEventId::try_from(event_id.as_str()).map_err(|_| bad("eventId"))?;
-    let kind = match kind.as_str() {
+    let room_id = OwnedRoomId::try_from(room_id).map_err(|_| bad("roomId"))?;
+    let event_id = OwnedEventId::try_from(event_id).map_err(|_| bad("eventId"))?;
+    let kind = match kind {
         "m.read" => Kind::Read,
         // The second is its name from before 1.4.
         "m.read.private" | "org.matrix.msc2285.read.private" => Kind::Private,

@@ -7,7 +7,6 @@ use ruma::api::client::account::{
     get_username_availability::v3 as availability,
     register::{RegistrationKind, v3 as register},
 };
-
 use serde_json::Value;
 
 use super::interactive::Interactive;

@@ -6,6 +6,7 @@ use ruma::{
 };
 use sha2::{Digest as _, Sha256};
 
+use super::state::KEYLESS;
 use crate::{
     account::Session,
     app::App,
@@ -18,18 +19,11 @@ use crate::{
 const MAX_TXN_ID: usize = 255;
 
 pub(super) fn routes() -> Routes {
-    let mut routes = Routes::default()
+    let routes = Routes::default()
         .limited(Class::Message, send)
         .limited(Class::Message, redact)
         .limited(Class::Message, set_state);
-    // GN-15: an empty state key may be left out, with its slash or without.
-    for version in ["r0", "v3"] {
-        for slash in ["", "/"] {
-            let path = format!("/_matrix/client/{version}/rooms/{{room_id}}/state/{{event_type}}{slash}");
-            routes = routes.limited_alias(Class::Message, &path, set_state);
-        }
-    }
-    routes
+    KEYLESS.iter().fold(routes, |routes, path| routes.limited_alias(Class::Message, path, set_state))
 }
 
 async fn send(

@@ -22,16 +22,15 @@ use crate::{
     room::{Event, Reader, Room},
 };
 
+/// GN-15: an empty state key may be left out. (So may the slash before it, as at the end of any path.)
+pub(super) const KEYLESS: [&str; 2] = [
+    "/_matrix/client/r0/rooms/{room_id}/state/{event_type}",
+    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}",
+];
+
 pub(super) fn routes() -> Routes {
-    let mut routes = Routes::default().add(all).add(one).add(members).add(joined);
-    // GN-15: an empty state key may be left out, with its slash or without.
-    for version in ["r0", "v3"] {
-        for slash in ["", "/"] {
-            let path = format!("/_matrix/client/{version}/rooms/{{room_id}}/state/{{event_type}}{slash}");
-            routes = routes.alias(&path, one);
-        }
-    }
-    routes
+    let routes = Routes::default().add(all).add(one).add(members).add(joined);
+    KEYLESS.iter().fold(routes, |routes, path| routes.alias(path, one))
 }
 
 async fn all(

@@ -1,7 +1,7 @@
 //! Tags of rooms ("Room Tagging").
 
 use ruma::{
-    RoomId, UserId,
+    RoomId,
     api::client::tag::{create_tag::v3 as create, delete_tag::v3 as delete, get_tags::v3 as get},
 };
 use serde_json::{Map, Value, json};
@@ -26,10 +26,10 @@ async fn get(app: App, session: Session, request: get::Request) -> Result<Json<V
 }
 
 async fn create(app: App, session: Session, request: Create) -> Result<create::Response, MatrixError> {
-    let invalid = |cause: ruma::IdParseError| MatrixError::invalid_param(cause.to_string());
     let [user_id, room_id, tag] = request.parameters()?;
-    own::check(&session, &UserId::parse(user_id).map_err(invalid)?)?;
-    let room = app.accounts.room_of(&session.user_id, &RoomId::parse(room_id).map_err(invalid)?).await?;
+    own::check_text(&session, user_id)?;
+    let room_id = RoomId::parse(room_id).map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
+    let room = app.accounts.room_of(&session.user_id, &room_id).await?;
     app.accounts.set_tag(session.recipient, room, tag, request.content.clone()).await?;
     Ok(create::Response::new())
 }

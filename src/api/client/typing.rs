@@ -29,12 +29,10 @@ async fn typing(
     session: Session,
     request: Body<create_typing_event::v3::Request, Typing>,
 ) -> Result<create_typing_event::v3::Response, MatrixError> {
-    let [room_id, user_id] = request.path.as_slice() else {
-        return Err(MatrixError::internal(&"the path of typing has other parts"));
-    };
-    let room_id = OwnedRoomId::try_from(room_id.as_str())
+    let [room_id, user_id] = request.parameters()?;
+    let room_id = OwnedRoomId::try_from(room_id)
         .map_err(|_| MatrixError::invalid_param("`roomId` in the path is not valid"))?;
-    if *user_id != session.user_id {
+    if session.user_id != user_id {
         return Err(MatrixError::forbidden("you can say only of yourself that you are typing"));
     }
     let room = app.rooms.of_member(&room_id, &session.user_id).await?;

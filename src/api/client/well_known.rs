@@ -1,9 +1,8 @@
 //! `/.well-known/matrix/…` ("Server Discovery"): where clients find the server, and users help.
 
+use axum::extract::State;
 use http::Method;
 use serde_json::{Map, Value, json};
-
-use axum::extract::State;
 
 use crate::{
     app::App,
