@@ -287,6 +287,19 @@ async fn events_that_nobody_asked_for_do_not_end_paging() {
     assert_eq!((seen.len(), pages), (0, 1));
 }
 
+#[tokio::test]
+async fn a_page_begins_where_its_direction_does_whatever_its_filter() {
+    let server = Server::start(Table::new()).await;
+    let alice = server.register("alice").await;
+    let room = room_with(&alice, "shared").await;
+    let nothing = encoded(&json!({ "types": [] }));
+    for direction in ["b", "f"] {
+        let path = format!("/v3/rooms/{room}/messages?dir={direction}");
+        let (all, none) = (alice.get(&path).await, alice.get(&format!("{path}&filter={nothing}")).await);
+        assert_eq!(none.expect(200)["start"], all.expect(200)["start"], "{direction}");
+    }
+}
+
 /// HV-04: who was away pages over the gap without an empty page.
 #[tokio::test]
 async fn who_was_away_pages_over_what_they_missed() {

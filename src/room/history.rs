@@ -118,21 +118,19 @@ impl Rooms {
     pub async fn page(&self, room: &Room, sight: &Sight, paging: Paging<'_>) -> Result<Page, Error> {
         let last = room.snapshot().last_seq;
         let floor = self.core.store.first_seq(room.number).await? - 1;
+        let (first, end) = match paging.direction {
+            Direction::Backwards => (last, floor),
+            Direction::Forwards => (floor, last),
+        };
+        let place = |asked: Option<i64>, usual| asked.map_or(usual, |place| place.clamp(floor, last));
+        let (start, to) = (place(paging.from, first), place(paging.to, end));
         if paging.filter.matches_nothing() {
-            return Ok(Page { events: Vec::new(), start: paging.from.unwrap_or(last), end: None });
+            return Ok(Page { events: Vec::new(), start, end: None });
         }
         let found = Found::new(paging.limit.max(1), paging.filter);
         match paging.direction {
-            Direction::Backwards => {
-                let start = paging.from.map_or(last, |from| from.clamp(floor, last));
-                let to = paging.to.map_or(floor, |to| to.clamp(floor, last));
-                self.page_back(room, sight, found, start, to).await
-            }
-            Direction::Forwards => {
-                let start = paging.from.map_or(floor, |from| from.clamp(floor, last));
-                let to = paging.to.map_or(last, |to| to.clamp(floor, last));
-                self.page_on(room, sight, found, start, to).await
-            }
+            Direction::Backwards => self.page_back(room, sight, found, start, to).await,
+            Direction::Forwards => self.page_on(room, sight, found, start, to).await,
         }
     }
 
