@@ -172,6 +172,7 @@ impl Sessions {
         let mut ticks = tokio::time::interval(WATCH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut before: Option<(i64, i64)> = None;
+        let mut failing = false;
         loop {
             ticks.tick().await;
             let own = self.0.ended.load(Ordering::Acquire);
@@ -179,10 +180,14 @@ impl Sessions {
                 Ok(all) => all,
                 // The next look may succeed, and compares with the last one that did.
                 Err(cause) => {
-                    tracing::warn!(%cause, "could not see whether sessions were ended");
+                    // Once for all looks that fail in a row: there are several a second.
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%cause, "can't see whether the command line ended sessions; trying on");
+                    }
                     continue;
                 }
             };
+            failing = false;
             if before.is_some_and(|(all_before, own_before)| all - all_before != own - own_before) {
                 self.0.forgotten.fetch_add(1, Ordering::AcqRel);
                 self.0.known.lock().clear();

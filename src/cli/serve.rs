@@ -57,9 +57,9 @@ pub(super) fn use_ring() {
 }
 
 fn start_log(config: &Config) {
-    // The filter was checked with the rest of the configuration.
     // The rules of rooms tell of each check that passed: two lines an event, unless asked for by name.
     let filter = format!("ruma_state_res=warn,{}", config.log.filter);
+    // It was checked with the rest of the configuration, so nothing gets lost here.
     let filter = EnvFilter::builder().parse_lossy(filter);
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -3,7 +3,7 @@
 //! A bound port doesn't accept yet: [`Listener::bind`] fails early, and [`Listener::run`] opens it once the server can
 //! answer, so that an open port means a server that is ready.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use hyper::{
     rt::{Read, Write},
@@ -66,13 +66,20 @@ impl Listener {
         let connections =
             Arc::new(Connections { tls: self.tls, site: self.site, shutdown, alive, http1: http1_builder() });
         tokio::spawn(async move {
+            let mut failing = false;
             loop {
                 tokio::select! {
                     accepted = listener.accept() => match accepted {
-                        Ok((stream, peer)) => connections.start(stream, peer),
+                        Ok((stream, peer)) => {
+                            failing = false;
+                            connections.start(stream, peer);
+                        }
                         Err(cause) if is_of_one_connection(&cause) => {}
                         Err(cause) => {
-                            warn!(%cause, "no connection can be accepted at the moment");
+                            // Once for all failures in a row: there are ten a second.
+                            if !std::mem::replace(&mut failing, true) {
+                                warn!(%cause, "no connection can be accepted; if files are lacking, raise the limit of open files (ulimit -n, LimitNOFILE)");
+                            }
                             tokio::time::sleep(ACCEPT_PAUSE).await;
                         }
                     },
@@ -146,17 +153,8 @@ impl Connections {
         I: Read + Write + Unpin + Send + 'static,
     {
         let service = service_fn(|request| self.site.answer(peer, request));
-        let mut connection = std::pin::pin!(self.http1.serve_connection(io, service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.shutdown.wait() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(cause) = ended {
-            debug!(%cause, %peer, "a connection ended");
-        }
+        let connection = std::pin::pin!(self.http1.serve_connection(io, service));
+        self.see_through(connection, http1::Connection::graceful_shutdown, peer).await;
     }
 
     async fn speak_http2<I>(&self, io: I, peer: SocketAddr)
@@ -174,11 +172,20 @@ impl Connections {
             // A client that is gone is noticed, for it holds its streams open otherwise.
             .keep_alive_interval(Duration::from_mins(1))
             .keep_alive_timeout(Duration::from_secs(20));
-        let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+        let connection = std::pin::pin!(builder.serve_connection(io, service));
+        self.see_through(connection, http2::Connection::graceful_shutdown, peer).await;
+    }
+
+    /// Serves a connection until the client ends it. When the server ends, the connection is told to (`finish`) and has
+    /// its last answers yet.
+    async fn see_through<C>(&self, mut connection: Pin<&mut C>, finish: fn(Pin<&mut C>), peer: SocketAddr)
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = self.shutdown.wait() => {
-                connection.as_mut().graceful_shutdown();
+                finish(connection.as_mut());
                 connection.await
             }
         };

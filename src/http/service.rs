@@ -23,7 +23,7 @@ use http::{
 };
 use hyper::body::Incoming;
 use tower_service::Service as _;
-use tracing::{Instrument as _, debug, error, error_span};
+use tracing::{Instrument as _, debug, error_span};
 
 use super::{MatrixError, Peer, metrics::Present};
 
@@ -100,8 +100,8 @@ async fn caught(answer: RouteFuture<Infallible>) -> Response<Body> {
     match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(Ok(response)) => response,
         Err(panic) => {
-            error!(panic = reason(panic.as_ref()), "a handler panicked");
-            MatrixError::internal(&"a handler panicked").into_response()
+            let cause = format!("its handler panicked: {}", reason(panic.as_ref()));
+            MatrixError::internal(&cause).into_response()
         }
     }
 }
