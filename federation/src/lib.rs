@@ -9,7 +9,7 @@
 //!
 //! What is hashed, signed, stored and served is one text, which [`json`] decides.
 
-pub mod auth;
+mod auth;
 mod builder;
 mod hash;
 pub mod json;

@@ -3,7 +3,8 @@
 //! A queue lies together on disk, so that its reader scans it from front to back. To put each entry there at once would
 //! make a message to ten people touch twenty pages. Instead a commit writes one row for all recipients of a step, which
 //! is as durable, and now and then the writer moves what has gathered into the tables `queue` and `unread`, many entries
-//! a page. Readers who find their entries in memory never notice; whoever reads the tables has them settled first.
+//! a page. Readers who find their entries in memory never notice; whoever reads the tables has them settled first, or
+//! learns from `head.settled` from where on to add what came since.
 
 use rusqlite::Connection;
 
