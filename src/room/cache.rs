@@ -1,6 +1,6 @@
 //! Events that were read or written lately, so that delivering a new event to its readers costs no database work.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -8,29 +8,58 @@ use parking_lot::Mutex;
 use super::Event;
 
 /// Ordinary events take about two kilobytes here.
-const EVENTS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+const EVENTS: usize = 4_096;
+/// … but those of rooms that don't federate may have hundreds.
+const BYTES: usize = 32 * 1024 * 1024;
 
-pub(super) struct EventCache(Mutex<LruCache<(i64, i64), Arc<Event>>>);
+pub(super) struct EventCache(Mutex<Kept>);
+
+/// The events, the least lately used last, and about the bytes that they take.
+struct Kept {
+    events: LruCache<(i64, i64), Arc<Event>>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn put(&mut self, room: i64, event: Arc<Event>) {
+        self.bytes += bytes_of(&event);
+        if let Some(before) = self.events.put((room, event.seq), event) {
+            self.bytes -= bytes_of(&before);
+        }
+        while self.events.len() > EVENTS || self.bytes > BYTES {
+            let Some((_, event)) = self.events.pop_lru() else { break };
+            self.bytes -= bytes_of(&event);
+        }
+    }
+}
+
+/// Its text, its content and what clients get of it, each once.
+fn bytes_of(event: &Event) -> usize {
+    1_024 + 3 * event.pdu.json.get().len()
+}
 
 impl EventCache {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(LruCache::new(EVENTS)))
+        Self(Mutex::new(Kept { events: LruCache::unbounded(), bytes: 0 }))
     }
 
     /// An event as the room's writer has just made it durable.
     pub(super) fn insert(&self, room: i64, event: Arc<Event>) {
-        self.0.lock().put((room, event.seq), event);
+        self.0.lock().put(room, event);
     }
 
     /// An event as it was read from the database. What is here already may be newer: an event that was redacted while
     /// somebody read it must not come back.
     pub(super) fn insert_read(&self, room: i64, event: Arc<Event>) {
-        self.0.lock().get_or_insert((room, event.seq), || event);
+        let mut kept = self.0.lock();
+        if kept.events.get(&(room, event.seq)).is_none() {
+            kept.put(room, event);
+        }
     }
 
     /// The events that are here, and the `seq` of those that aren't.
     pub(super) fn get(&self, room: i64, seqs: &[i64]) -> (Vec<Arc<Event>>, Vec<i64>) {
-        let mut cache = self.0.lock();
+        let cache = &mut self.0.lock().events;
         let (mut found, mut missing) = (Vec::with_capacity(seqs.len()), Vec::new());
         for seq in seqs {
             match cache.get(&(room, *seq)) {
@@ -50,25 +79,48 @@ mod tests {
 
     use super::*;
 
+    fn event(seq: i64, text: &str, redacted_by: Option<i64>) -> Arc<Event> {
+        let pdu = json!({
+            "auth_events": [], "content": { "body": text }, "depth": 1, "origin_server_ts": 1, "prev_events": [],
+            "room_id": "!room:localhost", "sender": "@a:localhost", "type": "m.room.message",
+        });
+        let id = event_id!("$0:localhost").to_owned();
+        let pdu = Pdu::from_stored(id, pdu.to_string(), &RoomVersionId::V11).unwrap();
+        let mut event = Event::new(seq, pdu, None);
+        event.redacted_by = redacted_by;
+        Arc::new(event)
+    }
+
     /// I9
     #[test]
     fn a_slow_reader_brings_no_redacted_event_back() {
-        let event = |redacted_by| {
-            let pdu = json!({
-                "auth_events": [], "content": {}, "depth": 1, "origin_server_ts": 1, "prev_events": [],
-                "room_id": "!room:localhost", "sender": "@a:localhost", "type": "m.room.message",
-            });
-            let id = event_id!("$0:localhost").to_owned();
-            let pdu = Pdu::from_stored(id, pdu.to_string(), &RoomVersionId::V11).unwrap();
-            let mut event = Event::new(1, pdu, None);
-            event.redacted_by = redacted_by;
-            Arc::new(event)
-        };
         let cache = EventCache::new();
-        cache.insert(1, event(Some(2)));
-        cache.insert_read(1, event(None));
+        cache.insert(1, event(1, "", Some(2)));
+        cache.insert_read(1, event(1, "", None));
         assert_eq!(cache.get(1, &[1]).0[0].redacted_by, Some(2));
-        cache.insert_read(2, event(None));
+        cache.insert_read(2, event(1, "", None));
         assert_eq!(cache.get(2, &[1]).0.len(), 1);
+    }
+
+    /// I8
+    #[test]
+    fn many_events_and_large_ones_push_the_oldest_out() {
+        let cache = EventCache::new();
+        for seq in 1..=EVENTS as i64 + 1 {
+            cache.insert(1, event(seq, "small", None));
+        }
+        assert_eq!(cache.get(1, &[1, 2]).1, [1]);
+        let large = "x".repeat(800_000);
+        for seq in 1..=100 {
+            cache.insert(2, event(seq, &large, None));
+            cache.insert(2, event(seq, &large, None));
+            cache.insert_read(2, event(seq, &large, None));
+        }
+        let all: Vec<i64> = (1..=100).collect();
+        let (found, _) = cache.get(2, &all);
+        assert!((10..=14).contains(&found.len()), "{}", found.len());
+        assert_eq!(found.last().unwrap().seq, 100, "the last one stays");
+        let kept = cache.0.lock();
+        assert_eq!(kept.bytes, kept.events.iter().map(|(_, event)| bytes_of(event)).sum::<usize>());
     }
 }
