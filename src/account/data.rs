@@ -12,20 +12,22 @@ use serde_json::{Map, Value};
 use super::{Accounts, Error, push_rules};
 use crate::{
     queue::{Kind, pointer},
-    store::{Batch, account_data::set_account_data},
+    store::{
+        Batch,
+        account_data::{GLOBAL, set_account_data},
+    },
 };
 
-/// The room number of what belongs to no room.
-pub const GLOBAL: i64 = 0;
-
-/// One content, as JSON.
+/// Bytes of one content, as JSON.
 const MAX_CONTENT: usize = 256 * 1024;
 /// Rows of one user, over all rooms.
 const MAX_ROWS: i64 = 20_000;
 /// All contents of one user, over all rooms: a first sync has them in one answer.
 const MAX_TOTAL: usize = 16 * 1024 * 1024;
+/// Bytes of the name of a type, and of a tag.
 const MAX_TYPE: usize = 255;
 const MAX_TAG: usize = 255;
+/// Tags of one room.
 const MAX_TAGS: usize = 200;
 
 /// Locks that users share by their number: an edit is short.

@@ -24,7 +24,6 @@ use std::sync::Arc;
 use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 
 pub use self::{
-    data::GLOBAL,
     devices::{DeviceInfo, LogOut},
     error::Error,
     interactive::{Challenge, InteractiveError, Operation, Stage},
@@ -36,6 +35,7 @@ pub use self::{
     shared_secret::SharedSecretRequest,
 };
 use self::{interactive::Interactive, password::Passwords, shared_secret::Nonces};
+pub use crate::store::account_data::GLOBAL;
 use crate::{
     config::RegistrationMode,
     environment::Environment,

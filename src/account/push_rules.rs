@@ -16,8 +16,8 @@ use ruma::{
 };
 use serde_json::{Value, json};
 
-use super::{Accounts, Error, data::GLOBAL};
-use crate::store;
+use super::{Accounts, Error};
+use crate::store::{self, account_data::GLOBAL};
 
 /// The type of the account data.
 pub(super) const TYPE: &str = "m.push_rules";

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::queue::{Entry, Kind, flags};
+use crate::{
+    queue::{Entry, Kind, flags},
+    store::account_data::GLOBAL,
+};
 
 /// What a span of a user's queue says of one room.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,7 +35,7 @@ impl Changes {
     pub(super) fn of(entries: &[Entry]) -> Self {
         let mut changes = Self::default();
         for entry in entries {
-            if entry.kind == Kind::AccountData && entry.room == 0 {
+            if entry.kind == Kind::AccountData && entry.room == GLOBAL {
                 changes.account_data.push(entry.item);
                 continue;
             }

@@ -116,7 +116,7 @@ impl RoomSync<'_> {
             return Ok(Some(snapshot.membership(user_id)));
         }
         let member = self.syncs.rooms.members_at(&self.room, [&**user_id], end).await?.pop();
-        Ok(member.map(|member| member.pdu.membership().unwrap_or(MembershipState::Leave)))
+        Ok(member.map(|member| member.membership()))
     }
 
     /// The user's memberships since the device was up to date, beginning with the one at that time.
@@ -125,7 +125,7 @@ impl RoomSync<'_> {
         let rooms = &self.syncs.rooms;
         let mut path = vec![rooms.membership_at(&self.room, &self.session.user_id, first - 1).await?];
         let changes = rooms.events(&self.room, &self.changes.own_memberships).await?;
-        path.extend(changes.iter().map(|event| event.pdu.membership().unwrap_or(MembershipState::Leave)));
+        path.extend(changes.iter().map(|event| event.membership()));
         Ok(path)
     }
 

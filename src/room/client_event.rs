@@ -225,8 +225,7 @@ impl Core {
         } else {
             self.changes(room, &StateEventType::RoomMember, user_id.as_str()).await?
         };
-        let membership = |event: &Event| event.pdu.membership().unwrap_or(MembershipState::Leave);
-        Ok(Memberships(changes.into_iter().map(|(seq, event)| (seq, membership(&event))).collect()))
+        Ok(Memberships(changes.into_iter().map(|(seq, event)| (seq, event.membership())).collect()))
     }
 }
 

@@ -5,6 +5,12 @@ use ruma::{OwnedRoomAliasId, OwnedUserId, RoomVersionId};
 
 use crate::store;
 
+/// Said to whoever isn't in a room, whether the room exists or not (I10).
+pub(super) const NOT_A_MEMBER: &str = "you are not in this room";
+
+/// Said of events that aren't in the room, and of those that may not be seen (I10).
+pub const NO_EVENT: &str = "there is no such event in this room";
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The rules of the room, or of this server, don't allow it.

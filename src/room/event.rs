@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use hearth_federation::{Pdu, PduError};
-use ruma::{EventId, OwnedEventId, RoomVersionId};
+use ruma::{EventId, OwnedEventId, RoomVersionId, events::room::member::MembershipState};
 
 use super::Error;
 use crate::store::event::StoredEvent;
@@ -94,6 +94,11 @@ impl Event {
 
     pub fn id(&self) -> &EventId {
         &self.pdu.event_id
+    }
+
+    /// The membership that it gives, as a member event. One that can't be read gives none.
+    pub fn membership(&self) -> MembershipState {
+        self.pdu.membership().unwrap_or(MembershipState::Leave)
     }
 
     /// Whether clients get to see it at all.

@@ -242,7 +242,7 @@ impl Rooms {
         at: i64,
     ) -> Result<MembershipState, Error> {
         let member = self.members_at(room, [user_id], at).await?.pop();
-        Ok(member.and_then(|member| member.pdu.membership()).unwrap_or(MembershipState::Leave))
+        Ok(member.map_or(MembershipState::Leave, |member| member.membership()))
     }
 
     /// An event of this room that `sight` shows. One that it doesn't show isn't there (HV-06).

@@ -15,8 +15,8 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::to_raw_value};
 
-use super::{Core, Error, NewEvent, Room, Rooms, send::NOT_A_MEMBER};
-use crate::store::{self, room as room_table};
+use super::{Core, Error, NOT_A_MEMBER, NewEvent, Room, Rooms};
+use crate::store::{self, account_data::GLOBAL, room as room_table};
 
 impl Core {
     /// The content of a member event; local users' carry their profile (MB-09).
@@ -46,7 +46,7 @@ impl Core {
             )));
         }
         let Some(recipient) = self.accounts.recipient(user_id).await? else { return Ok(()) };
-        let permissions = self.store.account_data(recipient, 0, "m.invite_permission_config").await?;
+        let permissions = self.store.account_data(recipient, GLOBAL, "m.invite_permission_config").await?;
         // What can't be read forbids nothing.
         let permissions = permissions.and_then(|content| serde_json::from_str::<Permissions>(&content).ok());
         if permissions.is_some_and(|permissions| permissions.default_action == "block") {

@@ -38,12 +38,12 @@ use parking_lot::{Mutex, RwLock};
 use ruma::{EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, events::StateEventType};
 use tokio::sync::Notify;
 
-use self::{cache::EventCache, writer::Inbox};
+use self::{cache::EventCache, error::NOT_A_MEMBER, writer::Inbox};
 pub use self::{
     client_event::Reader,
     create::{NewRoom, Preset},
     directory::{PublicRoom, PublicRooms, Search},
-    error::Error,
+    error::{Error, NO_EVENT},
     event::Event,
     filter::{EventFilter, Fields, LazyMembers, type_matches},
     history::{Direction, Paging},
@@ -60,9 +60,6 @@ const RECENT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 
 /// Rooms that are loaded at a time share these locks.
 const LOADING: usize = 64;
-
-/// Said of events that aren't in the room, and of those that may not be seen (I10).
-pub const NO_EVENT: &str = "there is no such event in this room";
 
 /// What this server allows its users beyond the rules of rooms.
 #[derive(Clone, Debug)]

@@ -9,10 +9,7 @@ use ruma::{
 };
 use serde_json::{Value, json, value::RawValue, value::to_raw_value};
 
-use super::{Error, NewEvent, Room, Rooms, Txn, content, writer};
-
-/// Said to whoever isn't in a room, whether the room exists or not (I10).
-pub(super) const NOT_A_MEMBER: &str = "you are not in this room";
+use super::{Error, NOT_A_MEMBER, NewEvent, Room, Rooms, Txn, content, writer};
 
 impl Rooms {
     /// A room, for one who is in it. To others it is the same as a room that doesn't exist.

@@ -71,9 +71,8 @@ impl State {
     }
 
     pub fn membership(&self, user_id: &UserId) -> MembershipState {
-        self.get(&StateEventType::RoomMember, user_id.as_str())
-            .and_then(|event| event.pdu.membership())
-            .unwrap_or(MembershipState::Leave)
+        let member = self.get(&StateEventType::RoomMember, user_id.as_str());
+        member.map_or(MembershipState::Leave, |member| member.membership())
     }
 }
 

@@ -12,7 +12,7 @@ use ruma::{
     },
 };
 
-use super::{Error, Room, Rooms, send::NOT_A_MEMBER, snapshot::visibility_of};
+use super::{Error, NOT_A_MEMBER, Room, Rooms, snapshot::visibility_of};
 
 /// The parts of a room's log that a user may see, as ranges of `seq`.
 ///
@@ -233,8 +233,7 @@ impl Rooms {
 
     async fn memberships(&self, room: &Room, user_id: &UserId) -> Result<Vec<(i64, MembershipState)>, Error> {
         let changes = self.core.changes(room, &StateEventType::RoomMember, user_id.as_str()).await?;
-        let membership = |event: &super::Event| event.pdu.membership().unwrap_or(MembershipState::Leave);
-        Ok(changes.into_iter().map(|(seq, event)| (seq, membership(&event))).collect())
+        Ok(changes.into_iter().map(|(seq, event)| (seq, event.membership())).collect())
     }
 }
 

@@ -18,10 +18,9 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::{
-    Core, Error, Event, Room, content,
+    Core, Error, Event, NOT_A_MEMBER, Room, content,
     event::SentBy,
     fan_out::{CustomRules, fan_out},
-    send::NOT_A_MEMBER,
     snapshot::{LocalMember, Snapshot},
 };
 use crate::store::{

@@ -1,6 +1,9 @@
-//! The table `account_data`. Room 0 is global.
+//! The table `account_data`.
 
 use super::{Arg, Error, Statement, Store, statement};
+
+/// The room number of what belongs to no room.
+pub const GLOBAL: i64 = 0;
 
 #[derive(Clone, Debug)]
 pub struct AccountDataRow {
