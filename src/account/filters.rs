@@ -3,6 +3,7 @@
 use super::{Accounts, Error};
 use crate::store::filter::add_filter;
 
+/// Bytes of one filter, as JSON.
 const MAX_CONTENT: usize = 64 * 1024;
 /// Of one user. Equal filters count once.
 const MAX_FILTERS: i64 = 1_000;

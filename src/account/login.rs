@@ -20,9 +20,9 @@ const ACCESS_MS: i64 = 60 * 60 * 1000;
 /// About 256 random bits.
 const TOKEN_LENGTH: usize = 43;
 
-/// Longer names of devices are refused.
+/// Bytes of a device's id, and of its name.
 const MAX_DEVICE_ID: usize = 255;
-pub(super) const MAX_DISPLAY_NAME: usize = 1024;
+const MAX_DISPLAY_NAME: usize = 1024;
 
 /// What a client wants to call itself.
 #[derive(Clone, Debug, Default)]

@@ -18,7 +18,7 @@ const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
-/// Longer ones are refused: nobody types them.
+/// In bytes. Longer ones are refused: nobody types them.
 const MAX_LENGTH: usize = 1024;
 
 /// The salt of a hash that nobody will compare with anything.

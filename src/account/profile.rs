@@ -9,11 +9,13 @@ use crate::store::{
     profile::{delete_profile_field, set_profile_field},
 };
 
-/// The whole profile, as JSON.
+/// Bytes of the whole profile, as JSON.
 const MAX_PROFILE: usize = 64 * 1024;
+/// Bytes of a field's name.
 const MAX_KEY: usize = 255;
 /// Of a display name, in characters; it is in every member event.
 const MAX_NAME: usize = 256;
+/// Bytes of the URL of a picture, which is there too.
 const MAX_URL: usize = 1_000;
 
 const NAME: &str = "displayname";

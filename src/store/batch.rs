@@ -6,6 +6,7 @@
 
 use super::{Arg, Statement, entry::Delivery};
 
+/// A row of `event`, whose position is that of its step.
 #[derive(Clone, Debug)]
 pub struct EventRow {
     pub room: i64,
@@ -28,9 +29,11 @@ pub struct StateRow {
     pub event: i64,
 }
 
+/// The answer to a transaction: a row of `txn`. Conflicts if the transaction was answered before.
 #[derive(Clone, Debug)]
 pub struct TxnRow {
     pub device: i64,
+    /// A hash of the request's path, see `room::Txn`.
     pub path: i64,
     pub txn_id: String,
     pub event: String,
@@ -39,6 +42,7 @@ pub struct TxnRow {
 
 pub(super) type Adopt = Box<dyn FnOnce(i64) + Send + Sync>;
 
+/// What is to become durable together.
 #[derive(Default)]
 pub struct Batch {
     pub(super) steps: u32,
