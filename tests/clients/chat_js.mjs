@@ -381,6 +381,8 @@ try {
         if (!options[name]) throw new Failure(`--${name} is missing`);
     }
     await new Chat(options).run();
+    // To exit is to cut off what the pipe hasn't taken yet, and a long timeline is more than it takes at once.
+    await new Promise((written) => process.stdout.write("", written));
     process.exit(0);
 } catch (error) {
     const why = error instanceof Failure ? error.message : error.stack;
