@@ -257,6 +257,24 @@ async fn a_body_that_is_too_large_is_refused_before_it_arrives() {
     assert!(answer.contains("M_TOO_LARGE"), "{answer}");
 }
 
+/// The client writes all of it before it looks for an answer, as many do: it gets one, and may go on.
+#[tokio::test]
+async fn who_sends_somewhat_too_much_hears_of_it() {
+    let server = Server::start(Table::new()).await;
+    let alice = server.register("alice").await;
+    let large = json!({ "name": "x".repeat(4_000_000) });
+    for _ in 0..20 {
+        let error = alice.post("/v3/createRoom", large.clone()).await.expect_error(413, "M_TOO_LARGE");
+        assert!(error["error"].as_str().unwrap().contains("2621440"), "names the limit: {error}");
+    }
+    let compressed = HeaderMap::from_iter([
+        (::http::header::AUTHORIZATION, format!("Bearer {}", alice.access_token).parse().unwrap()),
+        (::http::header::CONTENT_ENCODING, "gzip".parse().unwrap()),
+    ]);
+    let answer = server.http().send(Method::POST, "/v3/createRoom", compressed, "{}").await.unwrap();
+    answer.expect_error(415, "M_UNKNOWN");
+}
+
 #[tokio::test]
 async fn a_body_without_a_length_is_cut_off_at_the_limit() {
     let server = Server::start(Table::new()).await;

@@ -39,6 +39,10 @@ pub const MAX_BODY: usize = 5 * 512 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// What is read and thrown away of a body that is too large, so that its client gets to reading the answer.
+const MOST_PASSED_OVER: usize = 4 * MAX_BODY;
+const PASSING_OVER: Duration = Duration::from_secs(2);
+
 /// What a handler may answer with.
 pub trait Reply {
     fn reply(self) -> Result<Response, MatrixError>;
@@ -280,14 +284,17 @@ impl<H> Endpoint<H> {
 }
 
 /// The whole body, or an error as soon as it is clear that it is too large.
-pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, MatrixError> {
+pub async fn read(parts: &Parts, mut body: Body) -> Result<Bytes, MatrixError> {
     let too_large =
         || MatrixError::too_large(format!("the body is larger than the limit of {MAX_BODY} bytes"));
     let announced = parts
         .headers
         .get(http::header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > MAX_BODY as u64) {
+    if let Some(length) = announced.filter(|length| *length > MAX_BODY as u64) {
+        if length <= MOST_PASSED_OVER as u64 {
+            pass_over(&mut body).await;
+        }
         return Err(too_large());
     }
     if parts.headers.get(http::header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
@@ -298,14 +305,33 @@ pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, MatrixError> {
         ));
     }
     let collected =
-        tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await.map_err(|_| {
-            MatrixError::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "the body came too slowly")
-        })?;
+        tokio::time::timeout(BODY_TIMEOUT, Limited::new(&mut body, MAX_BODY).collect()).await.map_err(
+            |_| MatrixError::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "the body came too slowly"),
+        )?;
     match collected {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(cause) if cause.is::<LengthLimitError>() => Err(too_large()),
+        Err(cause) if cause.is::<LengthLimitError>() => {
+            pass_over(&mut body).await;
+            Err(too_large())
+        }
         Err(_) => Err(MatrixError::bad_json("the body ended early")),
     }
+}
+
+/// Whoever still writes when the connection is closed gets a broken pipe for an answer.
+async fn pass_over(body: &mut Body) {
+    let rest = async {
+        let mut left = MOST_PASSED_OVER;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            if length > left {
+                break;
+            }
+            left -= length;
+        }
+    };
+    // Whoever takes longer, or sends more, has had the chance.
+    let _ = tokio::time::timeout(PASSING_OVER, rest).await;
 }
 
 fn parse<R: IncomingRequest>(parts: Parts, params: &RawPathParams, body: &Bytes) -> Result<R, MatrixError> {
