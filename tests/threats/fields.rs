@@ -128,9 +128,17 @@ async fn odd_characters_in_names_are_kept_or_refused() {
     let named = alice.put(&path, json!({ "displayname": odd })).await;
     assert!([200, 400].contains(&named.status), "{}", named.text());
     let message = alice.send_text(&room, odd).await;
-    for body in [r#"{"msgtype":"m.text","body":"\ud800"}"#, "{\"msgtype\":\"m.text\",\"body\":\"\u{1}\"}"] {
+    let not_text: [&[u8]; 3] = [
+        br#"{"msgtype":"m.text","body":"\ud800"}"#,
+        b"{\"msgtype\":\"m.text\",\"body\":\"\x01\"}",
+        b"{\"msgtype\":\"m.text\",\"body\":\"\xff\xfe\"}",
+    ];
+    for body in not_text {
         let path = format!("/v3/rooms/{room}/send/m.room.message/{}", crate::common::transaction_id());
-        crate::put_raw(&alice, &path, body).await.expect(400);
+        let answer = crate::put_raw(&alice, &path, body).await;
+        assert_eq!(answer.status, 400, "{body:?}: {}", answer.text());
+        let errcode = answer.json["errcode"].as_str();
+        assert!([Some("M_NOT_JSON"), Some("M_BAD_JSON")].contains(&errcode), "{body:?}: {}", answer.text());
     }
     for _ in 0..2 {
         let name = bob.get(&format!("/v3/rooms/{room}/state/m.room.name")).await.expect(200);

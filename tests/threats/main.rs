@@ -45,10 +45,10 @@ fn encoded(text: &str) -> String {
 }
 
 /// A body exactly as it is written here.
-async fn put_raw(user: &User, path: &str, body: impl Into<String>) -> Answer {
+async fn put_raw(user: &User, path: &str, body: impl Into<bytes::Bytes>) -> Answer {
     let token = format!("Bearer {}", user.access_token).parse().expect("a header");
     let headers = http::HeaderMap::from_iter([(http::header::AUTHORIZATION, token)]);
-    user.http.send(http::Method::PUT, path, headers, body.into()).await.expect("an answer")
+    user.http.send(http::Method::PUT, path, headers, body).await.expect("an answer")
 }
 
 /// The room as an initial `/sync` has it, its events as servers have them.
