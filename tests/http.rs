@@ -207,6 +207,38 @@ async fn gn_04_whoever_asks_too_often_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn gn_04_clients_behind_a_proxy_have_budgets_of_their_own() {
+    let server = Server::start(toml::toml! {
+        [limits]
+        enabled = true
+        login = { per_second = 1, burst = 2 }
+    })
+    .await;
+    let attempt = async |server: &Server, client: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", http::HeaderValue::from_static(client));
+        let body =
+            r#"{"type":"m.login.password","password":"x","identifier":{"type":"m.id.user","user":"x"}}"#;
+        server.http().send(Method::POST, "/v3/login", headers, body).await.unwrap().status
+    };
+    let exhausted = async |server: &Server, client: &'static str| {
+        eventually("a log-in is refused", async || (attempt(server, client).await == 429).then_some(()))
+            .await;
+    };
+    exhausted(&server, "192.0.2.1").await;
+    assert_eq!(attempt(&server, "192.0.2.2").await, 429, "nobody may claim an address");
+
+    let mut server = server;
+    server.stop().await;
+    let config = std::fs::read_to_string(server.config_path()).unwrap();
+    let config = config.replace("[[listener]]", "[[listener]]\nbehind_proxy = true");
+    std::fs::write(server.config_path(), config).unwrap();
+    server.start_again().await;
+    exhausted(&server, "192.0.2.1").await;
+    assert_eq!(attempt(&server, "192.0.2.1, 192.0.2.2").await, 403, "who comes from elsewhere is let in");
+}
+
+#[tokio::test]
 async fn each_answer_has_an_id_that_the_log_knows() {
     let server = Server::start(toml::toml! { log.filter = "info,hearth::http=debug" }).await;
     let answer = server.http().get("/v3/account/whoami", None).await;

@@ -85,7 +85,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     for (listener, socket) in app.config.listener.iter().zip(sockets) {
         let apis: BTreeSet<Api> = listener.serve.iter().copied().collect();
         let router = api::router(Arc::clone(&app), &apis, Some(&recorder));
-        let site = Site::new(router, app.environment.entropy.number());
+        let site = Site::new(router, listener.behind_proxy, app.environment.entropy.number());
         let tls = match &listener.tls {
             Some(tls) => Some(server_config(&tls.certificate, &tls.key)?),
             None => None,

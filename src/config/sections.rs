@@ -50,6 +50,9 @@ section! {
         pub bind: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8008));
         /// What it serves: any of "client", "federation" and "metrics". Metrics are for your own network only.
         pub serve: Vec<Api> = vec![Api::Client, Api::Federation];
+        /// Whether requests come by way of a reverse proxy, which adds the client's address to the header X-Forwarded-For.
+        /// Limits count for that address then. Leave it off on a port that anybody else can reach: they could claim any.
+        pub behind_proxy: bool = false;
         /// A certificate makes the port speak HTTPS (HTTP/1.1 and HTTP/2). Without one it speaks plain HTTP, for a reverse
         /// proxy in front of it.
         pub tls: Option<Tls> = None;

@@ -6,7 +6,7 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -33,13 +33,15 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What a listener answers with; made once, shared by all of its connections.
 pub struct Site {
     router: Router,
+    /// A reverse proxy says who the client is.
+    behind_proxy: bool,
     /// The number of the next request. It begins at random, so that ids of two runs don't meet in one log.
     next: AtomicU64,
 }
 
 impl Site {
-    pub fn new(router: Router, seed: u64) -> Arc<Self> {
-        Arc::new(Self { router, next: AtomicU64::new(seed) })
+    pub fn new(router: Router, behind_proxy: bool, seed: u64) -> Arc<Self> {
+        Arc::new(Self { router, behind_proxy, next: AtomicU64::new(seed) })
     }
 
     /// Answers one request; never fails. What can be done at once is done before the future is made, which every waiting
@@ -88,6 +90,8 @@ impl Site {
 
     fn route(&self, peer: SocketAddr, request: Request<Incoming>) -> RouteFuture<Infallible> {
         let mut request = request.map(Body::new);
+        let client = if self.behind_proxy { forwarded_for(request.headers()) } else { None };
+        let peer = client.map_or(peer, |client| SocketAddr::new(client, 0));
         request.extensions_mut().insert(Peer(peer));
         without_trailing_slash(request.uri_mut());
         self.router.clone().call(request)
@@ -104,6 +108,12 @@ async fn caught(answer: RouteFuture<Infallible>) -> Response<Body> {
             MatrixError::internal(&cause).into_response()
         }
     }
+}
+
+/// The address that the nearest proxy has added, behind what its clients may have made up.
+fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+    let last = headers.get_all("x-forwarded-for").iter().next_back()?;
+    last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }
 
 /// For paths that no route has.
@@ -183,6 +193,21 @@ mod tests {
     #[test]
     fn ids_are_hexadecimal() {
         assert_eq!(HexId::new(0x01_23_45_67_89_ab_cd_ef).as_str(), "0123456789abcdef");
+    }
+
+    #[test]
+    fn only_what_the_nearest_proxy_says_of_the_client_is_believed() {
+        let of = |lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append("x-forwarded-for", HeaderValue::from_static(line));
+            }
+            forwarded_for(&headers).map(|client| client.to_string())
+        };
+        assert_eq!(of(&["10.0.0.1, 192.0.2.7"]).as_deref(), Some("192.0.2.7"));
+        assert_eq!(of(&["10.0.0.1", "2001:db8::1"]).as_deref(), Some("2001:db8::1"));
+        assert_eq!(of(&["nonsense"]), None);
+        assert_eq!(of(&[]), None);
     }
 
     #[test]
