@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ruma::{RoomId, UserId};
 use serde_json::{Map, Value};
 
-use super::{Accounts, Error, push_rules};
+use super::{Accounts, Error, ignored, push_rules};
 use crate::{
     queue::{Kind, pointer},
     store::{
@@ -190,9 +190,16 @@ impl Accounts {
         let step = batch.step();
         batch.deliver(pointer([recipient], step, Kind::AccountData, room));
         batch.push(set_account_data(recipient, room, kind, &content, step));
-        if room == GLOBAL && kind == push_rules::TYPE {
-            let kept = Arc::clone(&self.push_rules);
-            batch.on_commit(move |_| kept.forget(recipient));
+        match kind {
+            push_rules::TYPE if room == GLOBAL => {
+                let kept = Arc::clone(&self.push_rules);
+                batch.on_commit(move |_| kept.forget(recipient));
+            }
+            ignored::TYPE if room == GLOBAL => {
+                let kept = Arc::clone(&self.ignored);
+                batch.on_commit(move |_| kept.forget(recipient));
+            }
+            _ => {}
         }
         self.store.commit(batch).await?;
         Ok(())

@@ -7,7 +7,9 @@ mod data;
 mod devices;
 mod error;
 mod filters;
+mod ignored;
 mod interactive;
+mod kept;
 mod login;
 mod name;
 mod password;
@@ -21,11 +23,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId, push::Ruleset};
 
 pub use self::{
     devices::{DeviceInfo, LogOut},
     error::Error,
+    ignored::IgnoredUsers,
     interactive::{Challenge, InteractiveError, Operation, Stage},
     login::{DeviceRequest, Login},
     profile::ProfileChange,
@@ -34,7 +37,7 @@ pub use self::{
     session::{Origin, Session, Sessions},
     shared_secret::SharedSecretRequest,
 };
-use self::{interactive::Interactive, password::Passwords, shared_secret::Nonces};
+use self::{interactive::Interactive, kept::Kept, password::Passwords, shared_secret::Nonces};
 pub use crate::store::account_data::GLOBAL;
 use crate::{
     config::RegistrationMode,
@@ -58,7 +61,9 @@ pub struct Accounts {
     passwords: Passwords,
     interactive: Interactive,
     nonces: Nonces,
-    push_rules: Arc<push_rules::Kept>,
+    /// `None`: the user has the predefined rules.
+    push_rules: Arc<Kept<Option<Arc<Ruleset>>>>,
+    ignored: Arc<Kept<IgnoredUsers>>,
     turns: data::Turns,
     server_name: OwnedServerName,
     registration: RegistrationMode,
@@ -74,6 +79,7 @@ impl Accounts {
             interactive: Interactive::new(environment.clone()),
             nonces: Nonces::new(environment.clone()),
             push_rules: Arc::default(),
+            ignored: Arc::default(),
             turns: data::Turns::default(),
             environment,
             server_name: settings.server_name,

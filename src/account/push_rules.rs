@@ -3,13 +3,8 @@
 //! Most users never change the rules that the specification predefines: nothing is stored for them. Whoever has rules of
 //! their own has them in memory too, since each message to each of their rooms asks for them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
-use lru::LruCache;
-use parking_lot::Mutex;
 use ruma::{
     UserId,
     push::{Action, AnyPushRuleRef, NewPushRule, PushCondition, RuleKind, Ruleset},
@@ -22,9 +17,6 @@ use crate::store::{self, account_data::GLOBAL};
 /// The type of the account data.
 pub(super) const TYPE: &str = "m.push_rules";
 
-/// Users whose rules are kept in memory.
-const KEPT: usize = 4_096;
-
 /// Every message to a user is held against their rules, so these are bounded.
 const MAX_RULES: usize = 500;
 const MAX_RULE_ID: usize = 255;
@@ -36,26 +28,6 @@ const MAX_GLOBS: usize = 4_096;
 
 /// The kinds of rules, in the order in which they are tried.
 const KINDS: [&str; 5] = ["override", "content", "room", "sender", "underride"];
-
-/// The rules that are in memory. `None`: the user has the predefined ones.
-pub(super) struct Kept {
-    rules: Mutex<LruCache<i64, Option<Arc<Ruleset>>>>,
-    /// Counts the changes, so that what was read before one is not kept after it.
-    changes: AtomicU64,
-}
-
-impl Default for Kept {
-    fn default() -> Self {
-        Self { rules: Mutex::new(LruCache::unbounded()), changes: AtomicU64::new(0) }
-    }
-}
-
-impl Kept {
-    pub(super) fn forget(&self, recipient: i64) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        self.rules.lock().pop(&recipient);
-    }
-}
 
 /// A change of the rules.
 #[derive(Clone, Debug)]
@@ -103,23 +75,10 @@ fn content(rules: &Ruleset) -> Result<Value, Error> {
 impl Accounts {
     /// A user's rules, if they differ from the predefined ones.
     pub async fn custom_push_rules(&self, recipient: i64) -> Result<Option<Arc<Ruleset>>, store::Error> {
-        let kept = &self.push_rules;
-        if let Some(rules) = kept.rules.lock().get(&recipient) {
-            return Ok(rules.clone());
-        }
-        let changes = kept.changes.load(Ordering::Acquire);
-        let rules = self.stored_push_rules(recipient).await?.map(Arc::new);
-        let mut all = kept.rules.lock();
-        if kept.changes.load(Ordering::Acquire) == changes {
-            all.put(recipient, rules.clone());
-            if all.len() > KEPT {
-                all.pop_lru();
-            }
-        }
-        Ok(rules)
+        self.push_rules.get(recipient, self.stored_push_rules(recipient)).await
     }
 
-    async fn stored_push_rules(&self, recipient: i64) -> Result<Option<Ruleset>, store::Error> {
+    async fn stored_push_rules(&self, recipient: i64) -> Result<Option<Arc<Ruleset>>, store::Error> {
         let Some(content) = self.store.account_data(recipient, GLOBAL, TYPE).await? else { return Ok(None) };
         let content: Content = match serde_json::from_str(&content) {
             Ok(content) => content,
@@ -134,7 +93,7 @@ impl Accounts {
             // The specification may have predefined others since they were stored.
             rules.update_with_server_default(Ruleset::server_default(&user_id));
         }
-        Ok(Some(rules))
+        Ok(Some(Arc::new(rules)))
     }
 
     /// All rules of a user, the predefined ones included.
@@ -157,7 +116,7 @@ impl Accounts {
     ) -> Result<(), Error> {
         let _turn = self.turns.of(recipient).await;
         let stored = self.stored_push_rules(recipient).await?;
-        let mut rules = stored.unwrap_or_else(|| Ruleset::server_default(user_id));
+        let mut rules = stored.map_or_else(|| Ruleset::server_default(user_id), Arc::unwrap_or_clone);
         apply(&mut rules, change)?;
         self.write(recipient, GLOBAL, TYPE, content(&rules)?.to_string()).await
     }

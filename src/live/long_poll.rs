@@ -256,6 +256,7 @@ impl Syncs {
                 typing.insert(number, users);
             }
         }
+        let ignored = self.accounts.ignored_users(session.recipient).await?;
         for (number, changes) in changes.rooms {
             let room = self.rooms.by_number(number).await?;
             if !request.filter.room(&room.room_id) {
@@ -273,6 +274,7 @@ impl Syncs {
                 span: (from.position, to.position),
                 typing,
                 counts: None,
+                ignored: &ignored,
             };
             room.add_to(&mut body.rooms).await?;
         }
@@ -322,6 +324,7 @@ impl Syncs {
         let mut typing: HashMap<i64, Vec<OwnedUserId>> = typing.into_iter().collect();
         let mut counts: HashMap<i64, Counts> = self.store.unread_of_rooms(recipient).await?;
         let memberships = self.store.memberships(user_id.as_str()).await?;
+        let ignored = &self.accounts.ignored_users(recipient).await?;
         let asked = memberships.into_iter().map(|membership| {
             let since = changes.is_some();
             let number = membership.room;
@@ -358,6 +361,7 @@ impl Syncs {
                     span,
                     typing,
                     counts,
+                    ignored,
                 };
                 room.add_to(&mut rooms).await?;
                 Ok::<_, Error>(rooms)

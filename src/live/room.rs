@@ -17,7 +17,7 @@ use super::{
     long_poll::{Error, Request, Syncs},
 };
 use crate::{
-    account::Session,
+    account::{IgnoredUsers, Session},
     queue::{Counts, Token},
     room::{Event, Reader, Room, Sight, Snapshot, View},
     store::receipt::ReceiptRow,
@@ -52,6 +52,7 @@ pub(super) struct RoomSync<'a> {
     pub(super) typing: Option<Vec<ruma::OwnedUserId>>,
     /// Unread counts, if they were counted already.
     pub(super) counts: Option<Counts>,
+    pub(super) ignored: &'a IgnoredUsers,
 }
 
 /// The events of a timeline and what is around them.
@@ -80,6 +81,8 @@ impl RoomSync<'_> {
                     rooms.join.insert(room_id, joined);
                 }
             }
+            // SY-19: of invitations by somebody whom the user ignores nothing is said.
+            MembershipState::Invite if self.is_ignored(snapshot.member(user_id)) => {}
             MembershipState::Invite if self.whole || changed => {
                 let invite_state = stripped(&snapshot, user_id)?.into();
                 rooms.invite.insert(room_id, InvitedRoom { invite_state });
@@ -97,6 +100,17 @@ impl RoomSync<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether a timeline has an event that the user may see.
+    fn shows(&self, event: &Arc<Event>) -> bool {
+        // SY-19: state is part of the room, whoever set it.
+        let ignored = !event.pdu.is_state() && self.is_ignored(Some(event));
+        event.is_visible() && !ignored && self.request.filter.timeline(event)
+    }
+
+    fn is_ignored(&self, event: Option<&Arc<Event>>) -> bool {
+        event.is_some_and(|event| self.ignored.contains(&event.pdu.sender))
     }
 
     /// The last event that belongs into this answer. The room may be further by now: what came since is for the next.
@@ -234,9 +248,7 @@ impl RoomSync<'_> {
             let page = self.syncs.rooms.log_backwards(&self.room, from, limit as i64 + 1).await?;
             let Some(last) = page.last() else { break };
             from = last.seq - 1;
-            let shown = page.into_iter().filter(|event| {
-                event.seq >= oldest && event.is_visible() && self.request.filter.timeline(event)
-            });
+            let shown = page.into_iter().filter(|event| event.seq >= oldest && self.shows(event));
             events.extend(shown);
         }
         // Before a break there may be more.
@@ -263,10 +275,7 @@ impl RoomSync<'_> {
         // Newest first, so that a device that was away long doesn't make us read all that it missed.
         for chunk in seqs.rchunks(limit.clamp(16, 128)) {
             let page = self.syncs.rooms.events(&self.room, chunk).await?;
-            let shown = page
-                .into_iter()
-                .rev()
-                .filter(|event| event.is_visible() && self.request.filter.timeline(event));
+            let shown = page.into_iter().rev().filter(|event| self.shows(event));
             events.extend(shown);
             if events.len() > limit {
                 limited = true;

@@ -22,12 +22,19 @@ use super::{
     snapshot::{LocalMember, Snapshot},
 };
 use crate::{
+    account::IgnoredUsers,
     queue::{Kind, flags},
     store::{Batch, Delivery, Item},
 };
 
-/// The rules of the members who have changed theirs, by recipient.
-pub(super) type CustomRules = HashMap<i64, Arc<Ruleset>>;
+/// What members want to hear of, as far as it isn't what everybody does.
+#[derive(Default)]
+pub(super) struct Wishes {
+    /// The rules of those who have changed theirs, by recipient.
+    pub(super) rules: HashMap<i64, Arc<Ruleset>>,
+    /// Whom those ignore who ignore somebody.
+    pub(super) ignored: HashMap<i64, IgnoredUsers>,
+}
 
 /// A user that nobody is: with its rules, an event is judged for everybody whom it doesn't name.
 static NOBODY: LazyLock<OwnedUserId> =
@@ -72,7 +79,7 @@ pub(super) fn fan_out(
     after: &Snapshot,
     event: &Event,
     target: Option<&LocalMember>,
-    custom: &CustomRules,
+    wishes: &Wishes,
 ) {
     let pdu = &event.pdu;
     let content = if mentions_or_relates(event) {
@@ -84,7 +91,7 @@ pub(super) fn fan_out(
         RelatesTo { rel_type: Some(kind), event_id: Some(root) } if kind == "m.thread" => root,
         _ => String::new(),
     };
-    let judge = Judge::new(before, event, &content.mentions, custom);
+    let judge = Judge::new(before, event, &content.mentions, wishes);
     let newcomer = target.filter(|target| !before.local.contains(target));
 
     let recipients = before.local.iter().chain(newcomer).map(|member| {
@@ -122,19 +129,19 @@ struct Judge<'a> {
     json: FlattenedJson,
     context: PushConditionRoomCtx,
     named: &'a [String],
-    custom: &'a CustomRules,
+    wishes: &'a Wishes,
     /// What the default rules say to somebody whom the event doesn't name.
     common: Outcome,
 }
 
 impl<'a> Judge<'a> {
-    fn new(before: &Snapshot, event: &'a Event, mentions: &'a Mentions, custom: &'a CustomRules) -> Self {
+    fn new(before: &Snapshot, event: &'a Event, mentions: &'a Mentions, wishes: &'a Wishes) -> Self {
         let raw: Raw<AnySyncTimelineEvent> = Raw::from_json(event.pdu.json.clone());
         let members = UInt::try_from(before.joined as u64).unwrap_or(UInt::MAX);
         let mut context =
             PushConditionRoomCtx::new(before.room_id.clone(), members, NOBODY.clone(), String::new());
         // Only mentions of the whole room and rules of somebody's own ask for power levels.
-        if mentions.room || !custom.is_empty() {
+        if mentions.room || !wishes.rules.is_empty() {
             context = context.with_power_levels(before.power_levels().into());
         }
         let mut judge = Self {
@@ -142,7 +149,7 @@ impl<'a> Judge<'a> {
             json: FlattenedJson::from_raw(&raw),
             context,
             named: &mentions.user_ids,
-            custom,
+            wishes,
             common: Outcome::default(),
         };
         judge.common = judge.apply(&DEFAULT_RULES, &judge.context);
@@ -155,7 +162,11 @@ impl<'a> Judge<'a> {
         if self.event.pdu.sender == member.user_id {
             return Outcome::default();
         }
-        let custom = self.custom.get(&member.recipient);
+        let ignored = self.wishes.ignored.get(&member.recipient);
+        if ignored.is_some_and(|ignored| ignored.contains(&self.event.pdu.sender)) {
+            return Outcome::default();
+        }
+        let custom = self.wishes.rules.get(&member.recipient);
         let named =
             self.event.pdu.state_key.as_deref() == Some(user) || self.named.iter().any(|named| named == user);
         if custom.is_none() && !named {

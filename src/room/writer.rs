@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::{
     Core, Error, Event, NOT_A_MEMBER, Room, content,
     event::SentBy,
-    fan_out::{CustomRules, fan_out},
+    fan_out::{Wishes, fan_out},
     snapshot::{LocalMember, Snapshot},
 };
 use crate::store::{
@@ -199,7 +199,7 @@ pub(super) async fn sent_before(
 pub(super) struct Work<'a> {
     core: &'a Arc<Core>,
     snapshot: Snapshot,
-    rules: CustomRules,
+    wishes: Wishes,
     batch: Batch,
     /// The step of the last event.
     last_step: u32,
@@ -211,13 +211,18 @@ pub(super) struct Work<'a> {
 
 impl<'a> Work<'a> {
     pub(super) async fn start(core: &'a Arc<Core>, snapshot: Snapshot) -> Result<Self, Error> {
-        let mut rules = CustomRules::new();
+        let mut wishes = Wishes::default();
         for member in snapshot.local.iter() {
-            if let Some(custom) = core.accounts.custom_push_rules(member.recipient).await? {
-                rules.insert(member.recipient, custom);
+            let recipient = member.recipient;
+            if let Some(custom) = core.accounts.custom_push_rules(recipient).await? {
+                wishes.rules.insert(recipient, custom);
+            }
+            let ignored = core.accounts.ignored_users(recipient).await?;
+            if !ignored.is_empty() {
+                wishes.ignored.insert(recipient, ignored);
             }
         }
-        Ok(Self { core, snapshot, rules, batch: Batch::new(), last_step: 0, events: Vec::new(), time: None })
+        Ok(Self { core, snapshot, wishes, batch: Batch::new(), last_step: 0, events: Vec::new(), time: None })
     }
 
     /// Events get this time and not that of the clock.
@@ -299,7 +304,7 @@ impl<'a> Work<'a> {
         let step = batch.step();
         self.last_step = step;
         self.store(batch, step, &event);
-        fan_out(batch, step, &before, &self.snapshot, &event, target.as_ref(), &self.rules);
+        fan_out(batch, step, &before, &self.snapshot, &event, target.as_ref(), &self.wishes);
         if let Some(redacted) = redacted {
             self.redact(batch, &redacted, event.seq)?;
         }

@@ -5,6 +5,7 @@
 mod common;
 
 mod filters;
+mod ignored;
 mod lazy;
 mod membership;
 mod model;
