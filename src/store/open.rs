@@ -118,4 +118,19 @@ mod tests {
             assert_eq!(readers.size(), 1);
         }
     }
+
+    /// I1: what is acknowledged has to survive a loss of power, which no test can bring about; these settings see to it.
+    #[tokio::test]
+    async fn commits_are_as_durable_as_the_configuration_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        open(&path, Durability::Full).await.unwrap();
+        for (durability, level) in [(Durability::Full, 2), (Durability::Normal, 1)] {
+            let connection = connect(&path, durability).unwrap();
+            let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+            assert_eq!(mode, "wal");
+            let synchronous: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap();
+            assert_eq!(synchronous, level);
+        }
+    }
 }
