@@ -180,3 +180,24 @@ async fn a_long_absence_ends_in_a_gap_that_closes_exactly() {
     check(&reader.events, &log, &sent);
     assert_eq!(reader.events, log, "I5");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_room_is_not_forgotten_behind_a_busy_one() {
+    let server = Server::start(toml::Table::new()).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let quiet = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let busy = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&quiet).await;
+    bob.join(&busy).await;
+    let mut reader = Reader::new(&bob, &quiet);
+    reader.advance(0).await;
+
+    // More entries than the end of a queue keeps in memory come after the one that must not be lost.
+    let said = alice.send_text(&quiet, "once").await;
+    for number in 0..200 {
+        alice.send_text(&busy, &number.to_string()).await;
+    }
+    reader.advance(0).await;
+
+    assert_eq!(reader.events.last(), Some(&said), "I5");
+}
