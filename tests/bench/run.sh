@@ -86,7 +86,7 @@ measure_synapse() {
   SECRET=$SECRET "$BENCH" run --name Synapse --address "127.0.0.1:$port" \
     --start "'$REPO/tests/peers/synapse.sh' run $port '$dir' >>'$dir/stdout' 2>&1" \
     --data-dir "$dir/data" --secret "$SECRET" --json "$OUT/synapse.json" \
-    --sync-rooms 20,200 --idle-polls 1000 --idle-users 100 --starts 3 "$@" || return
+    --sync-rooms 20,200 --old-changes 1000 --long-messages 5000 --idle-polls 1000 --idle-users 100 --starts 3 "$@" || return
   [ -n "${KEEP:-}" ] || rm -rf "$dir"
 }
 

@@ -117,6 +117,26 @@ impl Session {
         Ok(serde_json::from_slice::<EventId>(answer)?.event_id)
     }
 
+    /// Sets a state event whose content is a number.
+    pub(crate) async fn set_state(&mut self, room: &str, kind: &str, key: &str, number: usize) -> Result<()> {
+        let target =
+            format!("/_matrix/client/v3/rooms/{}/state/{}/{}", encode(room), encode(kind), encode(key));
+        let body = json!({ "number": number }).to_string();
+        let token = Rc::clone(&self.user.token);
+        succeed(&mut self.connection, "PUT", &target, Some(&token), Some(body.as_bytes())).await.map(drop)
+    }
+
+    /// An event with `limit` others around it and the state there. Returns the token of the place before all of them.
+    pub(crate) async fn context(&mut self, room: &str, event: &str, limit: u32) -> Result<String> {
+        #[derive(Deserialize)]
+        struct Answer {
+            start: String,
+        }
+        let target =
+            format!("/_matrix/client/v3/rooms/{}/context/{}?limit={limit}", encode(room), encode(event));
+        Ok(serde_json::from_slice::<Answer>(self.get(&target).await?)?.start)
+    }
+
     /// `/sync` from `since` (`None`: initial). Returns the raw body, for the caller to borrow from.
     pub(crate) async fn sync_raw(
         &mut self,

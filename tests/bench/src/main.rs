@@ -24,7 +24,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::report::Report;
-use crate::scenario::{Bench, chat, idle, send, start, sync_rooms};
+use crate::scenario::{Bench, chat, idle, long_room, old_room, send, start, sync_rooms};
 use crate::server::Server;
 
 #[derive(Parser)]
@@ -76,7 +76,7 @@ struct Run {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "send,chat10,sync-rooms,idle,start",
+        default_value = "send,chat10,sync-rooms,old-room,long-room,idle,start",
         overrides_with = "scenarios"
     )]
     scenarios: Vec<Scenario>,
@@ -105,6 +105,15 @@ struct Run {
     /// sync-rooms: seconds of each of its three phases, for each number of rooms.
     #[arg(long, default_value_t = 3)]
     sync_seconds: u64,
+    /// old-room: members of both rooms.
+    #[arg(long, default_value_t = 100)]
+    old_members: usize,
+    /// old-room: state changes that the old one has seen.
+    #[arg(long, default_value_t = 10_000)]
+    old_changes: usize,
+    /// long-room: messages in it.
+    #[arg(long, default_value_t = 200_000)]
+    long_messages: usize,
     /// idle: long-polls that wait at once.
     #[arg(long, default_value_t = 2000)]
     idle_polls: usize,
@@ -122,6 +131,8 @@ enum Scenario {
     #[value(name = "chat10")]
     Chat10,
     SyncRooms,
+    OldRoom,
+    LongRoom,
     Idle,
     Start,
 }
@@ -193,6 +204,13 @@ impl Run {
                 let settings = sync_rooms::Settings { counts: self.sync_rooms.clone(), duration };
                 sync_rooms::run(bench, &settings).await
             }
+            Scenario::OldRoom => {
+                let settings = old_room::Settings { members: self.old_members, changes: self.old_changes };
+                old_room::run(bench, &settings).await
+            }
+            Scenario::LongRoom => {
+                long_room::run(bench, &long_room::Settings { messages: self.long_messages }).await
+            }
             Scenario::Idle => {
                 idle::run(bench, &idle::Settings { polls: self.idle_polls, users: self.idle_users }).await
             }
@@ -229,6 +247,6 @@ mod tests {
         let words = "hearth-bench run --address a:1 --sync-rooms 1,2 --senders 3 --sync-rooms 5 --senders 4";
         let arguments = Arguments::try_parse_from(words.split(' ')).unwrap();
         let Command::Run(run) = arguments.command else { panic!("not a run") };
-        assert_eq!((run.sync_rooms, run.senders, run.scenarios.len()), (vec![5], 4, 5));
+        assert_eq!((run.sync_rooms, run.senders, run.scenarios.len()), (vec![5], 4, 7));
     }
 }

@@ -5,6 +5,8 @@
 
 pub(crate) mod chat;
 pub(crate) mod idle;
+pub(crate) mod long_room;
+pub(crate) mod old_room;
 pub(crate) mod send;
 pub(crate) mod start;
 pub(crate) mod sync_rooms;
