@@ -67,9 +67,9 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
                     latencies.record(began.elapsed());
                 }
             }
-            let spent = window.close(&bench.server).server_each(sent);
+            let each = window.close(&bench.server).server_each(sent);
             if turn > 0 {
-                *cpu += spent.unwrap_or(f64::NAN) / TURNS as f64;
+                *cpu += each.unwrap_or(f64::NAN) / TURNS as f64;
             }
         }
     }
