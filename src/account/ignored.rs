@@ -21,6 +21,10 @@ impl IgnoredUsers {
         self.0.is_none()
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &OwnedUserId> {
+        self.0.iter().flat_map(|ignored| ignored.iter())
+    }
+
     pub fn contains(&self, user_id: &UserId) -> bool {
         self.0.as_ref().is_some_and(|ignored| ignored.contains(user_id))
     }

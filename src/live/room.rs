@@ -320,7 +320,7 @@ impl RoomSync<'_> {
         if self.request.filter.federation_format() {
             return Ok(events.iter().map(|event| event.pdu.json.clone()).collect());
         }
-        let reader = Reader { user_id: &self.session.user_id, device: self.session.device };
+        let reader = Reader::of(self.session);
         let events = self.syncs.rooms.client_events(&self.room, reader, events, sight).await?;
         Ok(events.into_iter().map(|event| fields.of(event)).collect())
     }

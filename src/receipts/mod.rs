@@ -13,16 +13,13 @@ use serde_json::json;
 use crate::{
     environment::Environment,
     queue::{self, Kind as Entry},
-    room::{Error, Event, Room, Rooms},
+    room::{Error, Event, HOPS, Relation, Room, Rooms},
     store::{
         Batch, Store,
         account_data::set_account_data,
         receipt::{ReceiptKey, clear_unread, clear_unread_thread, set_receipt},
     },
 };
-
-/// RC-23: how many relations away from its thread an event may be.
-const HOPS: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -189,8 +186,8 @@ impl Receipts {
         let mut is_about_root = given.is_some_and(|root| event.id() == root);
         let mut at = Arc::clone(event);
         for _ in 0..HOPS {
-            let Some((kind, target)) = relation(&at) else { break };
-            if kind == "m.thread" {
+            let Some(Relation { rel_type, target, .. }) = at.relation() else { break };
+            if rel_type == "m.thread" {
                 return Ok(given == Some(&target));
             }
             is_about_root |= given == Some(&target);
@@ -213,20 +210,4 @@ fn found(result: Result<Arc<Event>, Error>) -> Result<Option<Arc<Event>>, Error>
         Err(Error::NotFound(_)) => Ok(None),
         Err(cause) => Err(cause),
     }
-}
-
-/// The type and the target of an event's relation (RL-01: of its clear text).
-fn relation(event: &Event) -> Option<(String, OwnedEventId)> {
-    #[derive(Deserialize)]
-    struct Content {
-        #[serde(rename = "m.relates_to")]
-        relates_to: RelatesTo,
-    }
-    #[derive(Deserialize)]
-    struct RelatesTo {
-        rel_type: String,
-        event_id: OwnedEventId,
-    }
-    let content: Content = event.pdu.content_as().ok()?;
-    Some((content.relates_to.rel_type, content.relates_to.event_id))
 }

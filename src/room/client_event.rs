@@ -16,13 +16,21 @@ use serde_json::{
 };
 
 use super::{Core, Error, Event, Room, Rooms, Sight};
+use crate::account::Session;
 
 /// Who reads an event.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
+    pub recipient: i64,
     pub user_id: &'a UserId,
     /// The device whose own transaction ids are told.
     pub device: i64,
+}
+
+impl<'a> Reader<'a> {
+    pub fn of(session: &'a Session) -> Self {
+        Self { recipient: session.recipient, user_id: &session.user_id, device: session.device }
+    }
 }
 
 /// What the reader may know about the event beyond the event.
@@ -33,11 +41,15 @@ pub(super) struct Surroundings {
     pub(super) redacted_because: Option<Box<RawValue>>,
     /// The reader's membership when the event happened.
     pub(super) membership: Option<String>,
+    /// What other events say of it.
+    pub(super) relations: Option<Box<RawValue>>,
 }
 
 #[derive(Serialize)]
 struct Unsigned<'a> {
     age: i64,
+    #[serde(rename = "m.relations", skip_serializing_if = "Option::is_none")]
+    relations: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     membership: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,6 +112,7 @@ impl Event {
         let sent_by = self.sent_by.as_ref().filter(|by| by.device == reader.device);
         let (replaces_state, prev_content) = around.replaces.unzip();
         let unsigned = Unsigned {
+            relations: around.relations,
             age: (now_ms - i64::from(self.pdu.origin_server_ts.get())).max(0),
             membership: around.membership,
             prev_content: prev_content.flatten(),
@@ -130,15 +143,29 @@ impl Core {
     /// Events as `reader` gets them, in their order. Messages of the time since the reader came cost no question to the
     /// database, anything else a fixed number.
     ///
-    /// `may_see` tells whether the reader may see another event of the room: the content that a state event replaced and
-    /// a redaction are told only then (EV-09, EV-11).
-    pub(super) async fn to_client(
+    /// Of other events of the room they tell only what `sight` shows: the content that a state event replaced, a
+    /// redaction (EV-09, EV-11) and relations.
+    async fn to_client(
         &self,
         room: &Room,
         reader: Reader<'_>,
         events: &[Arc<Event>],
-        may_see: impl Fn(i64) -> bool,
+        sight: Option<&Sight>,
     ) -> Result<Vec<Box<RawValue>>, Error> {
+        let mut bundles = self.bundles(room, reader, events, sight).await?;
+        self.write(room, reader, events, sight, |event| bundles.remove(event.id())).await
+    }
+
+    /// [`Self::to_client`] with these relations.
+    pub(super) async fn write(
+        &self,
+        room: &Room,
+        reader: Reader<'_>,
+        events: &[Arc<Event>],
+        sight: Option<&Sight>,
+        mut relations: impl FnMut(&Event) -> Option<Box<RawValue>>,
+    ) -> Result<Vec<Box<RawValue>>, Error> {
+        let may_see = |seq| sight.is_none_or(|sight| sight.may_see(seq));
         let now = self.environment.clock.now_ms();
         let redactions = self.redactions(room, events, &may_see).await?;
         let earlier = self.replaced(room, events).await?;
@@ -158,7 +185,7 @@ impl Core {
             answer.push(event.to_client(
                 reader,
                 now,
-                Surroundings { replaces, redacted_because, membership },
+                Surroundings { replaces, redacted_because, membership, relations: relations(event) },
             )?);
         }
         Ok(answer)
@@ -239,8 +266,7 @@ impl Rooms {
         events: &[Arc<Event>],
         sight: Option<&Sight>,
     ) -> Result<Vec<Box<RawValue>>, Error> {
-        let may_see = |seq| sight.is_none_or(|sight| sight.may_see(seq));
-        self.core.to_client(room, reader, events, may_see).await
+        self.core.to_client(room, reader, events, sight).await
     }
 }
 

@@ -10,7 +10,7 @@ use ruma::{
 };
 use serde_json::{Value, json, value::to_raw_value};
 
-use super::{Core, Error, NewEvent, Rooms, snapshot::Snapshot, writer::Work};
+use super::{Core, Error, NewEvent, Rooms, snapshot::Snapshot, work::Work};
 use crate::store::{self, alias as alias_table, room as room_table};
 
 /// Sets of defaults for a new room.

@@ -28,6 +28,10 @@ pub enum Error {
     InvalidParam(String),
     #[error("{0}")]
     BadJson(String),
+    #[error("you have said this of the event already")]
+    DuplicateAnnotation,
+    #[error("{0}")]
+    BadRelation(String),
     /// An event or a text over a limit; the message names the limit and the size.
     #[error("{0}")]
     TooLarge(String),

@@ -92,6 +92,11 @@ impl Event {
         })
     }
 
+    /// The event as somebody gets it who ignores its sender but has to know that it is there.
+    pub(super) fn hidden(&self, version: &RoomVersionId) -> Result<Self, PduError> {
+        Ok(Self { redacted_by: None, sent_by: None, ..self.redacted(0, version)? })
+    }
+
     pub fn id(&self) -> &EventId {
         &self.pdu.event_id
     }

@@ -52,8 +52,6 @@ struct Outcome {
 struct Content {
     #[serde(rename = "m.mentions", default)]
     mentions: Mentions,
-    #[serde(rename = "m.relates_to", default)]
-    relates_to: RelatesTo,
 }
 
 #[derive(Default, Deserialize)]
@@ -64,14 +62,9 @@ struct Mentions {
     room: bool,
 }
 
-#[derive(Default, Deserialize)]
-struct RelatesTo {
-    rel_type: Option<String>,
-    event_id: Option<String>,
-}
-
 /// Puts a pointer to `event` into the queue of everybody here whom it reaches: those who were joined before it, those
-/// who are joined after it, and the one whose membership it is.
+/// who are joined after it, and the one whose membership it is. `thread` is the root of the thread that it is part of.
+#[expect(clippy::too_many_arguments, reason = "the two sides of an event, and what was found out about it")]
 pub(super) fn fan_out(
     batch: &mut Batch,
     step: u32,
@@ -79,17 +72,14 @@ pub(super) fn fan_out(
     after: &Snapshot,
     event: &Event,
     target: Option<&LocalMember>,
+    thread: String,
     wishes: &Wishes,
 ) {
     let pdu = &event.pdu;
-    let content = if mentions_or_relates(event) {
+    let content = if pdu.content.get().contains("\"m.mentions\"") {
         pdu.content_as::<Content>().unwrap_or_default()
     } else {
         Content::default()
-    };
-    let thread = match content.relates_to {
-        RelatesTo { rel_type: Some(kind), event_id: Some(root) } if kind == "m.thread" => root,
-        _ => String::new(),
     };
     let judge = Judge::new(before, event, &content.mentions, wishes);
     let newcomer = target.filter(|target| !before.local.contains(target));
@@ -115,12 +105,6 @@ pub(super) fn fan_out(
         thread,
         recipients: recipients.collect(),
     });
-}
-
-/// Spares most events the parsing.
-fn mentions_or_relates(event: &Event) -> bool {
-    let content = event.pdu.content.get();
-    content.contains("\"m.mentions\"") || content.contains("\"m.relates_to\"")
 }
 
 /// Applies push rules to one event.

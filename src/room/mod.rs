@@ -15,12 +15,14 @@ mod fan_out;
 mod filter;
 mod history;
 mod membership;
+mod relations;
 mod send;
 mod snapshot;
 mod summary;
 #[cfg(test)]
 mod tests;
 mod visibility;
+mod work;
 mod writer;
 
 use std::{
@@ -47,6 +49,7 @@ pub use self::{
     event::Event,
     filter::{EventFilter, Fields, LazyMembers, type_matches},
     history::{Direction, Paging},
+    relations::{Children, HOPS, Relation, RelationPage},
     send::reason,
     snapshot::{LocalMember, Snapshot, State},
     summary::summary,
@@ -325,6 +328,7 @@ impl Core {
         let extremities: Vec<Event> = extremities.collect::<Result<_, _>>()?;
         snapshot.depth = extremities.iter().map(|event| event.pdu.depth).max().unwrap_or(0);
         snapshot.extremities = extremities.into_iter().map(|event| event.pdu.event_id).collect();
+        snapshot.last_relation = self.store.last_relation(number).await?;
         let state = self.store.state_events_at(number, snapshot.last_seq).await?;
         let state = state.into_iter().map(|row| Event::from_stored(row, &snapshot.version).map(Arc::new));
         snapshot.enter(state.collect::<Result<_, _>>()?);

@@ -101,6 +101,8 @@ pub struct Snapshot {
     pub local: Arc<Vec<LocalMember>>,
     pub joined: usize,
     pub invited: usize,
+    /// The last event that relates to another: those from here on have no children.
+    pub last_relation: i64,
 }
 
 impl Snapshot {
@@ -120,6 +122,7 @@ impl Snapshot {
             local: Arc::default(),
             joined: 0,
             invited: 0,
+            last_relation: 0,
         })
     }
 

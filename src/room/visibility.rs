@@ -12,6 +12,8 @@ use ruma::{
     },
 };
 
+use serde_json::json;
+
 use super::{Error, NOT_A_MEMBER, Room, Rooms, snapshot::visibility_of};
 
 /// The parts of a room's log that a user may see, as ranges of `seq`.
@@ -89,6 +91,11 @@ impl Sight {
 
     pub fn may_see(&self, seq: i64) -> bool {
         self.range_up_to(seq).is_some_and(|(_, last)| seq <= last)
+    }
+
+    /// The ranges, for the database: a list of pairs.
+    pub(super) fn to_json(&self) -> String {
+        json!(self.ranges).to_string()
     }
 
     /// Whether there is nothing at all.

@@ -21,6 +21,7 @@ pub mod profile;
 pub mod queue;
 pub mod receipt;
 pub mod registration_token;
+pub mod relation;
 pub mod room;
 mod server;
 mod settle;

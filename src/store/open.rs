@@ -14,8 +14,10 @@ use sqlx::{
 use super::Error;
 
 /// Every schema change ever made, oldest first. One that was released is never edited.
-const MIGRATIONS: &[(&str, &str)] =
-    &[("first light", include_str!("../../migrations/sqlite/0001_first_light.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("first light", include_str!("../../migrations/sqlite/0001_first_light.sql")),
+    ("relations", include_str!("../../migrations/sqlite/0002_relations.sql")),
+];
 
 /// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.
 const READERS: u32 = 4;

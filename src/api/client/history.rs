@@ -110,7 +110,11 @@ async fn event(
 }
 
 /// HV-06: an event of a room that doesn't exist is as little there as one that may not be seen.
-async fn glimpse(app: &App, session: &Session, room_id: &RoomId) -> Result<(Arc<Room>, Sight), MatrixError> {
+pub(super) async fn glimpse(
+    app: &App,
+    session: &Session,
+    room_id: &RoomId,
+) -> Result<(Arc<Room>, Sight), MatrixError> {
     let room = app.rooms.by_id(room_id).await.map_err(|cause| match cause {
         Error::NotFound(_) => Error::NotFound(crate::room::NO_EVENT),
         cause => cause,
@@ -120,14 +124,14 @@ async fn glimpse(app: &App, session: &Session, room_id: &RoomId) -> Result<(Arc<
 }
 
 /// An empty token is none.
-async fn place(app: &App, room: &Room, token: Option<String>) -> Result<Option<i64>, MatrixError> {
+pub(super) async fn place(app: &App, room: &Room, token: Option<String>) -> Result<Option<i64>, MatrixError> {
     match token.filter(|token| !token.is_empty()) {
         Some(token) => Ok(Some(app.rooms.place(room, &token).await?)),
         None => Ok(None),
     }
 }
 
-fn token(seq: i64) -> String {
+pub(super) fn token(seq: i64) -> String {
     Token::Room { seq }.to_string()
 }
 
@@ -138,6 +142,6 @@ async fn client_events(
     events: &[Arc<Event>],
     sight: &Sight,
 ) -> Result<Vec<Box<RawValue>>, MatrixError> {
-    let reader = Reader { user_id: &session.user_id, device: session.device };
+    let reader = Reader::of(session);
     Ok(app.rooms.client_events(room, reader, events, Some(sight)).await?)
 }

@@ -18,6 +18,7 @@ mod profile;
 mod push_rules;
 mod receipts;
 mod register;
+mod relations;
 mod send;
 mod session;
 mod state;
@@ -47,6 +48,7 @@ pub(super) fn routes() -> Routes {
         push_rules::routes(),
         receipts::routes(),
         register::routes(),
+        relations::routes(),
         send::routes(),
         session::routes(),
         state::routes(),

@@ -136,6 +136,6 @@ async fn client_events(
     events: &[Arc<Event>],
 ) -> Result<Vec<Box<RawValue>>, MatrixError> {
     let sight = app.rooms.sight(room, &session.user_id).await?;
-    let reader = Reader { user_id: &session.user_id, device: session.device };
+    let reader = Reader::of(session);
     Ok(app.rooms.client_events(room, reader, events, Some(&sight)).await?)
 }

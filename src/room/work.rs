@@ -1,0 +1,444 @@
+//! The making of events: on a copy of the room, none of them durable yet.
+//!
+//! A [`Work`] is what the room's writer does with one batch of requests: it checks what this server and the room's rules
+//! say of each event, builds, signs and stores it, and fans it out. Nothing of it is seen by anybody before
+//! [`Work::commit`].
+
+use std::sync::Arc;
+
+use hearth_federation::{Draft, Position};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, UserId,
+    events::{StateEventType, TimelineEventType, room::member::MembershipState},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    Appended, Core, Error, Event, NOT_A_MEMBER, NewEvent, Room, Txn, content,
+    event::SentBy,
+    fan_out::{Wishes, fan_out},
+    relations::{HOPS, Relation},
+    snapshot::{LocalMember, Snapshot},
+};
+use crate::store::{
+    self, Batch, EventRow, StateRow, TxnRow, event as event_table,
+    receipt::clear_unread,
+    relation::{self, RelationRow},
+    room as room_table,
+};
+
+/// A copy of the room with events that aren't durable yet.
+pub(super) struct Work<'a> {
+    core: &'a Arc<Core>,
+    snapshot: Snapshot,
+    wishes: Wishes,
+    batch: Batch,
+    /// The step of the last event.
+    last_step: u32,
+    /// New events and the redacted forms of old ones.
+    events: Vec<Arc<Event>>,
+    /// When the events happen, if that isn't now.
+    time: Option<MilliSecondsSinceUnixEpoch>,
+}
+
+impl<'a> Work<'a> {
+    pub(super) async fn start(core: &'a Arc<Core>, snapshot: Snapshot) -> Result<Self, Error> {
+        let mut wishes = Wishes::default();
+        for member in snapshot.local.iter() {
+            let recipient = member.recipient;
+            if let Some(custom) = core.accounts.custom_push_rules(recipient).await? {
+                wishes.rules.insert(recipient, custom);
+            }
+            let ignored = core.accounts.ignored_users(recipient).await?;
+            if !ignored.is_empty() {
+                wishes.ignored.insert(recipient, ignored);
+            }
+        }
+        Ok(Self { core, snapshot, wishes, batch: Batch::new(), last_step: 0, events: Vec::new(), time: None })
+    }
+
+    /// Events get this time and not that of the clock.
+    pub(super) fn at(mut self, time: MilliSecondsSinceUnixEpoch) -> Self {
+        self.time = Some(time);
+        self
+    }
+
+    /// More for the same batch, such as the row of a new room.
+    pub(super) fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    /// The room as it will be.
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Appends events, or none of them.
+    pub(super) async fn append_all(
+        &mut self,
+        events: &[NewEvent],
+        txn: Option<&Txn>,
+    ) -> Result<Vec<Appended>, Error> {
+        let (snapshot, length) = (self.snapshot.clone(), self.events.len());
+        // Until the end it counts within this batch; steps count from 1.
+        let last_step = std::mem::take(&mut self.last_step);
+        let mut batch = Batch::new();
+        let mut appended = Vec::with_capacity(events.len());
+        for event in events {
+            match self.append(&mut batch, event.clone(), txn).await {
+                Ok(event_id) => appended.push(Appended { event_id }),
+                Err(cause) => {
+                    self.snapshot = snapshot;
+                    self.events.truncate(length);
+                    self.last_step = last_step;
+                    return Err(cause);
+                }
+            }
+        }
+        if let (Some(txn), Some(last)) = (txn, appended.last()) {
+            batch.txn(TxnRow {
+                device: txn.device,
+                path: txn.path,
+                txn_id: txn.txn_id.clone(),
+                event: last.event_id.to_string(),
+                created_ts: self.core.environment.clock.now_ms(),
+            });
+        }
+        let shift = self.batch.append(batch);
+        self.last_step = if self.last_step == 0 { last_step } else { shift + self.last_step };
+        Ok(appended)
+    }
+
+    async fn append(
+        &mut self,
+        batch: &mut Batch,
+        new: NewEvent,
+        txn: Option<&Txn>,
+    ) -> Result<OwnedEventId, Error> {
+        // Before anything else is said of the room: those outside of it learn nothing (I10).
+        let of_members = !matches!(new.kind, TimelineEventType::RoomMember | TimelineEventType::RoomCreate);
+        if of_members && !self.snapshot.is_joined(&new.sender) {
+            return Err(Error::forbidden(NOT_A_MEMBER));
+        }
+        if let Some(same) = self.already_so(&new) {
+            return Ok(same);
+        }
+        self.check_policy(&new)?;
+        let relation = if new.state_key.is_none() { Relation::of(&new.content) } else { None };
+        if let Some(relation) = &relation {
+            self.check_relation(&new, relation).await?;
+        }
+        let thread = self.thread_of(relation.as_ref()).await?;
+        let redacted = match &new.redacts {
+            Some(target) => Some(self.redaction_target(&new.sender, target).await?),
+            None => None,
+        };
+        let target = self.target(&new).await?;
+        let event = Arc::new(self.build(new, txn).await?);
+
+        let before = self.snapshot.clone();
+        self.snapshot.follow(&event, target.clone());
+        let step = batch.step();
+        self.last_step = step;
+        self.store(batch, step, &event);
+        if let Some(relation) = relation {
+            self.relate(batch, &event, &relation);
+        }
+        fan_out(batch, step, &before, &self.snapshot, &event, target.as_ref(), thread, &self.wishes);
+        if let Some(redacted) = redacted {
+            self.redact(batch, &redacted, event.seq)?;
+        }
+        if let Some(target) = target
+            && event.pdu.membership() != Some(MembershipState::Join)
+        {
+            // Who comes back finds nothing unread from before.
+            batch.settle();
+            batch.push(clear_unread(target.recipient, self.snapshot.number, event.seq));
+        }
+        let event_id = event.pdu.event_id.clone();
+        self.events.push(event);
+        Ok(event_id)
+    }
+
+    /// State that is set to what it is already needs no event.
+    fn already_so(&self, new: &NewEvent) -> Option<OwnedEventId> {
+        let kind = StateEventType::from(new.kind.to_string());
+        let current = self.snapshot.state.get(&kind, new.state_key.as_deref()?)?;
+        let same = current.pdu.sender == new.sender && same_json(&current.pdu.content, &new.content);
+        same.then(|| current.pdu.event_id.clone())
+    }
+
+    /// What this server refuses to its own users though the room's rules allow it.
+    fn check_policy(&self, new: &NewEvent) -> Result<(), Error> {
+        match new.kind {
+            TimelineEventType::RoomMessage => {
+                content::check_text(&new.content, self.core.policy.max_text_chars)?;
+            }
+            TimelineEventType::RoomPowerLevels => content::check_power_levels(&new.content)?,
+            // One that this server doesn't apply would look to clients as if it had.
+            TimelineEventType::RoomRedaction if new.state_key.is_some() || new.redacts.is_none() => {
+                return Err(Error::BadState("a redaction names its target and is not state".to_owned()));
+            }
+            _ => {}
+        }
+        if let Some((user, membership)) = member_of(new) {
+            let full = match membership {
+                MembershipState::Join => {
+                    !self.snapshot.is_joined(user) && self.snapshot.joined >= self.core.policy.max_members
+                }
+                MembershipState::Invite if self.snapshot.membership(user) != MembershipState::Invite => {
+                    self.snapshot.joined + self.snapshot.invited >= self.core.policy.max_members
+                }
+                _ => false,
+            };
+            if full {
+                return Err(Error::Forbidden(format!(
+                    "this room is full: this server allows {} members a room",
+                    self.core.policy.max_members
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The account here whose membership the event is about.
+    async fn target(&self, new: &NewEvent) -> Result<Option<LocalMember>, Error> {
+        let Some((user_id, _)) = member_of(new) else { return Ok(None) };
+        if user_id.server_name() != self.core.server_name {
+            return Ok(None);
+        }
+        let recipient = self.core.accounts.recipient(user_id).await?;
+        Ok(recipient.map(|recipient| LocalMember { recipient, user_id: user_id.to_owned() }))
+    }
+
+    /// An event of the room, one of this batch among them.
+    async fn event(&self, event_id: &EventId) -> Result<Arc<Event>, Error> {
+        match self.events.iter().rev().find(|event| event.pdu.event_id == *event_id) {
+            Some(event) => Ok(Arc::clone(event)),
+            None => self.core.event_in(self.snapshot.number, &self.snapshot.version, event_id).await,
+        }
+    }
+
+    /// What this server refuses of relations that its own users make.
+    async fn check_relation(&self, new: &NewEvent, relation: &Relation) -> Result<(), Error> {
+        match relation.rel_type.as_str() {
+            // RL-09: nobody says the same of an event twice.
+            "m.annotation" if self.has_annotated(new, relation).await? => Err(Error::DuplicateAnnotation),
+            "m.thread" => match self.event(&relation.target).await {
+                // RL-11
+                Ok(root) if root.relation().is_some() => Err(Error::BadRelation(
+                    "a thread can't begin with an event that relates to another".to_owned(),
+                )),
+                Ok(_) | Err(Error::NotFound(_)) => Ok(()),
+                Err(cause) => Err(cause),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    async fn has_annotated(&self, new: &NewEvent, relation: &Relation) -> Result<bool, Error> {
+        let same = |event: &Event| {
+            event.pdu.sender == new.sender
+                && event.pdu.kind == new.kind
+                && event.relation().is_some_and(|other| other == *relation)
+        };
+        if self.events.iter().any(|event| same(event)) {
+            return Ok(true);
+        }
+        let (target, kind) = (relation.target.as_str(), new.kind.to_string());
+        let seqs =
+            self.core.store.annotations(self.snapshot.number, target, new.sender.as_str(), &kind).await?;
+        let earlier = self.core.events(self.snapshot.number, &self.snapshot.version, &seqs).await?;
+        Ok(earlier.iter().any(|event| same(event)))
+    }
+
+    /// RC-23: the root of the thread that an event with this relation is part of; empty for the main timeline.
+    async fn thread_of(&self, relation: Option<&Relation>) -> Result<String, Error> {
+        let mut at = relation.cloned();
+        for _ in 0..HOPS {
+            let Some(relation) = at else { break };
+            if relation.rel_type == "m.thread" {
+                return Ok(relation.target.to_string());
+            }
+            at = match self.event(&relation.target).await {
+                Ok(parent) => parent.relation(),
+                Err(Error::NotFound(_)) => None,
+                Err(cause) => return Err(cause),
+            };
+        }
+        Ok(String::new())
+    }
+
+    fn relate(&mut self, batch: &mut Batch, event: &Event, relation: &Relation) {
+        if !relation.counts(event) {
+            return;
+        }
+        batch.push(relation::insert(&RelationRow {
+            room: self.snapshot.number,
+            parent: relation.target.as_str(),
+            rel_type: &relation.rel_type,
+            seq: event.seq,
+            kind: &event.pdu.kind.to_string(),
+            sender: event.pdu.sender.as_str(),
+            ts: event.pdu.origin_server_ts.get().into(),
+        }));
+        self.snapshot.last_relation = event.seq;
+    }
+
+    /// The event that a redaction is about, if the sender may redact it.
+    async fn redaction_target(&self, sender: &UserId, target: &OwnedEventId) -> Result<Arc<Event>, Error> {
+        let event = self.event(target).await?;
+        if event.pdu.kind == TimelineEventType::RoomCreate {
+            return Err(Error::forbidden("the event that made the room can't be redacted"));
+        }
+        let own = event.pdu.sender == *sender;
+        if !own && !self.snapshot.power_levels().user_can_redact_event_of_other(sender) {
+            return Err(Error::forbidden("you lack the power to redact events of others"));
+        }
+        Ok(event)
+    }
+
+    /// Makes, hashes, signs and authorises the event at the end of the room.
+    async fn build(&self, new: NewEvent, txn: Option<&Txn>) -> Result<Event, Error> {
+        let snapshot = &self.snapshot;
+        let version = &snapshot.version;
+        let state_key = new.state_key.as_deref();
+        let auth_types =
+            hearth_federation::auth_types(version, &new.kind, &new.sender, state_key, &new.content)?;
+        let auth_events: Vec<&Arc<Event>> =
+            auth_types.iter().filter_map(|(kind, key)| snapshot.state.get(kind, key)).collect();
+        let mut position = Position::new(
+            snapshot.extremities.to_vec(),
+            auth_events.iter().map(|event| event.pdu.event_id.clone()).collect(),
+            snapshot.depth.saturating_add(1),
+            self.time.unwrap_or_else(|| self.core.environment.clock.now()),
+        );
+        if snapshot.rules.event_id_format == ruma::room_version_rules::EventIdFormatVersion::V1 {
+            position.reference_hashes = self.reference_hashes(&auth_events).await?;
+        }
+        let names_room = !(new.kind == TimelineEventType::RoomCreate
+            && snapshot.rules.authorization.room_create_event_id_as_room_id);
+        let draft = Draft {
+            room_id: names_room.then(|| snapshot.room_id.clone()),
+            sender: new.sender,
+            kind: new.kind,
+            state_key: new.state_key,
+            content: new.content,
+            redacts: new.redacts,
+        };
+        let limits = snapshot.limits(self.core.policy.max_text_chars);
+        let pdu = draft.build(version, position, &self.core.server_name, &self.core.key, limits)?;
+        hearth_federation::authorize_built(version, &pdu, |kind, key| {
+            snapshot.state.get(kind, key).map(|event| &event.pdu)
+        })?;
+        let sent_by = txn.map(|txn| SentBy { device: txn.device, txn_id: txn.txn_id.clone() });
+        Ok(Event::new(snapshot.last_seq + 1, pdu, sent_by))
+    }
+
+    /// Versions 1 and 2 name events together with their hashes.
+    async fn reference_hashes(&self, auth: &[&Arc<Event>]) -> Result<Vec<(OwnedEventId, String)>, Error> {
+        let mut hashes = Vec::new();
+        let mut previous = Vec::new();
+        for id in self.snapshot.extremities.iter() {
+            match self.events.iter().find(|event| event.pdu.event_id == *id) {
+                Some(event) => previous.push(Arc::clone(event)),
+                None => {
+                    previous
+                        .push(self.core.event_in(self.snapshot.number, &self.snapshot.version, id).await?);
+                }
+            }
+        }
+        for event in auth.iter().copied().chain(&previous) {
+            let hash = event.pdu.reference_hash(&self.snapshot.version)?;
+            hashes.push((event.pdu.event_id.clone(), hash));
+        }
+        Ok(hashes)
+    }
+
+    fn store(&self, batch: &mut Batch, step: u32, event: &Event) {
+        let (room, seq) = (self.snapshot.number, event.seq);
+        batch.event(EventRow {
+            room,
+            seq,
+            event_id: event.pdu.event_id.to_string(),
+            step,
+            pdu: Arc::from(event.pdu.json.get()),
+            verdict: event.verdict as i64,
+            sender_device: event.sent_by.as_ref().map(|by| by.device),
+            txn_id: event.sent_by.as_ref().map(|by| by.txn_id.clone()),
+        });
+        if let Some((kind, state_key)) = event.pdu.state() {
+            let (kind, state_key) = (kind.to_string(), state_key.to_owned());
+            if let Some(membership) = event.pdu.membership() {
+                batch.push(room_table::set_membership(&state_key, room, membership.as_str(), seq));
+            }
+            batch.state(StateRow { room, kind, state_key, seq, event: seq });
+        }
+    }
+
+    fn redact(&mut self, batch: &mut Batch, event: &Event, by: i64) -> Result<(), Error> {
+        if event.redacted_by.is_some() {
+            return Ok(());
+        }
+        let redacted = Arc::new(event.redacted(by, &self.snapshot.version)?);
+        let (room, pdu) = (self.snapshot.number, redacted.pdu.json.get());
+        batch.push(event_table::redact(room, event.seq, pdu, by));
+        // RL-06: it is no longer part of what is said of its parent.
+        batch.push(relation::remove(room, event.seq));
+        let members: Vec<i64> = self.snapshot.local.iter().map(|member| member.recipient).collect();
+        batch.settle();
+        batch.push(event_table::clear_unread_event(format!("{members:?}"), room, event.seq));
+        self.snapshot.replace(&redacted);
+        self.events.push(redacted);
+        Ok(())
+    }
+
+    /// Makes all of it durable; then `room` is what the copy was. A new room is in nobody's memory yet.
+    pub(super) async fn commit(mut self, room: Option<&Arc<Room>>) -> Result<(), store::Error> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        if let Some(last) = self.events.iter().map(|event| event.seq).max()
+            && last == self.snapshot.last_seq
+        {
+            for statement in room_table::replace_extremities(self.snapshot.number, last) {
+                self.batch.push(statement);
+            }
+        }
+        let (core, room) = (Arc::clone(self.core), room.map(Arc::clone));
+        let (mut snapshot, events, last_step) = (self.snapshot, self.events, self.last_step);
+        self.batch.on_commit(move |base| {
+            if last_step > 0 {
+                snapshot.position = base + i64::from(last_step);
+            }
+            for event in events {
+                core.events.insert(snapshot.number, event);
+            }
+            if let Some(room) = room {
+                room.adopt(snapshot);
+            }
+        });
+        self.core.store.commit(self.batch).await?;
+        Ok(())
+    }
+}
+
+/// The user and the membership of a member event.
+fn member_of(new: &NewEvent) -> Option<(&UserId, MembershipState)> {
+    #[derive(Deserialize)]
+    struct Content {
+        membership: MembershipState,
+    }
+    if new.kind != TimelineEventType::RoomMember {
+        return None;
+    }
+    let user_id = <&UserId>::try_from(new.state_key.as_deref()?).ok()?;
+    let content: Content = serde_json::from_str(new.content.get()).ok()?;
+    Some((user_id, content.membership))
+}
+
+fn same_json(one: &RawValue, two: &RawValue) -> bool {
+    let parse = |text: &RawValue| serde_json::from_str::<serde_json::Value>(text.get()).ok();
+    parse(one).is_some_and(|one| Some(one) == parse(two))
+}
