@@ -62,7 +62,7 @@ async fn bundle(user: &User, room: &str, event: &str) -> Value {
 
 fn ids(chunk: &Value) -> Vec<String> {
     let events = chunk["chunk"].as_array().unwrap_or_else(|| panic!("no chunk in {chunk}"));
-    events.iter().map(|event| event["event_id"].as_str().unwrap().to_owned()).collect()
+    events.iter().map(|event| event["event_id"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 async fn children(user: &User, room: &str, rest: &str) -> Value {
@@ -343,7 +343,7 @@ async fn rl_13_recursion_finds_what_relates_to_children() {
     let grandchild = say(&alice, &room, edit(&child, "edited")).await;
     let third = react(&bob, &room, &grandchild, "👍").await;
 
-    assert_eq!(ids(&children(&bob, &room, &root).await), [child.clone()]);
+    assert_eq!(ids(&children(&bob, &room, &root).await), std::slice::from_ref(&child));
     let all = children(&bob, &room, &format!("{root}?recurse=true")).await;
     assert_eq!(ids(&all), [third.clone(), grandchild, child]);
     assert!(all["recursion_depth"].as_i64().unwrap() >= 3);
