@@ -6,15 +6,20 @@
 //! Specification: [Authorization rules](https://spec.matrix.org/v1.19/server-server-api/#authorization-rules).
 
 use ruma::{
-    EventId, RoomVersionId, UserId,
-    events::{StateEventType, TimelineEventType},
+    EventId, Int, OwnedEventId, RoomVersionId, UserId,
+    events::{StateEventType, TimelineEventType, room::power_levels::UserPowerLevel},
+    room_version_rules::AuthorizationRules,
     state_res::{
         Event, auth_types_for_event, check_state_dependent_auth_rules, check_state_independent_auth_rules,
+        events::{RoomCreateEvent, RoomPowerLevelsEvent},
     },
 };
 use serde_json::value::RawValue;
 
-use crate::version::{UnsupportedVersion, rules};
+use crate::{
+    owned_state,
+    version::{UnsupportedVersion, has_owned_state, rules},
+};
 
 /// The verdict against an event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,9 +57,9 @@ pub fn authorize<E: Event>(
     fetch_event: impl Fn(&EventId) -> Option<E>,
     fetch_state: impl Fn(&StateEventType, &str) -> Option<E>,
 ) -> Result<(), Rejected> {
-    let rules = rules(version)?.authorization;
-    check_state_independent_auth_rules(&rules, &event, fetch_event).map_err(Rejected::Rule)?;
-    check_state_dependent_auth_rules(&rules, &event, fetch_state).map_err(Rejected::Rule)
+    let judge = Judge::of(version)?;
+    judge.by_auth_events(&event, fetch_event)?;
+    judge.by_state(event, fetch_state)
 }
 
 /// Check an event that passed [`authorize`] by the rules that depend on state, against another state.
@@ -63,8 +68,7 @@ pub fn authorize_by_state<E: Event>(
     event: impl Event,
     fetch_state: impl Fn(&StateEventType, &str) -> Option<E>,
 ) -> Result<(), Rejected> {
-    check_state_dependent_auth_rules(&rules(version)?.authorization, event, fetch_state)
-        .map_err(Rejected::Rule)
+    Judge::of(version)?.by_state(event, fetch_state)
 }
 
 /// Check an event that this server has just built, whose `auth_events` it selected by [`auth_types`] from `fetch_state`,
@@ -79,9 +83,103 @@ pub fn authorize_built<E: Event>(
     event: impl Event,
     fetch_state: impl Fn(&StateEventType, &str) -> Option<E>,
 ) -> Result<(), Rejected> {
-    let rules = rules(version)?.authorization;
+    let judge = Judge::of(version)?;
     if *event.event_type() == TimelineEventType::RoomCreate {
-        return check_state_independent_auth_rules(&rules, event, |_| None::<E>).map_err(Rejected::Rule);
+        return judge.by_auth_events(event, |_| None::<E>);
     }
-    check_state_dependent_auth_rules(&rules, event, fetch_state).map_err(Rejected::Rule)
+    judge.by_state(event, fetch_state)
+}
+
+/// The rules of one room version, as we apply them: ruma's, and what it hasn't got.
+pub(crate) struct Judge {
+    version: RoomVersionId,
+    rules: AuthorizationRules,
+    owned_state: bool,
+}
+
+impl Judge {
+    pub(crate) fn of(version: &RoomVersionId) -> Result<Self, UnsupportedVersion> {
+        Ok(Self {
+            version: version.clone(),
+            rules: rules(version)?.authorization,
+            owned_state: has_owned_state(version),
+        })
+    }
+
+    pub(crate) fn rules(&self) -> &AuthorizationRules {
+        &self.rules
+    }
+
+    pub(crate) fn auth_types(&self, event: impl Event) -> Result<Vec<(StateEventType, String)>, Rejected> {
+        auth_types_for_event(
+            event.event_type(),
+            event.sender(),
+            event.state_key(),
+            event.content(),
+            &self.rules,
+        )
+        .map_err(Rejected::Rule)
+    }
+
+    /// The rules about the event itself and its `auth_events`, which no state changes.
+    pub(crate) fn by_auth_events<E: Event>(
+        &self,
+        event: impl Event,
+        fetch_event: impl Fn(&EventId) -> Option<E>,
+    ) -> Result<(), Rejected> {
+        if *event.event_type() == TimelineEventType::RoomCreate {
+            // AR-03. Whoever asks has chosen the rules by this very field, or has been lied to.
+            let version = RoomCreateEvent::new(&event).room_version().map_err(Rejected::Rule)?;
+            if version != self.version {
+                return Err(Rejected::Rule(format!(
+                    "`m.room.create` event is of room version `{version}`, not `{}`",
+                    self.version
+                )));
+            }
+        }
+        check_state_independent_auth_rules(&self.rules, event, fetch_event).map_err(Rejected::Rule)
+    }
+
+    /// The rules that depend on state.
+    pub(crate) fn by_state<E: Event>(
+        &self,
+        event: impl Event,
+        fetch_state: impl Fn(&StateEventType, &str) -> Option<E>,
+    ) -> Result<(), Rejected> {
+        if self.owned_state && owned_state::concerns(&event) {
+            owned_state::check(&event, &self.rules, &fetch_state)?;
+            let event = owned_state::Checked(event);
+            return check_state_dependent_auth_rules(&self.rules, event, fetch_state).map_err(Rejected::Rule);
+        }
+        check_state_dependent_auth_rules(&self.rules, event, fetch_state).map_err(Rejected::Rule)
+    }
+
+    /// The id of the create event of an event's room, in versions whose room ids say it.
+    pub(crate) fn create_id_of(&self, event: impl Event) -> Option<OwnedEventId> {
+        if !self.rules.room_create_event_id_as_room_id {
+            return None;
+        }
+        let hash = event.room_id()?.as_str().strip_prefix('!')?;
+        OwnedEventId::try_from(format!("${hash}")).ok()
+    }
+}
+
+/// What a creator may do while a room has no power levels: RV-36.
+const CREATOR_WITHOUT_POWER_LEVELS: i32 = 100;
+
+/// A user's power in a room. An error: the power levels can't be read.
+pub(crate) fn power_level<E: Event>(
+    user: &UserId,
+    is_creator: bool,
+    power_levels: Option<&RoomPowerLevelsEvent<E>>,
+    rules: &AuthorizationRules,
+) -> Result<UserPowerLevel, String> {
+    if is_creator && rules.explicitly_privilege_room_creators {
+        return Ok(UserPowerLevel::Infinite);
+    }
+    match power_levels {
+        Some(power_levels) => power_levels.user_power_level(user, rules).map(UserPowerLevel::from),
+        None if is_creator => Ok(Int::from(CREATOR_WITHOUT_POWER_LEVELS).into()),
+        None => Ok(Int::from(0).into()),
+    }
 }

@@ -5,6 +5,7 @@
 //!
 //! - A local event: [`Draft::auth_types`] says which state allows it, [`Draft::build`] makes it, [`authorize_built`] judges it.
 //! - An event from elsewhere: [`Received::parse`], [`Received::verify`] with the keys it asked for, [`authorize`].
+//! - A room whose history forks: [`resolve`], for whose events [`Wanted`] asks.
 //! - A stored event: [`Pdu::from_stored`].
 //!
 //! What is hashed, signed, stored and served is one text, which [`json`] decides.
@@ -14,8 +15,10 @@ mod builder;
 mod hash;
 pub mod json;
 mod limits;
+mod owned_state;
 mod pdu;
 mod redaction;
+mod resolve;
 mod signing_key;
 mod verify;
 mod version;
@@ -24,6 +27,7 @@ pub use auth::{Rejected, auth_types, authorize, authorize_built, authorize_by_st
 pub use builder::{BuildError, Draft, Position};
 pub use limits::{Limits, MAX_AUTH_EVENTS, MAX_FIELD_BYTES, MAX_PDU_BYTES, MAX_PREV_EVENTS};
 pub use pdu::{Pdu, PduError};
+pub use resolve::{MAX_EVENTS, ResolveError, StateEvent, StateMap, Wanted, conflicted, resolve};
 pub use signing_key::{SigningKey, SigningKeyError};
 pub use verify::{MAX_RECEIVED_BYTES, Received, References, Verified, VerifyError};
-pub use version::{UnsupportedVersion, rules};
+pub use version::{UnsupportedVersion, rules, supported_versions};

@@ -1,0 +1,128 @@
+//! Properties over rooms that chance has made.
+
+use std::collections::BTreeSet;
+
+use hearth_federation::{StateMap, resolve};
+use rand::{
+    Rng, RngExt, SeedableRng,
+    rngs::StdRng,
+    seq::{IndexedRandom, SliceRandom},
+};
+use ruma::{OwnedEventId, RoomVersionId};
+use serde_json::{Value, json};
+
+use crate::{
+    dag::{ALICE, BOB, CAROL, Dag, Verdict},
+    oracle,
+};
+
+const USERS: [&str; 5] = [ALICE, BOB, CAROL, "@dave:d", "@erin:a"];
+
+/// `many` where `HEARTH_TEST_MORE` is set.
+fn rounds(few: u64, many: u64) -> u64 {
+    if std::env::var_os("HEARTH_TEST_MORE").is_some() { many } else { few }
+}
+
+/// A room with forks, of everything that changes who may do what. Some of its events are rejected.
+fn room(version: &RoomVersionId, seed: u64) -> Dag {
+    let mut random = StdRng::seed_from_u64(seed);
+    let rule = *["public", "invite", "knock"].choose(&mut random).unwrap();
+    let mut dag = Dag::new(version.clone(), rule);
+    let mut last = vec!["rule".to_owned()];
+    for nth in 0..random.random_range(8..40) {
+        let name = format!("e{:04}x{nth}", random.random_range(0..10_000));
+        let followed = last.choose_multiple_of(&mut random);
+        let (sender, kind, state_key, content) = action(&dag, &mut random);
+        let mut event = dag.event(&name, sender, kind, Some(&state_key), &content);
+        // Clocks are wrong, and agree too often.
+        event.timestamp = random.random_range(0..20);
+        let refs: Vec<_> = followed.iter().map(String::as_str).collect();
+        dag.place(&mut event, &refs);
+        match dag.judge(&event) {
+            Verdict::Allowed => (),
+            Verdict::ByState(_) => event.rejected = true,
+            Verdict::ByAuthEvents(_) => continue,
+        }
+        let rejected = event.rejected;
+        dag.adopt(event);
+        if rejected {
+            continue;
+        }
+        // Some of what was followed is followed again, and so the room forks.
+        last.retain(|name| !followed.contains(name) || random.random_bool(0.4));
+        last.push(name);
+    }
+    dag
+}
+
+trait ChooseSome {
+    fn choose_multiple_of(&self, random: &mut StdRng) -> Vec<String>;
+}
+
+impl ChooseSome for Vec<String> {
+    fn choose_multiple_of(&self, random: &mut StdRng) -> Vec<String> {
+        let count = random.random_range(1..=self.len().min(3));
+        let mut all = self.clone();
+        all.shuffle(random);
+        all.truncate(count);
+        all
+    }
+}
+
+fn action(dag: &Dag, random: &mut StdRng) -> (&'static str, &'static str, String, Value) {
+    let sender = *USERS.choose(random).unwrap();
+    let target = *USERS.choose(random).unwrap();
+    let member = |target: &str, membership: &str| {
+        (sender, "m.room.member", target.to_owned(), json!({ "membership": membership }))
+    };
+    match random.random_range(0..14) {
+        0..3 => member(sender, "join"),
+        3 => member(sender, "leave"),
+        4 => member(target, "leave"),
+        5 => member(target, "ban"),
+        6 => member(target, "invite"),
+        7 => {
+            let rule = *["public", "invite", "private"].choose(random).unwrap();
+            (sender, "m.room.join_rules", String::new(), json!({ "join_rule": rule }))
+        }
+        8..11 => {
+            let mut content = json!({ "users": {}, "state_default": *[0, 50].choose(random).unwrap() });
+            if !dag.has_privileged_creators() {
+                content["users"][ALICE] = json!(100);
+            }
+            for user in [BOB, CAROL, "@dave:d"] {
+                content["users"][user] = json!(*[0, 50, 50, 100].choose(random).unwrap());
+            }
+            (sender, "m.room.power_levels", String::new(), content)
+        }
+        11 => (sender, "own", sender.to_owned(), json!({})),
+        _ => (sender, "m.room.topic", String::new(), json!({ "topic": random.random_range(0..9) })),
+    }
+}
+
+/// The states after the events that nothing follows, and after some others.
+fn states(dag: &Dag, random: &mut impl Rng) -> Vec<StateMap> {
+    let followed: BTreeSet<&OwnedEventId> =
+        dag.events.values().flat_map(|event| &event.prev_events).collect();
+    let mut ids: Vec<_> = dag.events.keys().collect();
+    ids.sort();
+    ids.iter()
+        .filter(|id| !followed.contains(**id) || random.random_bool(0.1))
+        .map(|id| dag.states_after[*id].clone())
+        .collect()
+}
+
+#[test]
+fn every_room_resolves_as_another_implementation_does() {
+    let mut forked = 0;
+    for version in (1..=12).map(|number: u8| RoomVersionId::try_from(number.to_string()).unwrap()) {
+        for seed in 0..rounds(100, 5_000) {
+            let dag = room(&version, seed);
+            let states = states(&dag, &mut StdRng::seed_from_u64(seed));
+            let resolved = resolve(&version, &states, |id| dag.find(id)).unwrap();
+            assert_eq!(resolved, oracle::resolve(&dag, &states), "version {version}, seed {seed}");
+            forked += usize::from(states.iter().any(|state| *state != resolved));
+        }
+    }
+    assert!(forked > 500, "only {forked} rooms had something to resolve");
+}
