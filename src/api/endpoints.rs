@@ -18,6 +18,9 @@ const EXTRAS: &[(&str, &str)] = &[
     ("GET", "/_matrix/client/v3/rooms/{}/state/{}"),
     ("PUT", "/_matrix/client/r0/rooms/{}/state/{}"),
     ("PUT", "/_matrix/client/v3/rooms/{}/state/{}"),
+    // The proposal had two forms, one after the other.
+    ("GET", "/_matrix/client/unstable/im.nheko.summary/rooms/{}/summary"),
+    ("GET", "/_matrix/client/unstable/im.nheko.summary/summary/{}"),
     // The stage had a prefix of its own while it was a proposal.
     (
         "GET",

@@ -12,7 +12,7 @@ use ruma::{
         room::{guest_access::GuestAccess, history_visibility::HistoryVisibility},
     },
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{Error, NewEvent, Room, Rooms, Snapshot};
@@ -37,17 +37,23 @@ pub struct Search {
 }
 
 /// A room as the directory shows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct PublicRoom {
     pub room_id: OwnedRoomId,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub canonical_alias: Option<OwnedRoomAliasId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub avatar_url: Option<String>,
+    #[serde(rename = "num_joined_members")]
     pub joined_members: usize,
     pub world_readable: bool,
     pub guest_can_join: bool,
     pub join_rule: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub room_type: Option<String>,
 }
 
@@ -89,7 +95,7 @@ impl std::fmt::Display for Place {
 }
 
 impl PublicRoom {
-    fn of(snapshot: &Snapshot) -> Self {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
         #[derive(Default, Deserialize)]
         struct Content {
             name: Option<String>,

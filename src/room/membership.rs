@@ -7,7 +7,7 @@ use ruma::{
     events::{
         StateEventType, TimelineEventType,
         room::{
-            join_rules::{AllowRule, JoinRule},
+            join_rules::{AllowRule, JoinRule, Restricted},
             member::MembershipState,
         },
     },
@@ -110,6 +110,19 @@ impl Rooms {
         self.send_member(room, user_id, user_id, &content, reason).await
     }
 
+    /// Whether a user is in one of the rooms whose members a rule lets in.
+    pub(super) async fn is_in_one_of(&self, user_id: &UserId, rule: &Restricted) -> bool {
+        for allowed in &rule.allow {
+            if let AllowRule::RoomMembership(allowed) = allowed
+                && let Ok(allowed) = self.by_id(&allowed.room_id).await
+                && allowed.snapshot().is_joined(user_id)
+            {
+                return true;
+            }
+        }
+        false
+    }
+
     /// MB-07: somebody here who may invite, if a restricted room lets the user in for being in another room.
     async fn authorising_user(
         &self,
@@ -121,16 +134,7 @@ impl Rooms {
         else {
             return Ok(None);
         };
-        let mut qualifies = false;
-        for allowed in &restricted.allow {
-            if let AllowRule::RoomMembership(allowed) = allowed
-                && let Ok(allowed) = self.by_id(&allowed.room_id).await
-                && allowed.snapshot().is_joined(user_id)
-            {
-                qualifies = true;
-                break;
-            }
-        }
+        let qualifies = self.is_in_one_of(user_id, &restricted).await;
         if !qualifies {
             return Err(Error::forbidden("you are in none of the rooms whose members may join this one"));
         }

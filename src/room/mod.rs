@@ -15,9 +15,11 @@ mod fan_out;
 mod filter;
 mod history;
 mod membership;
+mod preview;
 mod relations;
 mod send;
 mod snapshot;
+mod spaces;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -40,7 +42,7 @@ use parking_lot::{Mutex, RwLock};
 use ruma::{EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, events::StateEventType};
 use tokio::sync::Notify;
 
-use self::{cache::EventCache, error::NOT_A_MEMBER, writer::Inbox};
+use self::{cache::EventCache, error::NOT_A_MEMBER, spaces::Walks, writer::Inbox};
 pub use self::{
     client_event::Reader,
     create::{NewRoom, Preset},
@@ -49,9 +51,11 @@ pub use self::{
     event::Event,
     filter::{EventFilter, Fields, LazyMembers, type_matches},
     history::{Direction, Paging},
+    preview::Preview,
     relations::{Children, HOPS, Relation, RelationPage},
     send::reason,
     snapshot::{LocalMember, Snapshot, State},
+    spaces::{Hierarchy, SpaceRoom},
     summary::summary,
     visibility::{Sight, View},
     writer::{Appended, NewEvent, Txn},
@@ -130,6 +134,7 @@ pub struct Rooms {
     /// When the last room was created, in Unix milliseconds.
     last_created: AtomicI64,
     departing: Notify,
+    walks: Walks,
 }
 
 impl Rooms {
@@ -156,6 +161,7 @@ impl Rooms {
             last_number,
             last_created: AtomicI64::new(0),
             departing: Notify::new(),
+            walks: Walks::new(),
         })
     }
 

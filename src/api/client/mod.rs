@@ -19,8 +19,10 @@ mod push_rules;
 mod receipts;
 mod register;
 mod relations;
+mod room_summary;
 mod send;
 mod session;
+mod spaces;
 mod state;
 mod sync;
 mod tags;
@@ -49,8 +51,10 @@ pub(super) fn routes() -> Routes {
         receipts::routes(),
         register::routes(),
         relations::routes(),
+        room_summary::routes(),
         send::routes(),
         session::routes(),
+        spaces::routes(),
         state::routes(),
         sync::routes(),
         tags::routes(),

@@ -1,0 +1,214 @@
+//! Spaces: the rooms below a room, depth first ("Spaces" of the Client-Server API).
+//!
+//! A walk that isn't finished is kept in memory for its next page, under a token that only its user can use. It can be
+//! dropped at any time: then the token is refused and the client begins again.
+
+use std::{cmp::Ordering, collections::HashSet, num::NonZeroUsize};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, events::StateEventType};
+use serde::{Deserialize, Serialize};
+use serde_json::{json, value::RawValue, value::to_raw_value};
+
+use super::{Error, Event, Preview, Rooms, Snapshot, preview::NO_PREVIEW};
+
+/// Walks kept at a time.
+const WALKS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+
+/// Rooms that one walk goes to, at most: also bounds what is kept of it.
+const MOST: usize = 10_000;
+
+/// The longest `order` that counts, in characters (SP-02).
+const LONGEST_ORDER: usize = 50;
+
+/// What is asked. It has to stay the same from page to page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    pub user_id: OwnedUserId,
+    pub root: OwnedRoomId,
+    pub suggested_only: bool,
+    pub max_depth: Option<u64>,
+}
+
+/// A room of a hierarchy with what it says of its children.
+#[derive(Clone, Debug, Serialize)]
+pub struct SpaceRoom {
+    #[serde(flatten)]
+    pub preview: Preview,
+    pub children_state: Vec<Box<RawValue>>,
+}
+
+pub struct HierarchyPage {
+    pub rooms: Vec<SpaceRoom>,
+    pub next_batch: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Walk {
+    asked: Hierarchy,
+    /// Rooms to go to, the next one last, with their depth.
+    waiting: Vec<(OwnedRoomId, u64)>,
+    /// Where it has been. SP-03: no room is gone to twice, so that loops end.
+    seen: HashSet<OwnedRoomId>,
+}
+
+impl Walk {
+    /// The next room to go to, unless there is none or it has been to enough.
+    fn next(&mut self) -> Option<(OwnedRoomId, u64)> {
+        while let Some((room_id, depth)) = self.waiting.pop() {
+            if self.seen.len() < MOST && self.seen.insert(room_id.clone()) {
+                return Some((room_id, depth));
+            }
+        }
+        None
+    }
+
+    fn goes_on(&self) -> bool {
+        self.seen.len() < MOST && self.waiting.iter().any(|(room_id, _)| !self.seen.contains(room_id))
+    }
+}
+
+pub(super) struct Walks(Mutex<LruCache<String, Walk>>);
+
+impl Walks {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(LruCache::new(WALKS)))
+    }
+}
+
+/// An `m.space.child` event that counts.
+struct Child<'a> {
+    event: &'a Event,
+    room_id: &'a str,
+    order: Option<String>,
+    suggested: bool,
+}
+
+impl Rooms {
+    /// SP-01: a page of at most `limit` rooms at and below a room, from the token of the page before on.
+    pub async fn hierarchy(
+        &self,
+        asked: Hierarchy,
+        from: Option<&str>,
+        limit: usize,
+    ) -> Result<HierarchyPage, Error> {
+        let mut walk = match from {
+            Some(token) => self.walk(token, &asked)?,
+            None => self.set_out(asked).await?,
+        };
+        let mut rooms = Vec::new();
+        while rooms.len() < limit {
+            let Some((room_id, depth)) = walk.next() else { break };
+            if let Some(room) = self.visit(&mut walk, &room_id, depth).await? {
+                rooms.push(room);
+            }
+        }
+        let next_batch = walk.goes_on().then(|| {
+            let token = self.core.environment.entropy.token(24);
+            self.walks.0.lock().put(token.clone(), walk);
+            token
+        });
+        Ok(HierarchyPage { rooms, next_batch })
+    }
+
+    async fn set_out(&self, asked: Hierarchy) -> Result<Walk, Error> {
+        let root = asked.root.clone();
+        let known = match self.by_id(&root).await {
+            Ok(room) => self.may_preview(&room.snapshot(), Some(&asked.user_id)).await,
+            Err(Error::NotFound(_)) => false,
+            Err(cause) => return Err(cause),
+        };
+        if !known {
+            return Err(Error::forbidden(NO_PREVIEW));
+        }
+        Ok(Walk { asked, seen: HashSet::new(), waiting: vec![(root, 0)] })
+    }
+
+    /// The walk of a token stays, for an answer may get lost.
+    fn walk(&self, token: &str, asked: &Hierarchy) -> Result<Walk, Error> {
+        let walk = self.walks.0.lock().get(token).filter(|walk| walk.asked == *asked).cloned();
+        walk.ok_or_else(|| {
+            Error::InvalidParam("`from` is not a token of this request, or is no longer valid".to_owned())
+        })
+    }
+
+    /// One room, if the user may see it and this server knows it.
+    async fn visit(&self, walk: &mut Walk, room_id: &RoomId, depth: u64) -> Result<Option<SpaceRoom>, Error> {
+        let room = match self.number(room_id).await {
+            Ok(number) => self.by_number_once(number).await?,
+            Err(Error::NotFound(_)) => return Ok(None),
+            Err(cause) => return Err(cause),
+        };
+        let snapshot = room.snapshot();
+        if !self.may_preview(&snapshot, Some(&walk.asked.user_id)).await {
+            return Ok(None);
+        }
+        let mut children = children(&snapshot);
+        children.retain(|child| child.suggested || !walk.asked.suggested_only);
+        if walk.asked.max_depth.is_none_or(|most| depth < most) {
+            // The first child is gone to first, so it goes on top.
+            for child in children.iter().rev() {
+                let Ok(child) = RoomId::parse(child.room_id) else { continue };
+                if walk.waiting.len() < MOST {
+                    walk.waiting.push((child, depth + 1));
+                }
+            }
+        }
+        let children_state = children.iter().map(|child| stripped(child.event)).collect::<Result<_, _>>()?;
+        Ok(Some(SpaceRoom { preview: Preview::of(&snapshot), children_state }))
+    }
+}
+
+/// The children of a space, in their order (SP-02); other rooms have none.
+fn children(snapshot: &Snapshot) -> Vec<Child<'_>> {
+    #[derive(Deserialize)]
+    struct Content {
+        via: Vec<String>,
+        order: Option<serde_json::Value>,
+        suggested: Option<serde_json::Value>,
+    }
+    if snapshot.room_type().as_deref() != Some("m.space") {
+        return Vec::new();
+    }
+    let all = snapshot.state.of_type(&StateEventType::SpaceChild);
+    let mut children: Vec<Child<'_>> = all
+        .filter_map(|(room_id, event)| {
+            let content: Content = event.pdu.content_as().ok()?;
+            let order = content.order.as_ref().and_then(|order| order.as_str());
+            (!content.via.is_empty()).then(|| Child {
+                event,
+                room_id,
+                order: order.filter(|order| is_order(order)).map(str::to_owned),
+                suggested: content.suggested == Some(serde_json::Value::Bool(true)),
+            })
+        })
+        .collect();
+    children.sort_by(|one, other| {
+        let by_order = match (&one.order, &other.order) {
+            (Some(one), Some(other)) => one.cmp(other),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => Ordering::Equal,
+        };
+        let times = one.event.pdu.origin_server_ts.cmp(&other.event.pdu.origin_server_ts);
+        by_order.then(times).then_with(|| one.room_id.cmp(other.room_id))
+    });
+    children
+}
+
+fn is_order(text: &str) -> bool {
+    text.len() <= LONGEST_ORDER && text.bytes().all(|byte| (0x20..=0x7e).contains(&byte))
+}
+
+/// SP-06: a stripped event with its time.
+fn stripped(event: &Event) -> Result<Box<RawValue>, Error> {
+    let stripped = json!({
+        "content": event.pdu.content,
+        "origin_server_ts": event.pdu.origin_server_ts,
+        "sender": event.pdu.sender,
+        "state_key": event.pdu.state_key,
+        "type": event.pdu.kind,
+    });
+    to_raw_value(&stripped).map_err(|cause| Error::Internal(cause.to_string()))
+}
