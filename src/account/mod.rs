@@ -3,6 +3,7 @@
 //! [`Accounts`] is the service that handlers and the command line call; [`Sessions`] stands on the way of every request
 //! and knows nothing but tokens. Neither knows rooms: what a change means for them is returned to the caller.
 
+mod carried;
 mod data;
 mod devices;
 mod error;

@@ -45,21 +45,9 @@ impl Rooms {
     /// Creates a room. It exists with all its first events, or not at all.
     pub async fn create(&self, new: NewRoom) -> Result<OwnedRoomId, Error> {
         let core = &self.core;
-        let number = self.next_number();
-        // Version 12 takes the id from the first event; until then the room goes by another.
-        let random = core.environment.entropy.token(18);
-        let room_id = RoomId::parse(format!("!{random}:{}", core.server_name))
-            .map_err(|cause| Error::Internal(cause.to_string()))?;
-        let snapshot = Snapshot::empty(number, room_id, new.version.clone())?;
-        let mut work = Work::start(core, snapshot).await?.at(self.new_moment());
-        work.append_all(&first_events(core, &new).await?, None).await.map_err(|cause| match cause {
-            Error::Forbidden(why) => Error::InvalidRoomState(why),
-            other => other,
-        })?;
-        let room_id = work.snapshot().room_id.clone();
-        let version = new.version.as_str();
+        let mut work = self.first_work(&new.version, &first_events(core, &new).await?).await?;
+        let (number, room_id) = (work.snapshot().number, work.snapshot().room_id.clone());
         let batch = work.batch();
-        batch.push(room_table::insert_room(number, room_id.as_str(), version));
         if new.published {
             batch.push(room_table::publish(number, true));
         }
@@ -72,6 +60,29 @@ impl Rooms {
             (cause, _) => cause.into(),
         })?;
         Ok(room_id)
+    }
+
+    /// A room with its first events, not durable yet.
+    pub(super) async fn first_work(
+        &self,
+        version: &RoomVersionId,
+        events: &[NewEvent],
+    ) -> Result<Work<'_>, Error> {
+        let core = &self.core;
+        let number = self.next_number();
+        // Version 12 takes the id from the first event; until then the room goes by another.
+        let random = core.environment.entropy.token(18);
+        let room_id = RoomId::parse(format!("!{random}:{}", core.server_name))
+            .map_err(|cause| Error::Internal(cause.to_string()))?;
+        let snapshot = Snapshot::empty(number, room_id, version.clone())?;
+        let mut work = Work::start(core, snapshot).await?.at(self.new_moment());
+        work.append_all(events, None).await.map_err(|cause| match cause {
+            Error::Forbidden(why) => Error::InvalidRoomState(why),
+            other => other,
+        })?;
+        let room_id = work.snapshot().room_id.clone();
+        work.batch().push(room_table::insert_room(number, room_id.as_str(), version.as_str()));
+        Ok(work)
     }
 
     /// The time, but never the same twice. A room of version 12 is named by its first event: two alike that somebody
@@ -88,9 +99,13 @@ impl Rooms {
 async fn first_events(core: &Arc<Core>, new: &NewRoom) -> Result<Vec<NewEvent>, Error> {
     let rules = new.version.rules().ok_or_else(|| Error::UnsupportedVersion(new.version.clone()))?;
     let creators_are_privileged = rules.authorization.explicitly_privilege_room_creators;
-    let mut events = Events { sender: &new.creator, events: Vec::new() };
+    let mut events = FirstEvents::new(&new.creator);
 
-    events.state(&StateEventType::RoomCreate, "", &create_content(core, new, &rules.authorization))?;
+    let mut create = create_content(core, &new.creator, &new.version, &new.creation_content)?;
+    if rules.authorization.additional_room_creators && new.preset == Preset::TrustedPrivateChat {
+        add_creators(&mut create, &new.invites);
+    }
+    events.state(&StateEventType::RoomCreate, "", &create)?;
     let join = core.member_content(&new.creator, "join").await?;
     events.state(&StateEventType::RoomMember, new.creator.as_str(), &join)?;
 
@@ -153,13 +168,23 @@ async fn first_events(core: &Arc<Core>, new: &NewRoom) -> Result<Vec<NewEvent>, 
     Ok(events.events)
 }
 
-struct Events<'a> {
+/// State that one user sends to a new room.
+pub(super) struct FirstEvents<'a> {
     sender: &'a UserId,
-    events: Vec<NewEvent>,
+    pub(super) events: Vec<NewEvent>,
 }
 
-impl Events<'_> {
-    fn state(&mut self, kind: &StateEventType, state_key: &str, content: &Value) -> Result<(), Error> {
+impl<'a> FirstEvents<'a> {
+    pub(super) fn new(sender: &'a UserId) -> Self {
+        Self { sender, events: Vec::new() }
+    }
+
+    pub(super) fn state(
+        &mut self,
+        kind: &StateEventType,
+        state_key: &str,
+        content: &Value,
+    ) -> Result<(), Error> {
         let content = to_raw_value(content).map_err(|cause| Error::BadJson(cause.to_string()))?;
         self.events.push(NewEvent {
             sender: self.sender.to_owned(),
@@ -172,34 +197,41 @@ impl Events<'_> {
     }
 }
 
-fn create_content(core: &Core, new: &NewRoom, rules: &ruma::room_version_rules::AuthorizationRules) -> Value {
-    let mut content = Value::Object(new.creation_content.clone().into_iter().collect());
+/// The content of the create event, with what a client wants in it.
+pub(super) fn create_content(
+    core: &Core,
+    creator: &UserId,
+    version: &RoomVersionId,
+    wanted: &JsonObject,
+) -> Result<Value, Error> {
+    let rules = version.rules().ok_or_else(|| Error::UnsupportedVersion(version.clone()))?.authorization;
+    let mut content = Value::Object(wanted.clone().into_iter().collect());
     // RC-05: these are the server's to say.
-    content["room_version"] = json!(new.version);
+    content["room_version"] = json!(version);
     if rules.use_room_create_sender {
         if let Some(content) = content.as_object_mut() {
             content.remove("creator");
         }
     } else {
-        content["creator"] = json!(new.creator);
+        content["creator"] = json!(creator);
     }
     if !core.policy.federate {
         content["m.federate"] = json!(false);
     }
-    // RC-03: in version 12 trusted invitees are creators too.
-    if rules.additional_room_creators && new.preset == Preset::TrustedPrivateChat {
-        let given = content["additional_creators"].as_array().cloned().unwrap_or_default();
-        let mut creators = given;
-        for invitee in &new.invites {
-            if !creators.contains(&json!(invitee)) {
-                creators.push(json!(invitee));
-            }
-        }
-        if !creators.is_empty() {
-            content["additional_creators"] = Value::Array(creators);
+    Ok(content)
+}
+
+/// RC-03: in version 12 trusted invitees are creators too.
+fn add_creators(content: &mut Value, invites: &[OwnedUserId]) {
+    let mut creators = content["additional_creators"].as_array().cloned().unwrap_or_default();
+    for invitee in invites {
+        if !creators.contains(&json!(invitee)) {
+            creators.push(json!(invitee));
         }
     }
-    content
+    if !creators.is_empty() {
+        content["additional_creators"] = Value::Array(creators);
+    }
 }
 
 fn power_levels(new: &NewRoom, creators_are_privileged: bool) -> Value {

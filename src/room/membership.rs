@@ -107,7 +107,9 @@ impl Rooms {
         {
             content["join_authorised_via_users_server"] = json!(authorised_via);
         }
-        self.send_member(room, user_id, user_id, &content, reason).await
+        self.send_member(room, user_id, user_id, &content, reason).await?;
+        self.carry_settings(room, user_id).await;
+        Ok(())
     }
 
     /// Whether a user is in one of the rooms whose members a rule lets in.
@@ -276,7 +278,11 @@ impl Rooms {
             }
         }
         let event = member_event(sender, target, &Value::Object(content), None)?;
-        Ok(self.append_one(room, event, None).await?.event_id)
+        let event_id = self.append_one(room, event, None).await?.event_id;
+        if membership == "join" && present != MembershipState::Join {
+            self.carry_settings(room, target).await;
+        }
+        Ok(event_id)
     }
 
     /// Takes a room that the user has left out of their lists, until they are invited or join again.

@@ -23,12 +23,13 @@ mod spaces;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod visibility;
 mod work;
 mod writer;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     num::NonZeroUsize,
     sync::{
         Arc, Weak,
@@ -135,6 +136,8 @@ pub struct Rooms {
     last_created: AtomicI64,
     departing: Notify,
     walks: Walks,
+    /// Rooms that are being upgraded.
+    upgrading: Mutex<HashSet<i64>>,
 }
 
 impl Rooms {
@@ -162,6 +165,7 @@ impl Rooms {
             last_created: AtomicI64::new(0),
             departing: Notify::new(),
             walks: Walks::new(),
+            upgrading: Mutex::default(),
         })
     }
 
@@ -238,7 +242,7 @@ impl Rooms {
         events: Vec<NewEvent>,
         txn: Option<Txn>,
     ) -> Result<Vec<Appended>, Error> {
-        writer::append(&self.core, room, events, txn).await
+        writer::append(&self.core, room, events, txn, None).await
     }
 
     /// [`Self::append`] for one event.

@@ -395,10 +395,17 @@ impl<'a> Work<'a> {
     }
 
     /// Makes all of it durable; then `room` is what the copy was. A new room is in nobody's memory yet.
-    pub(super) async fn commit(mut self, room: Option<&Arc<Room>>) -> Result<(), store::Error> {
-        if self.batch.is_empty() {
-            return Ok(());
+    pub(super) async fn commit(self, room: Option<&Arc<Room>>) -> Result<(), store::Error> {
+        let core = Arc::clone(self.core);
+        let batch = self.into_batch(room);
+        if !batch.is_empty() {
+            core.store.commit(batch).await?;
         }
+        Ok(())
+    }
+
+    /// All of it as one batch, for [`Self::commit`] or to go along with another.
+    pub(super) fn into_batch(mut self, room: Option<&Arc<Room>>) -> Batch {
         if let Some(last) = self.events.iter().map(|event| event.seq).max()
             && last == self.snapshot.last_seq
         {
@@ -408,7 +415,8 @@ impl<'a> Work<'a> {
         }
         let (core, room) = (Arc::clone(self.core), room.map(Arc::clone));
         let (mut snapshot, events, last_step) = (self.snapshot, self.events, self.last_step);
-        self.batch.on_commit(move |base| {
+        let mut batch = self.batch;
+        batch.on_commit(move |base| {
             if last_step > 0 {
                 snapshot.position = base + i64::from(last_step);
             }
@@ -419,8 +427,7 @@ impl<'a> Work<'a> {
                 room.adopt(snapshot);
             }
         });
-        self.core.store.commit(self.batch).await?;
-        Ok(())
+        batch
     }
 }
 

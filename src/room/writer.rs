@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::{Core, Error, Room, snapshot::Snapshot, work::Work};
-use crate::store;
+use crate::store::{self, Batch};
 
 /// The most requests that one batch takes.
 const BATCH: usize = 64;
@@ -47,6 +47,8 @@ pub struct Appended {
 pub(super) struct Request {
     events: Vec<NewEvent>,
     txn: Option<Txn>,
+    /// What becomes durable together with the events, or not at all.
+    also: Option<Batch>,
     done: oneshot::Sender<Result<Vec<Appended>, Error>>,
 }
 
@@ -63,11 +65,12 @@ pub(super) async fn append(
     room: &Arc<Room>,
     events: Vec<NewEvent>,
     txn: Option<Txn>,
+    also: Option<Batch>,
 ) -> Result<Vec<Appended>, Error> {
     let (done, result) = oneshot::channel();
     let idle = {
         let mut inbox = room.inbox.lock();
-        inbox.waiting.push(Request { events, txn, done });
+        inbox.waiting.push(Request { events, txn, also, done });
         !std::mem::replace(&mut inbox.working, true)
     };
     if idle {
@@ -147,6 +150,9 @@ async fn try_batch(
             continue;
         }
         let mut answer = work.append_all(&request.events, txn).await;
+        if let (Ok(_), Some(also)) = (&answer, &request.also) {
+            work.batch().append(also.copy());
+        }
         match (&answer, txn) {
             (Ok(appended), Some(txn)) => {
                 sent.extend(appended.last().map(|last| (txn.clone(), last.event_id.clone())));

@@ -31,3 +31,8 @@ pub fn insert(alias: &str, room: i64, creator: &str, created_ts: i64) -> Stateme
 pub fn delete(alias: &str) -> Statement {
     statement!("DELETE FROM alias WHERE alias = $1", alias).expecting(1)
 }
+
+/// All aliases of one room lead to another from now on.
+pub fn move_all(from: i64, to: i64) -> Statement {
+    statement!("UPDATE alias SET room = $2 WHERE room = $1", from, to)
+}

@@ -120,6 +120,20 @@ impl Batch {
         shift
     }
 
+    /// The same once more, but for what is called after the commit.
+    pub fn copy(&self) -> Self {
+        Self {
+            steps: self.steps,
+            events: self.events.clone(),
+            state: self.state.clone(),
+            txns: self.txns.clone(),
+            deliveries: self.deliveries.clone(),
+            statements: self.statements.clone(),
+            adopt: None,
+            settle: self.settle,
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
             && self.state.is_empty()

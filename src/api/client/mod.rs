@@ -27,6 +27,7 @@ mod state;
 mod sync;
 mod tags;
 mod typing;
+mod upgrade;
 mod versions;
 mod well_known;
 
@@ -59,6 +60,7 @@ pub(super) fn routes() -> Routes {
         sync::routes(),
         tags::routes(),
         typing::routes(),
+        upgrade::routes(),
         versions::routes(),
         well_known::routes(),
     ]
