@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use ruma::{EventId, OwnedEventId, UserId};
+use ruma::{OwnedEventId, UserId};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
     environment::Environment,
     queue::{self, Kind as Entry},
-    room::{Error, Event, HOPS, Relation, Room, Rooms},
+    room::{Error, Event, Room, Rooms},
     store::{
         Batch, Store,
         account_data::set_account_data,
@@ -176,31 +176,12 @@ impl Receipts {
     }
 
     /// RC-22: whether an event belongs where the receipt says.
-    async fn fits(&self, room: &Room, event: &Arc<Event>, thread: &Thread) -> Result<bool, Error> {
-        let given = match thread {
-            Thread::Unthreaded => return Ok(true),
-            Thread::Main => None,
-            Thread::Root(begin) => Some(begin),
-        };
-        // A thread's root, and what relates to that, is in the main timeline and may be read in the thread.
-        let mut is_about_root = given.is_some_and(|root| event.id() == root);
-        let mut at = Arc::clone(event);
-        for _ in 0..HOPS {
-            let Some(Relation { rel_type, target, .. }) = at.relation() else { break };
-            if rel_type == "m.thread" {
-                return Ok(given == Some(&target));
-            }
-            is_about_root |= given == Some(&target);
-            match self.parent(room, &target).await? {
-                Some(parent) => at = parent,
-                None => break,
-            }
+    async fn fits(&self, room: &Room, event: &Event, thread: &Thread) -> Result<bool, Error> {
+        match thread {
+            Thread::Unthreaded => Ok(true),
+            Thread::Main => self.rooms.is_in_thread(room, event, None).await,
+            Thread::Root(begin) => self.rooms.is_in_thread(room, event, Some(begin)).await,
         }
-        Ok(given.is_none() || is_about_root)
-    }
-
-    async fn parent(&self, room: &Room, event_id: &EventId) -> Result<Option<Arc<Event>>, Error> {
-        found(self.rooms.event(room, event_id).await)
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::{Core, Error, Event, Room, Rooms, Sight};
+use super::{Core, Error, Event, Room, Rooms, Sight, relations::Scope};
 use crate::account::Session;
 
 /// Who reads an event.
@@ -141,7 +141,7 @@ impl Event {
 
 impl Core {
     /// Events as `reader` gets them, in their order. Messages of the time since the reader came cost no question to the
-    /// database, anything else a fixed number.
+    /// database unless others relate to them, anything else a fixed number.
     ///
     /// Of other events of the room they tell only what `sight` shows: the content that a state event replaced, a
     /// redaction (EV-09, EV-11) and relations.
@@ -152,24 +152,19 @@ impl Core {
         events: &[Arc<Event>],
         sight: Option<&Sight>,
     ) -> Result<Vec<Box<RawValue>>, Error> {
-        let mut bundles = self.bundles(room, reader, events, sight).await?;
-        self.write(room, reader, events, sight, |event| bundles.remove(event.id())).await
-    }
-
-    /// [`Self::to_client`] with these relations.
-    pub(super) async fn write(
-        &self,
-        room: &Room,
-        reader: Reader<'_>,
-        events: &[Arc<Event>],
-        sight: Option<&Sight>,
-        mut relations: impl FnMut(&Event) -> Option<Box<RawValue>>,
-    ) -> Result<Vec<Box<RawValue>>, Error> {
         let may_see = |seq| sight.is_none_or(|sight| sight.may_see(seq));
+        // Without a sight, what relates to these events after the last of them is for another answer.
+        let scope = sight.map_or_else(|| Scope::of(events), Scope::Sight);
         let now = self.environment.clock.now_ms();
-        let redactions = self.redactions(room, events, &may_see).await?;
+        let redactions = self.redactions(room, events, may_see).await?;
         let earlier = self.replaced(room, events).await?;
-        let memberships = self.reader_memberships(room, reader.user_id, events).await?;
+        let aggregates = self.aggregates(room, reader, events, scope).await?;
+        let all = events.iter().chain(aggregates.events());
+        let memberships = self.reader_memberships(room, reader.user_id, all).await?;
+        let render = |event: &Event, relations| {
+            let membership = Some(memberships.at(event.seq).to_string());
+            event.to_client(reader, now, Surroundings { membership, relations, ..Surroundings::default() })
+        };
         let mut answer = Vec::with_capacity(events.len());
         for event in events {
             let redaction = event.redacted_by.and_then(|seq| redactions.get(&seq));
@@ -182,11 +177,9 @@ impl Core {
                 (before.pdu.event_id.to_string(), content)
             });
             let membership = Some(memberships.at(event.seq).to_string());
-            answer.push(event.to_client(
-                reader,
-                now,
-                Surroundings { replaces, redacted_because, membership, relations: relations(event) },
-            )?);
+            let relations = aggregates.relations(event, &render)?;
+            let around = Surroundings { replaces, redacted_because, membership, relations };
+            answer.push(event.to_client(reader, now, around)?);
         }
         Ok(answer)
     }
@@ -238,16 +231,16 @@ impl Core {
         Ok(found.into_iter().map(|seq| events.get(&seq?).cloned()).collect())
     }
 
-    async fn reader_memberships(
+    async fn reader_memberships<'a>(
         &self,
         room: &Room,
         user_id: &UserId,
-        events: &[Arc<Event>],
+        mut events: impl Iterator<Item = &'a Arc<Event>>,
     ) -> Result<Memberships, Error> {
         // Mostly nothing has changed since, and the current membership is the answer to all.
         let current = room.snapshot();
         let Some(member) = current.member(user_id) else { return Ok(Memberships(Vec::new())) };
-        let changes = if events.iter().all(|event| event.seq >= member.seq) {
+        let changes = if events.all(|event| event.seq >= member.seq) {
             vec![(member.seq, Arc::clone(member))]
         } else {
             self.changes(room, &StateEventType::RoomMember, user_id.as_str()).await?

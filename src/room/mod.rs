@@ -53,7 +53,7 @@ pub use self::{
     filter::{EventFilter, Fields, LazyMembers, type_matches},
     history::{Direction, Paging},
     preview::Preview,
-    relations::{Children, HOPS, Relation, RelationPage},
+    relations::{Listing, RECURSION},
     send::reason,
     snapshot::{LocalMember, Snapshot, State},
     spaces::{Hierarchy, SpaceRoom},
@@ -338,7 +338,7 @@ impl Core {
         let extremities: Vec<Event> = extremities.collect::<Result<_, _>>()?;
         snapshot.depth = extremities.iter().map(|event| event.pdu.depth).max().unwrap_or(0);
         snapshot.extremities = extremities.into_iter().map(|event| event.pdu.event_id).collect();
-        snapshot.last_relation = self.store.last_relation(number).await?;
+        (snapshot.last_relation, snapshot.early_relations) = self.store.relations_extent(number).await?;
         let state = self.store.state_events_at(number, snapshot.last_seq).await?;
         let state = state.into_iter().map(|row| Event::from_stored(row, &snapshot.version).map(Arc::new));
         snapshot.enter(state.collect::<Result<_, _>>()?);

@@ -103,6 +103,8 @@ pub struct Snapshot {
     pub invited: usize,
     /// The last event that relates to another: those from here on have no children.
     pub last_relation: i64,
+    /// Some events came before the one that they relate to, which may have come since or may not.
+    pub early_relations: bool,
 }
 
 impl Snapshot {
@@ -123,6 +125,7 @@ impl Snapshot {
             joined: 0,
             invited: 0,
             last_relation: 0,
+            early_relations: false,
         })
     }
 

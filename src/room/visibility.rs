@@ -12,8 +12,6 @@ use ruma::{
     },
 };
 
-use serde_json::json;
-
 use super::{Error, NOT_A_MEMBER, Room, Rooms, snapshot::visibility_of};
 
 /// The parts of a room's log that a user may see, as ranges of `seq`.
@@ -93,9 +91,9 @@ impl Sight {
         self.range_up_to(seq).is_some_and(|(_, last)| seq <= last)
     }
 
-    /// The ranges, for the database: a list of pairs.
-    pub(super) fn to_json(&self) -> String {
-        json!(self.ranges).to_string()
+    /// First and last `seq` of each part of the log that may be seen, ascending and apart.
+    pub fn ranges(&self) -> &[(i64, i64)] {
+        &self.ranges
     }
 
     /// Whether there is nothing at all.

@@ -18,14 +18,11 @@ use super::{
     Appended, Core, Error, Event, NOT_A_MEMBER, NewEvent, Room, Txn, content,
     event::SentBy,
     fan_out::{Wishes, fan_out},
-    relations::{HOPS, Relation},
+    relations::{self, Related},
     snapshot::{LocalMember, Snapshot},
 };
 use crate::store::{
-    self, Batch, EventRow, StateRow, TxnRow, event as event_table,
-    receipt::clear_unread,
-    relation::{self, RelationRow},
-    room as room_table,
+    self, Batch, EventRow, StateRow, TxnRow, event as event_table, receipt::clear_unread, room as room_table,
 };
 
 /// A copy of the room with events that aren't durable yet.
@@ -125,25 +122,25 @@ impl<'a> Work<'a> {
             return Ok(same);
         }
         self.check_policy(&new)?;
-        let relation = if new.state_key.is_none() { Relation::of(&new.content) } else { None };
-        if let Some(relation) = &relation {
-            self.check_relation(&new, relation).await?;
-        }
-        let thread = self.thread_of(relation.as_ref()).await?;
         let redacted = match &new.redacts {
             Some(target) => Some(self.redaction_target(&new.sender, target).await?),
             None => None,
         };
         let target = self.target(&new).await?;
         let event = Arc::new(self.build(new, txn).await?);
+        let related = self.core.related(&self.snapshot, &self.events, &event).await?;
+        if let Some(related) = &related {
+            self.core.check_relation(&self.snapshot, &self.events, &event, related).await?;
+        }
 
         let before = self.snapshot.clone();
         self.snapshot.follow(&event, target.clone());
         let step = batch.step();
         self.last_step = step;
         self.store(batch, step, &event);
-        if let Some(relation) = relation {
-            self.relate(batch, &event, &relation);
+        let thread = related.as_ref().map_or("", Related::thread).to_owned();
+        if let Some(related) = &related {
+            related.store(batch, &mut self.snapshot, &event);
         }
         fan_out(batch, step, &before, &self.snapshot, &event, target.as_ref(), thread, &self.wishes);
         if let Some(redacted) = redacted {
@@ -218,72 +215,6 @@ impl<'a> Work<'a> {
             Some(event) => Ok(Arc::clone(event)),
             None => self.core.event_in(self.snapshot.number, &self.snapshot.version, event_id).await,
         }
-    }
-
-    /// What this server refuses of relations that its own users make.
-    async fn check_relation(&self, new: &NewEvent, relation: &Relation) -> Result<(), Error> {
-        match relation.rel_type.as_str() {
-            // RL-09: nobody says the same of an event twice.
-            "m.annotation" if self.has_annotated(new, relation).await? => Err(Error::DuplicateAnnotation),
-            "m.thread" => match self.event(&relation.target).await {
-                // RL-11
-                Ok(root) if root.relation().is_some() => Err(Error::BadRelation(
-                    "a thread can't begin with an event that relates to another".to_owned(),
-                )),
-                Ok(_) | Err(Error::NotFound(_)) => Ok(()),
-                Err(cause) => Err(cause),
-            },
-            _ => Ok(()),
-        }
-    }
-
-    async fn has_annotated(&self, new: &NewEvent, relation: &Relation) -> Result<bool, Error> {
-        let same = |event: &Event| {
-            event.pdu.sender == new.sender
-                && event.pdu.kind == new.kind
-                && event.relation().is_some_and(|other| other == *relation)
-        };
-        if self.events.iter().any(|event| same(event)) {
-            return Ok(true);
-        }
-        let (target, kind) = (relation.target.as_str(), new.kind.to_string());
-        let seqs =
-            self.core.store.annotations(self.snapshot.number, target, new.sender.as_str(), &kind).await?;
-        let earlier = self.core.events(self.snapshot.number, &self.snapshot.version, &seqs).await?;
-        Ok(earlier.iter().any(|event| same(event)))
-    }
-
-    /// RC-23: the root of the thread that an event with this relation is part of; empty for the main timeline.
-    async fn thread_of(&self, relation: Option<&Relation>) -> Result<String, Error> {
-        let mut at = relation.cloned();
-        for _ in 0..HOPS {
-            let Some(relation) = at else { break };
-            if relation.rel_type == "m.thread" {
-                return Ok(relation.target.to_string());
-            }
-            at = match self.event(&relation.target).await {
-                Ok(parent) => parent.relation(),
-                Err(Error::NotFound(_)) => None,
-                Err(cause) => return Err(cause),
-            };
-        }
-        Ok(String::new())
-    }
-
-    fn relate(&mut self, batch: &mut Batch, event: &Event, relation: &Relation) {
-        if !relation.counts(event) {
-            return;
-        }
-        batch.push(relation::insert(&RelationRow {
-            room: self.snapshot.number,
-            parent: relation.target.as_str(),
-            rel_type: &relation.rel_type,
-            seq: event.seq,
-            kind: &event.pdu.kind.to_string(),
-            sender: event.pdu.sender.as_str(),
-            ts: event.pdu.origin_server_ts.get().into(),
-        }));
-        self.snapshot.last_relation = event.seq;
     }
 
     /// The event that a redaction is about, if the sender may redact it.
@@ -385,7 +316,7 @@ impl<'a> Work<'a> {
         let (room, pdu) = (self.snapshot.number, redacted.pdu.json.get());
         batch.push(event_table::redact(room, event.seq, pdu, by));
         // RL-06: it is no longer part of what is said of its parent.
-        batch.push(relation::remove(room, event.seq));
+        relations::forget(batch, room, event);
         let members: Vec<i64> = self.snapshot.local.iter().map(|member| member.recipient).collect();
         batch.settle();
         batch.push(event_table::clear_unread_event(format!("{members:?}"), room, event.seq));

@@ -13,10 +13,11 @@ use sqlx::{
 
 use super::Error;
 
-/// Every schema change ever made, oldest first. One that was released is never edited.
-const MIGRATIONS: &[(&str, &str)] = &[
-    ("first light", include_str!("../../migrations/sqlite/0001_first_light.sql")),
-    ("relations", include_str!("../../migrations/sqlite/0002_relations.sql")),
+/// Every schema change ever made, by number, oldest first. One that was released is never edited.
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "first light", include_str!("../../migrations/sqlite/0001_first_light.sql")),
+    (2, "relations", include_str!("../../migrations/sqlite/0002_relations.sql")),
+    (3, "threads", include_str!("../../migrations/sqlite/0003_threads.sql")),
 ];
 
 /// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.
@@ -61,7 +62,7 @@ pub(super) async fn open(path: &Path, durability: Durability) -> Result<SqlitePo
         .connect_with(options)
         .await
         .map_err(|cause| explain(path, cause))?;
-    migrate(&readers).await?;
+    migrate(&readers, MIGRATIONS).await?;
     Ok(readers)
 }
 
@@ -92,15 +93,16 @@ fn explain(path: &Path, cause: sqlx::Error) -> Error {
     }
 }
 
-async fn migrate(pool: &SqlitePool) -> Result<(), Error> {
-    let migrations = MIGRATIONS.iter().zip(1..).map(|((description, text), version)| {
+async fn migrate(pool: &SqlitePool, migrations: &[(i64, &'static str, &'static str)]) -> Result<(), Error> {
+    let migrations = migrations.iter().map(|(version, description, text)| {
         let (kind, text) = (MigrationType::Simple, SqlStr::from_static(text));
-        Migration::new(version, Cow::Borrowed(description), kind, text, false)
+        Migration::new(*version, Cow::Borrowed(description), kind, text, false)
     });
     match Migrator::with_migrations(migrations.collect()).run(pool).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(found)) => {
-            Err(Error::Newer { found, known: MIGRATIONS.len() as i64 })
+            let known = MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or(0);
+            Err(Error::Newer { found, known })
         }
         Err(MigrateError::Execute(cause)) => Err(cause.into()),
         Err(cause) => Err(Error::Migration(cause.to_string())),
@@ -109,7 +111,98 @@ async fn migrate(pool: &SqlitePool) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// RL-02, RL-06: the relations of a database from before they were kept are those that it would have kept.
+    #[tokio::test]
+    async fn older_databases_get_their_relations() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let pool = SqlitePool::connect_with(options).await.unwrap();
+        migrate(&pool, &MIGRATIONS[..2]).await.unwrap();
+        let relates = |rel_type: Value, parent: Value| json!({ "rel_type": rel_type, "event_id": parent });
+        let thread =
+            |body: &str| json!({ "body": body, "m.relates_to": relates(json!("m.thread"), json!("$1")) });
+        let mut reaction = json!({ "m.relates_to": relates(json!("m.annotation"), json!("$1")) });
+        reaction["m.relates_to"]["key"] = json!("👍");
+        let edit = json!({ "m.new_content": {}, "m.relates_to": relates(json!("m.replace"), json!("$1")) });
+        let events = [
+            (json!({ "body": "root" }), 0, None),
+            (thread("one"), 0, None),
+            (thread("two"), 0, None),
+            (reaction, 0, None),
+            (edit, 0, None),
+            (json!({ "m.relates_to": relates(json!("m.replace"), json!("$1")) }), 0, None),
+            (json!({ "m.relates_to": relates(json!("m.reference"), json!("$elsewhere")) }), 0, None),
+            // None of these is one.
+            (json!({}), 0, Some(1)),
+            (thread("soft-failed"), 1, None),
+            (thread("rejected"), 2, None),
+            (json!({ "m.relates_to": relates(json!(5), json!("$1")) }), 0, None),
+            (json!({ "m.relates_to": relates(json!("m.thread"), json!("1")) }), 0, None),
+            (json!({ "m.relates_to": relates(json!("x".repeat(256)), json!("$1")) }), 0, None),
+            (
+                json!({ "m.relates_to": relates(json!("m.thread"), json!(format!("${}", "x".repeat(255)))) }),
+                0,
+                None,
+            ),
+            (json!({ "m.relates_to": relates(json!("m.th\0read"), json!("$1")) }), 0, None),
+            (json!({ "m.relates_to": [] }), 0, None),
+            (json!({ "body": "\"m.relates_to\":{}" }), 0, None),
+        ];
+        for ((content, verdict, redacted_by), seq) in events.into_iter().zip(1_i64..) {
+            let pdu =
+                json!({ "content": content, "sender": "@a:x", "type": "m", "origin_server_ts": 100 + seq });
+            sqlx::query(
+                "INSERT INTO event (room, seq, event_id, position, pdu, verdict, redacted_by)
+                 VALUES (7, $1, $2, $1, $3, $4, $5)",
+            )
+            .bind(seq)
+            .bind(format!("${seq}"))
+            .bind(pdu.to_string())
+            .bind(verdict)
+            .bind(redacted_by)
+            .execute(&pool)
+            .await
+            .unwrap();
+        }
+        migrate(&pool, MIGRATIONS).await.unwrap();
+
+        let rows: Vec<(i64, String, String, Option<String>, bool, bool)> =
+            sqlx::query_as("SELECT seq, parent, rel_type, key, replaces, early FROM relation ORDER BY seq")
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+        let rows = rows.iter().map(|(seq, parent, rel_type, key, replaces, early)| {
+            (*seq, parent.as_str(), rel_type.as_str(), key.as_deref(), *replaces, *early)
+        });
+        assert_eq!(
+            rows.collect::<Vec<_>>(),
+            [
+                (2, "$1", "m.thread", None, false, false),
+                (3, "$1", "m.thread", None, false, false),
+                (4, "$1", "m.annotation", Some("👍"), false, false),
+                (5, "$1", "m.replace", None, true, false),
+                (6, "$1", "m.replace", None, false, false),
+                (7, "$elsewhere", "m.reference", None, false, true),
+            ]
+        );
+        let (kind, sender, ts, id): (String, String, i64, String) =
+            sqlx::query_as("SELECT kind, sender, ts, event_id FROM relation WHERE seq = 2")
+                .fetch_one(&pool)
+                .await
+                .unwrap();
+        assert_eq!((kind.as_str(), sender.as_str(), ts, id.as_str()), ("m", "@a:x", 102, "$2"));
+        let threads: Vec<(String, i64, i64, i64)> =
+            sqlx::query_as("SELECT root, oldest, latest, replies FROM thread")
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+        assert_eq!(threads, [("$1".to_owned(), 2, 3, 2)]);
+    }
 
     /// Two connections that make a database of one new file at the same time lock each other out.
     #[tokio::test(flavor = "multi_thread")]

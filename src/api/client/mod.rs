@@ -26,6 +26,7 @@ mod spaces;
 mod state;
 mod sync;
 mod tags;
+mod threads;
 mod typing;
 mod upgrade;
 mod versions;
@@ -59,6 +60,7 @@ pub(super) fn routes() -> Routes {
         state::routes(),
         sync::routes(),
         tags::routes(),
+        threads::routes(),
         typing::routes(),
         upgrade::routes(),
         versions::routes(),

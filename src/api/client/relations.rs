@@ -1,39 +1,72 @@
-//! Relations between events: the children of one, and the threads of a room.
+//! `GET /rooms/{roomId}/relations/{eventId}` and below: what relates to an event ("Relationships API").
 
+use http::request::Parts;
 use ruma::{
-    EventId, RoomId, UInt,
+    OwnedEventId, OwnedRoomId, UInt,
     api::{
         Direction as AskedDirection,
-        client::{
-            relations::{
-                get_relating_events, get_relating_events_with_rel_type,
-                get_relating_events_with_rel_type_and_event_type,
-            },
-            threads::get_threads::{self, v1::IncludeThreads},
+        client::relations::{
+            get_relating_events, get_relating_events_with_rel_type,
+            get_relating_events_with_rel_type_and_event_type,
         },
     },
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::history::{place, token};
+use super::history::{glimpse, place, token};
 use crate::{
     account::Session,
     app::App,
-    http::{Json, MatrixError, Routes},
-    room::{Children, Direction, Reader, RelationPage},
+    http::{Caller, Json, MatrixError, Routes},
+    limits::LimitKey,
+    room::{Direction, Listing, RECURSION, Reader},
 };
 
-/// Events of an answer if the client doesn't say, and the most.
-const USUAL: usize = 20;
-const MOST: usize = 100;
+/// Events of a page that names no number, and the most that it may name.
+const USUAL: usize = 50;
+const MOST: usize = 1000;
 
 pub(super) fn routes() -> Routes {
-    Routes::default().add(any).add(of_rel_type).add(of_rel_type_and_event_type).add(threads)
+    Routes::default()
+        .add::<get_relating_events::v1::Request, Asker, _, _, _>(all)
+        .add::<get_relating_events_with_rel_type::v1::Request, Asker, _, _, _>(of_type)
+        .add::<get_relating_events_with_rel_type_and_event_type::v1::Request, Asker, _, _, _>(of_event_type)
+}
+
+/// A session, and whether the request asks for relations of relations by the name from before 1.10.
+struct Asker {
+    session: Session,
+    recurse: bool,
+}
+
+impl Caller for Asker {
+    async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
+        let query = parts.uri.query().unwrap_or_default();
+        let recurse = query.split('&').any(|pair| pair == "org.matrix.msc3981.recurse=true");
+        Ok(Self { session: Session::identify(app, parts).await?, recurse })
+    }
+
+    fn limit_key(&self) -> LimitKey {
+        self.session.limit_key()
+    }
+}
+
+/// What the three endpoints have in common.
+struct Asked {
+    room_id: OwnedRoomId,
+    event_id: OwnedEventId,
+    rel_type: Option<String>,
+    event_type: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    dir: AskedDirection,
+    limit: Option<UInt>,
+    recurse: bool,
 }
 
 #[derive(Serialize)]
-struct Page {
+struct Answer {
     chunk: Vec<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_batch: Option<String>,
@@ -43,121 +76,87 @@ struct Page {
     recursion_depth: Option<i64>,
 }
 
-/// What the three forms of the endpoint have in common.
-struct Asked<'a> {
-    room_id: &'a RoomId,
-    event_id: &'a EventId,
-    rel_type: Option<String>,
-    kind: Option<String>,
-    from: Option<String>,
-    to: Option<String>,
-    direction: AskedDirection,
-    limit: Option<UInt>,
-    recurse: bool,
-}
-
-async fn any(
+async fn all(
     app: App,
-    session: Session,
+    asker: Asker,
     request: get_relating_events::v1::Request,
-) -> Result<Json<Page>, MatrixError> {
+) -> Result<Json<Answer>, MatrixError> {
     let asked = Asked {
-        room_id: &request.room_id,
-        event_id: &request.event_id,
+        room_id: request.room_id,
+        event_id: request.event_id,
         rel_type: None,
-        kind: None,
+        event_type: None,
         from: request.from,
         to: request.to,
-        direction: request.dir,
+        dir: request.dir,
         limit: request.limit,
         recurse: request.recurse,
     };
-    relations(&app, &session, asked).await
+    answer(app, asker, asked).await
 }
 
-async fn of_rel_type(
+async fn of_type(
     app: App,
-    session: Session,
+    asker: Asker,
     request: get_relating_events_with_rel_type::v1::Request,
-) -> Result<Json<Page>, MatrixError> {
+) -> Result<Json<Answer>, MatrixError> {
     let asked = Asked {
-        room_id: &request.room_id,
-        event_id: &request.event_id,
+        room_id: request.room_id,
+        event_id: request.event_id,
         rel_type: Some(request.rel_type.to_string()),
-        kind: None,
+        event_type: None,
         from: request.from,
         to: request.to,
-        direction: request.dir,
+        dir: request.dir,
         limit: request.limit,
         recurse: request.recurse,
     };
-    relations(&app, &session, asked).await
+    answer(app, asker, asked).await
 }
 
-async fn of_rel_type_and_event_type(
+async fn of_event_type(
     app: App,
-    session: Session,
+    asker: Asker,
     request: get_relating_events_with_rel_type_and_event_type::v1::Request,
-) -> Result<Json<Page>, MatrixError> {
+) -> Result<Json<Answer>, MatrixError> {
     let asked = Asked {
-        room_id: &request.room_id,
-        event_id: &request.event_id,
+        room_id: request.room_id,
+        event_id: request.event_id,
         rel_type: Some(request.rel_type.to_string()),
-        kind: Some(request.event_type.to_string()),
+        event_type: Some(request.event_type.to_string()),
         from: request.from,
         to: request.to,
-        direction: request.dir,
+        dir: request.dir,
         limit: request.limit,
         recurse: request.recurse,
     };
-    relations(&app, &session, asked).await
+    answer(app, asker, asked).await
 }
 
-async fn relations(app: &App, session: &Session, asked: Asked<'_>) -> Result<Json<Page>, MatrixError> {
-    let (room, sight) = super::history::glimpse(app, session, asked.room_id).await?;
-    let from = place(app, &room, asked.from).await?;
-    let children = Children {
-        parent: asked.event_id,
+async fn answer(app: App, asker: Asker, asked: Asked) -> Result<Json<Answer>, MatrixError> {
+    let session = asker.session;
+    let (room, sight) = glimpse(&app, &session, &asked.room_id).await?;
+    let recurse = asked.recurse || asker.recurse;
+    let from = place(&app, &room, asked.from).await?;
+    let listing = Listing {
+        parent: &asked.event_id,
         rel_type: asked.rel_type.as_deref(),
-        kind: asked.kind.as_deref(),
-        recurse: asked.recurse,
-        direction: match asked.direction {
+        kind: asked.event_type.as_deref(),
+        recurse,
+        direction: match asked.dir {
             AskedDirection::Backward => Direction::Backwards,
             AskedDirection::Forward => Direction::Forwards,
         },
         from,
-        to: place(app, &room, asked.to).await?,
-        limit: limit(asked.limit),
+        to: place(&app, &room, asked.to).await?,
+        limit: asked.limit.map_or(USUAL, |limit| usize::try_from(limit).unwrap_or(MOST)).min(MOST),
     };
-    let reader = Reader::of(session);
-    let page = app.rooms.children(&room, reader, &sight, children).await?;
-    Ok(Json(Page {
-        chunk: app.rooms.client_events(&room, reader, &page.events, Some(&sight)).await?,
-        next_batch: page.end.map(token),
-        prev_batch: from.map(token),
-        recursion_depth: asked.recurse.then_some(RelationPage::DEPTH),
-    }))
-}
-
-async fn threads(
-    app: App,
-    session: Session,
-    request: get_threads::v1::Request,
-) -> Result<Json<Page>, MatrixError> {
-    let room = app.rooms.of_acquaintance(&request.room_id).await?;
-    let sight = app.rooms.reading(&room, &session.user_id).await?;
-    let from = place(&app, &room, request.from).await?;
-    let participated = request.include == IncludeThreads::Participated;
     let reader = Reader::of(&session);
-    let page = app.rooms.threads(&room, reader, &sight, participated, from, limit(request.limit)).await?;
-    Ok(Json(Page {
+    let page = app.rooms.relations(&room, &sight, reader, listing).await?;
+    Ok(Json(Answer {
         chunk: app.rooms.client_events(&room, reader, &page.events, Some(&sight)).await?,
-        next_batch: page.end.map(token),
-        prev_batch: None,
-        recursion_depth: None,
+        next_batch: page.next.map(token),
+        prev_batch: from.map(token),
+        recursion_depth: recurse.then_some(RECURSION),
     }))
-}
-
-fn limit(asked: Option<UInt>) -> usize {
-    asked.map_or(USUAL, |asked| usize::try_from(asked).unwrap_or(MOST).clamp(1, MOST))
 }

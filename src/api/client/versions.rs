@@ -20,11 +20,15 @@ const VERSIONS: [&str; 14] = [
 ];
 
 /// Features that some clients know only by the names they had as proposals.
-const FEATURES: [&str; 8] = [
+const FEATURES: [&str; 10] = [
     // Private read receipts, threaded receipts, unread counts by thread.
     "org.matrix.msc2285.stable",
+    // Threads.
+    "org.matrix.msc3440.stable",
     "org.matrix.msc3771",
     "org.matrix.msc3773",
+    // Relations of relations.
+    "org.matrix.msc3981",
     // Redactions by `/send`.
     "org.matrix.msc4169",
     // `state_after` in `/sync`.
