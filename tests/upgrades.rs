@@ -258,12 +258,12 @@ async fn up_01_upgrades_at_once_dont_mix() {
     let answers = join_all((0..8).map(|_| alice.post(&path, json!({ "new_version": "11" })))).await;
     let done: Vec<Value> = answers
         .into_iter()
-        .filter_map(|answer| match answer.status {
-            200 => Some(answer.expect(200)["replacement_room"].clone()),
-            _ => {
-                answer.expect_error(403, "M_BAD_STATE");
-                None
+        .filter_map(|answer| {
+            if answer.status == 200 {
+                return Some(answer.expect(200)["replacement_room"].clone());
             }
+            answer.expect_error(403, "M_BAD_STATE");
+            None
         })
         .collect();
     let tombstone = state(&alice, &room, "m.room.tombstone").await;
