@@ -135,6 +135,8 @@ impl Hearth {
         tasks.spawn(queue::keep_trimmed(queues, environment, self.shutdown.clone()));
         let rooms = Arc::clone(&self.rooms);
         tasks.spawn(async move { rooms.run_departures().await });
+        let rooms = Arc::clone(&self.rooms);
+        tasks.spawn(async move { rooms.keep_indexed().await });
         tasks.spawn(self.sessions.clone().watch());
         tasks
     }

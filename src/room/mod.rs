@@ -17,6 +17,7 @@ mod history;
 mod membership;
 mod preview;
 mod relations;
+mod search;
 mod send;
 mod snapshot;
 mod spaces;
@@ -54,6 +55,7 @@ pub use self::{
     history::{Direction, Paging},
     preview::Preview,
     relations::{Listing, RECURSION},
+    search::{GroupBy, Match, Order, Query, Searched},
     send::reason,
     snapshot::{LocalMember, Snapshot, State},
     spaces::{Hierarchy, SpaceRoom},
@@ -136,6 +138,8 @@ pub struct Rooms {
     last_created: AtomicI64,
     departing: Notify,
     walks: Walks,
+    /// Whoever indexes messages does it alone.
+    indexing: tokio::sync::Mutex<()>,
     /// Rooms that are being upgraded.
     upgrading: Mutex<HashSet<i64>>,
 }
@@ -165,6 +169,7 @@ impl Rooms {
             last_created: AtomicI64::new(0),
             departing: Notify::new(),
             walks: Walks::new(),
+            indexing: tokio::sync::Mutex::default(),
             upgrading: Mutex::default(),
         })
     }

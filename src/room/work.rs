@@ -19,10 +19,12 @@ use super::{
     event::SentBy,
     fan_out::{Wishes, fan_out},
     relations::{self, Related},
+    search,
     snapshot::{LocalMember, Snapshot},
 };
 use crate::store::{
     self, Batch, EventRow, StateRow, TxnRow, event as event_table, receipt::clear_unread, room as room_table,
+    search as search_table,
 };
 
 /// A copy of the room with events that aren't durable yet.
@@ -296,6 +298,7 @@ impl<'a> Work<'a> {
             step,
             pdu: Arc::from(event.pdu.json.get()),
             verdict: event.verdict as i64,
+            searchable: search::has_text(&event.pdu),
             sender_device: event.sent_by.as_ref().map(|by| by.device),
             txn_id: event.sent_by.as_ref().map(|by| by.txn_id.clone()),
         });
@@ -317,6 +320,9 @@ impl<'a> Work<'a> {
         batch.push(event_table::redact(room, event.seq, pdu, by));
         // RL-06: it is no longer part of what is said of its parent.
         relations::forget(batch, room, event);
+        for statement in search_table::remove(room, event.seq, search::words_of(room, &event.pdu)) {
+            batch.push(statement);
+        }
         let members: Vec<i64> = self.snapshot.local.iter().map(|member| member.recipient).collect();
         batch.settle();
         batch.push(event_table::clear_unread_event(format!("{members:?}"), room, event.seq));

@@ -15,6 +15,8 @@ pub struct EventRow {
     pub step: u32,
     pub pdu: std::sync::Arc<str>,
     pub verdict: i64,
+    /// Whether it has text that can be searched for.
+    pub searchable: bool,
     pub sender_device: Option<i64>,
     pub txn_id: Option<String>,
 }

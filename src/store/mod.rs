@@ -23,6 +23,7 @@ pub mod receipt;
 pub mod registration_token;
 pub mod relation;
 pub mod room;
+pub mod search;
 mod server;
 mod settle;
 mod statement;

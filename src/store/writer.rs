@@ -262,6 +262,10 @@ fn insert_rows(connection: &Connection, batch: &Batch, base: i64) -> Result<(), 
             row.sender_device,
             txn_id
         ])?;
+        if row.searchable {
+            let text = "INSERT INTO searchable (position, room, seq) VALUES (?1, ?2, ?3)";
+            connection.prepare_cached(text)?.execute(params![position, row.room, row.seq])?;
+        }
     }
     for row in &batch.state {
         let text = "INSERT INTO state_log (room, type, state_key, seq, event) VALUES (?1, ?2, ?3, ?4, ?5)";

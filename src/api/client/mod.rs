@@ -20,6 +20,7 @@ mod receipts;
 mod register;
 mod relations;
 mod room_summary;
+mod search;
 mod send;
 mod session;
 mod spaces;
@@ -54,6 +55,7 @@ pub(super) fn routes() -> Routes {
         register::routes(),
         relations::routes(),
         room_summary::routes(),
+        search::routes(),
         send::routes(),
         session::routes(),
         spaces::routes(),

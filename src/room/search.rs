@@ -1,0 +1,592 @@
+//! Searching messages ("Server Side Search"): by their words, in the rooms that somebody is or was in.
+//!
+//! What can be searched for is the text of messages, names and topics. An event whose content is encrypted has none. Of
+//! an edit it is the new text. Words are compared without case and diacritics; all that are asked for have to be there. If
+//! nothing has them, the last may be the beginning of a word. Writing that isn't divided into words is cut into pairs of
+//! characters, so that any part of it is found.
+//!
+//! An event gets into the index soon after it was sent, in bulk; whoever searches has what waits indexed first. It leaves
+//! the index with its redaction.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
+
+use hearth_federation::Pdu;
+use ruma::{OwnedRoomId, OwnedUserId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Error, Event, EventFilter, Reader, Room, Rooms, Sight};
+use crate::store::{
+    Batch,
+    search::{self as table, Hit, Word},
+};
+
+/// Begins the words that say where an event is; taken out of what people write.
+const MARK: char = '\u{e000}';
+
+/// Events that are indexed in one step.
+const CHUNK: i64 = 500;
+/// Steps that somebody who searches waits for.
+const PATIENCE: usize = 8;
+/// How often to look for what waits.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Words of a question that count, and characters of it.
+const WORDS: usize = 32;
+const TERM: usize = 1024;
+/// Shorter beginnings of words would find nearly everything.
+const SHORTEST_PREFIX: usize = 3;
+
+/// Events that one answer looks at, at most.
+const SCAN: usize = 2_000;
+/// … and that are looked at together.
+const STRIDE: i64 = 200;
+/// The newest matches, among which the best are the best.
+const RANKED: usize = 500;
+/// Up to so many rooms the index is asked for them alone.
+const ROOMS: usize = 100;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Recent,
+    Rank,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum GroupBy {
+    Room,
+    Sender,
+}
+
+/// What is searched for.
+pub struct Query<'a> {
+    pub term: &'a str,
+    /// `content.body`, `content.name`, `content.topic`; none: all of them.
+    pub keys: Vec<String>,
+    pub filter: &'a EventFilter,
+    pub rooms: Option<Vec<OwnedRoomId>>,
+    pub not_rooms: Vec<OwnedRoomId>,
+    pub order: Order,
+    pub groups: Vec<GroupBy>,
+    pub limit: usize,
+    /// A token of an answer or of one of its groups.
+    pub from: Option<&'a str>,
+}
+
+pub struct Match {
+    pub room: Arc<Room>,
+    pub sight: Arc<Sight>,
+    pub event: Arc<Event>,
+    position: i64,
+    pub rank: f64,
+}
+
+/// The matches of one room or of one sender.
+#[derive(Default)]
+pub struct Group {
+    /// Their places among all matches of the answer.
+    pub matches: Vec<usize>,
+    pub next_batch: Option<String>,
+}
+
+pub struct Searched {
+    pub matches: Vec<Match>,
+    /// About how many there are.
+    pub count: usize,
+    pub next_batch: Option<String>,
+    pub groups: BTreeMap<GroupBy, BTreeMap<String, Group>>,
+    /// The words to show as found.
+    pub highlights: Vec<String>,
+}
+
+/// Where an answer goes on: below a position or, among the best, after so many; in a group only its own.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Place {
+    #[serde(rename = "p", skip_serializing_if = "Option::is_none")]
+    before: Option<i64>,
+    #[serde(rename = "n", default)]
+    skip: usize,
+    #[serde(rename = "r", skip_serializing_if = "Option::is_none")]
+    room: Option<OwnedRoomId>,
+    #[serde(rename = "s", skip_serializing_if = "Option::is_none")]
+    sender: Option<OwnedUserId>,
+}
+
+impl Place {
+    fn parse(token: &str) -> Result<Self, Error> {
+        let refused = || Error::InvalidParam("`next_batch` is not a token of a search".to_owned());
+        let text = token.strip_prefix('q').ok_or_else(refused)?;
+        serde_json::from_str(text).map_err(|_| refused())
+    }
+
+    fn token(&self) -> String {
+        format!("q{}", serde_json::to_string(self).unwrap_or_default())
+    }
+}
+
+/// The matches that a scan has found, and the position down to which it has looked, if there may be more below.
+#[derive(Default)]
+struct Found {
+    matches: Vec<Match>,
+    more: Option<i64>,
+}
+
+impl Rooms {
+    /// Searches the messages that somebody may see.
+    pub async fn search(&self, reader: Reader<'_>, query: Query<'_>) -> Result<Searched, Error> {
+        for _ in 0..PATIENCE {
+            if !self.index_some().await? {
+                break;
+            }
+        }
+        let place = query.from.map(Place::parse).transpose()?.unwrap_or_default();
+        let words = question(query.term);
+        let mut answer = Searched {
+            matches: Vec::new(),
+            count: 0,
+            next_batch: None,
+            groups: BTreeMap::new(),
+            highlights: highlights(query.term),
+        };
+        if words.is_empty() || query.filter.matches_nothing() {
+            return Ok(answer);
+        }
+        let rooms = self.searched_rooms(reader, &query, &place).await?;
+        let wanted = match query.order {
+            Order::Recent => query.limit,
+            Order::Rank => RANKED,
+        };
+        let mut found = self.scan(reader, &query, &place, &words, &rooms, wanted).await?;
+        if found.matches.is_empty() && found.more.is_none() && place.before.is_none() {
+            let beginnings = beginning(words);
+            if let Some(words) = beginnings {
+                found = self.scan(reader, &query, &place, &words, &rooms, wanted).await?;
+            }
+        }
+        answer.count = place.skip + found.matches.len() + usize::from(found.more.is_some());
+        match query.order {
+            Order::Recent => {
+                let more = found.more.map(|before| Place { before: Some(before), ..place.clone() });
+                answer.next_batch = more.map(|place| place.token());
+                answer.matches = found.matches;
+            }
+            Order::Rank => {
+                found.matches.sort_by(|one, other| {
+                    other.rank.total_cmp(&one.rank).then(other.position.cmp(&one.position))
+                });
+                answer.count = found.matches.len();
+                let skip = place.skip + query.limit;
+                if answer.count > skip {
+                    answer.next_batch = Some(Place { skip, ..place.clone() }.token());
+                }
+                answer.matches = found.matches.into_iter().skip(place.skip).take(query.limit).collect();
+            }
+        }
+        group(&mut answer, &query, &place);
+        Ok(answer)
+    }
+
+    /// The rooms that are searched, by number.
+    async fn searched_rooms(
+        &self,
+        reader: Reader<'_>,
+        query: &Query<'_>,
+        place: &Place,
+    ) -> Result<HashMap<i64, OwnedRoomId>, Error> {
+        let rows = self.core.store.memberships(reader.user_id.as_str()).await?.into_iter();
+        let known = rows.filter(|row| matches!(row.membership.as_str(), "join" | "leave" | "ban"));
+        let rooms = known.filter_map(|row| Some((row.room, OwnedRoomId::try_from(row.room_id).ok()?)));
+        let wanted = rooms.filter(|(_, room_id)| {
+            query.rooms.as_ref().is_none_or(|rooms| rooms.contains(room_id))
+                && !query.not_rooms.contains(room_id)
+                && place.room.as_ref().is_none_or(|room| room == room_id)
+        });
+        Ok(wanted.collect())
+    }
+
+    /// Looks through the index from the newest event on.
+    async fn scan(
+        &self,
+        reader: Reader<'_>,
+        query: &Query<'_>,
+        place: &Place,
+        words: &[Word],
+        rooms: &HashMap<i64, OwnedRoomId>,
+        wanted: usize,
+    ) -> Result<Found, Error> {
+        let mut found = Found::default();
+        if rooms.is_empty() {
+            return Ok(found);
+        }
+        let mut words = words.to_vec();
+        let keys: Vec<String> = query.keys.iter().filter_map(|key| key_word(key)).collect();
+        if let [key] = &keys[..] {
+            words.push(Word { text: key.clone(), prefix: false });
+        }
+        let or: Vec<String> = if rooms.len() <= ROOMS {
+            rooms.keys().map(|room| room_word(*room)).collect()
+        } else {
+            Vec::new()
+        };
+        let ignored = self.core.accounts.ignored_users(reader.recipient).await?;
+        let mut sights: HashMap<i64, (Arc<Room>, Arc<Sight>)> = HashMap::new();
+        let (mut before, mut scanned) = (place.before.unwrap_or(i64::MAX), 0);
+        loop {
+            let hits = self.core.store.search(&words, &or, before, STRIDE).await?;
+            let last = hits.len() < STRIDE as usize;
+            for hit in &hits {
+                if found.matches.len() == wanted || scanned == SCAN {
+                    found.more = Some(before);
+                    return Ok(found);
+                }
+                scanned += 1;
+                before = hit.position;
+                if !rooms.contains_key(&hit.room) {
+                    continue;
+                }
+                let (room, sight) = match sights.entry(hit.room) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(place) => {
+                        let room = self.by_number(hit.room).await?;
+                        let sight = Arc::new(self.sight(&room, reader.user_id).await?);
+                        place.insert((room, sight))
+                    }
+                };
+                if !sight.may_see(hit.seq) {
+                    continue;
+                }
+                let Some(event) = self.hit(room, *hit).await? else { continue };
+                let wanted_key =
+                    keys.is_empty() || keys.iter().any(|key| Some(key) == key_of(&event.pdu).as_ref());
+                let wanted_sender = place.sender.as_ref().is_none_or(|sender| *sender == event.pdu.sender);
+                if !wanted_key
+                    || !wanted_sender
+                    || ignored.contains(&event.pdu.sender)
+                    || !query.filter.matches(&event)
+                {
+                    continue;
+                }
+                let rank = rank(&event.pdu, &words);
+                let (room, sight) = (Arc::clone(room), Arc::clone(sight));
+                found.matches.push(Match { room, sight, event, position: hit.position, rank });
+            }
+            if last {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The event of a hit, if it may still be shown.
+    async fn hit(&self, room: &Room, hit: Hit) -> Result<Option<Arc<Event>>, Error> {
+        let event = self.events(room, &[hit.seq]).await?.pop();
+        Ok(event.filter(|event| event.is_visible() && event.redacted_by.is_none()))
+    }
+
+    /// Indexes what waits, for as long as the server runs.
+    pub async fn keep_indexed(&self) {
+        let mut failing = false;
+        loop {
+            match self.index_some().await {
+                Ok(true) => failing = false,
+                Ok(false) => {
+                    failing = false;
+                    tokio::time::sleep(EVERY).await;
+                }
+                Err(cause) => {
+                    if !failing {
+                        tracing::error!(%cause, "messages can't be indexed for search; trying again");
+                    }
+                    failing = true;
+                    tokio::time::sleep(10 * EVERY).await;
+                }
+            }
+        }
+    }
+
+    /// Indexes some of what waits. Whether there may be more.
+    async fn index_some(&self) -> Result<bool, Error> {
+        let _alone = self.indexing.lock().await;
+        let (indexed, waiting) = self.core.store.waiting_for_index(CHUNK).await?;
+        let Some(last) = waiting.last() else { return Ok(false) };
+        let more = waiting.len() == CHUNK as usize;
+        let mut batch = Batch::new();
+        batch.push(table::set_indexed(indexed, last.position));
+        for row in waiting {
+            if let Some(words) = words_of_stored(row.room, &row.pdu) {
+                batch.push(table::index(row.position, words));
+            }
+        }
+        self.core.store.commit(batch).await?;
+        Ok(more)
+    }
+}
+
+/// SE-02: who of the matches belongs together, and where each group goes on.
+fn group(answer: &mut Searched, query: &Query<'_>, place: &Place) {
+    for by in &query.groups {
+        let groups = answer.groups.entry(*by).or_default();
+        for (at, found) in answer.matches.iter().enumerate() {
+            let key = match by {
+                GroupBy::Room => found.room.room_id.to_string(),
+                GroupBy::Sender => found.event.pdu.sender.to_string(),
+            };
+            groups.entry(key).or_default().matches.push(at);
+        }
+        if answer.next_batch.is_none() {
+            continue;
+        }
+        for group in groups.values_mut() {
+            let Some(last) = group.matches.last().and_then(|at| answer.matches.get(*at)) else { continue };
+            let mut next = Place { before: Some(last.position), skip: 0, ..place.clone() };
+            if query.order == Order::Rank {
+                (next.before, next.skip) = (None, group.matches.len());
+            }
+            match by {
+                GroupBy::Room => next.room = Some(last.room.room_id.clone()),
+                GroupBy::Sender => next.sender = Some(last.event.pdu.sender.clone()),
+            }
+            group.next_batch = Some(next.token());
+        }
+    }
+}
+
+/// The text of an event, under the key that it has it.
+fn text(kind: &str, content: &Value) -> Option<(&'static str, String)> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    match kind {
+        "m.room.message" => {
+            let edited = content.get("m.new_content").and_then(|content| content.get("body"));
+            let is_edit = content["m.relates_to"]["rel_type"] == "m.replace";
+            let body = edited.filter(|_| is_edit).unwrap_or(&content["body"]);
+            Some(("content.body", text(body)?))
+        }
+        "m.room.name" => Some(("content.name", text(&content["name"])?)),
+        "m.room.topic" => {
+            let plain = text(&content["topic"]).unwrap_or_default();
+            let rich = content["m.topic"]["m.text"].as_array().into_iter().flatten();
+            let rich: Vec<&str> = rich.filter_map(|text| text["body"].as_str()).collect();
+            Some(("content.topic", format!("{plain} {}", rich.join(" "))))
+        }
+        _ => None,
+    }
+}
+
+/// Whether there is something to search for in events of this type.
+pub(super) fn has_text(pdu: &Pdu) -> bool {
+    matches!(pdu.kind.to_string().as_str(), "m.room.message" | "m.room.name" | "m.room.topic")
+}
+
+/// The words of an event as they are in the index.
+pub(super) fn words_of(room: i64, pdu: &Pdu) -> Option<String> {
+    let content: Value = pdu.content_as().ok()?;
+    index_words(room, &pdu.kind.to_string(), &content)
+}
+
+fn words_of_stored(room: i64, pdu: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Stored {
+        #[serde(rename = "type")]
+        kind: String,
+        content: Value,
+    }
+    let stored: Stored = serde_json::from_str(pdu).ok()?;
+    index_words(room, &stored.kind, &stored.content)
+}
+
+fn index_words(room: i64, kind: &str, content: &Value) -> Option<String> {
+    let (key, text) = text(kind, content)?;
+    let mut words = format!("{} {}", room_word(room), key_word(key)?);
+    for word in split(&text) {
+        match word {
+            Piece::Word(word) => {
+                words.push(' ');
+                words.push_str(word);
+            }
+            Piece::Undivided(run) => {
+                let characters: Vec<char> = run.chars().collect();
+                for at in 0..characters.len() {
+                    words.push(' ');
+                    words.extend(&characters[at..characters.len().min(at + 2)]);
+                }
+            }
+        }
+    }
+    Some(words)
+}
+
+fn room_word(room: i64) -> String {
+    format!("{MARK}r{room}")
+}
+
+fn key_word(key: &str) -> Option<String> {
+    let letter = match key {
+        "content.body" => 'b',
+        "content.name" => 'n',
+        "content.topic" => 't',
+        _ => return None,
+    };
+    Some(format!("{MARK}k{letter}"))
+}
+
+fn key_of(pdu: &Pdu) -> Option<String> {
+    let key = match pdu.kind.to_string().as_str() {
+        "m.room.message" => "content.body",
+        "m.room.name" => "content.name",
+        "m.room.topic" => "content.topic",
+        _ => return None,
+    };
+    key_word(key)
+}
+
+/// A part of a text.
+#[derive(Debug, PartialEq, Eq)]
+enum Piece<'a> {
+    Word(&'a str),
+    /// Writing without spaces between words: Chinese, Japanese and their like.
+    Undivided(&'a str),
+}
+
+fn split(text: &str) -> impl Iterator<Item = Piece<'_>> {
+    let words = text
+        .split(|character: char| !(character.is_alphanumeric() || is_mark(character)) || character == MARK);
+    words.filter(|word| !word.is_empty()).flat_map(|word| {
+        let mut pieces = Vec::new();
+        let mut rest = word;
+        while let Some(first) = rest.chars().next() {
+            let undivided = is_undivided(first);
+            let end = rest.find(|character| is_undivided(character) != undivided).unwrap_or(rest.len());
+            let (piece, after) = rest.split_at(end);
+            pieces.push(if undivided { Piece::Undivided(piece) } else { Piece::Word(piece) });
+            rest = after;
+        }
+        pieces
+    })
+}
+
+/// Marks that combine with the letter before them.
+fn is_mark(character: char) -> bool {
+    matches!(character, '\u{300}'..='\u{36f}' | '\u{483}'..='\u{487}' | '\u{591}'..='\u{5bd}' | '\u{610}'..='\u{61a}'
+        | '\u{64b}'..='\u{65f}' | '\u{900}'..='\u{903}' | '\u{93a}'..='\u{94f}' | '\u{e31}' | '\u{e34}'..='\u{e3a}')
+}
+
+fn is_undivided(character: char) -> bool {
+    matches!(character, '\u{2e80}'..='\u{2fdf}' | '\u{3040}'..='\u{30ff}' | '\u{3105}'..='\u{312f}'
+        | '\u{31a0}'..='\u{31bf}' | '\u{31f0}'..='\u{31ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}'
+        | '\u{f900}'..='\u{faff}' | '\u{e00}'..='\u{e7f}' | '\u{20000}'..='\u{3ffff}')
+}
+
+/// The words that an event has to have.
+fn question(term: &str) -> Vec<Word> {
+    let mut words: Vec<Word> = Vec::new();
+    let mut add = |text: String, prefix| {
+        let word = Word { text, prefix };
+        if words.len() < WORDS && !words.contains(&word) {
+            words.push(word);
+        }
+    };
+    for piece in split(shortened(term)) {
+        match piece {
+            Piece::Word(word) => add(word.to_owned(), false),
+            Piece::Undivided(run) => {
+                let characters: Vec<char> = run.chars().collect();
+                match &characters[..] {
+                    // A character is the beginning of the pair that it is in.
+                    [single] => add(single.to_string(), true),
+                    _ => characters.windows(2).for_each(|pair| add(pair.iter().collect(), false)),
+                }
+            }
+        }
+    }
+    words
+}
+
+/// The same question, with the last word as the beginning of one.
+fn beginning(mut words: Vec<Word>) -> Option<Vec<Word>> {
+    let last = words.last_mut()?;
+    if last.prefix || last.text.chars().count() < SHORTEST_PREFIX {
+        return None;
+    }
+    last.prefix = true;
+    Some(words)
+}
+
+fn highlights(term: &str) -> Vec<String> {
+    let mut words: Vec<String> = split(shortened(term))
+        .map(|piece| match piece {
+            Piece::Word(text) | Piece::Undivided(text) => text.to_lowercase(),
+        })
+        .collect();
+    words.sort_unstable();
+    words.dedup();
+    words.truncate(WORDS);
+    words
+}
+
+fn shortened(term: &str) -> &str {
+    let end = term.char_indices().nth(TERM).map_or(term.len(), |(at, _)| at);
+    &term[..end]
+}
+
+/// How much of a text is what was asked for: short texts that say it often come first.
+fn rank(pdu: &Pdu, words: &[Word]) -> f64 {
+    let content: Value = pdu.content_as().unwrap_or_default();
+    let Some((_, text)) = text(&pdu.kind.to_string(), &content) else { return 0.0 };
+    let text = text.to_lowercase();
+    let length = split(&text).count().max(1) as f64;
+    let wanted: Vec<String> = words
+        .iter()
+        .filter(|word| !word.text.starts_with(MARK))
+        .map(|word| word.text.to_lowercase())
+        .collect();
+    let said: f64 =
+        wanted.iter().map(|word| text.matches(word.as_str()).count() as f64).map(|n| n / (n + 1.0)).sum();
+    said / (1.0 + length.ln())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        question(text).into_iter().map(|word| word.text + if word.prefix { "*" } else { "" }).collect()
+    }
+
+    #[test]
+    fn texts_are_cut_into_words_and_undivided_writing_into_pairs() {
+        assert_eq!(words("Hello, wörld! don't 42"), ["Hello", "wörld", "don", "t", "42"]);
+        assert_eq!(words("東京都に行く"), ["東京", "京都", "都に", "に行", "行く"]);
+        assert_eq!(words("Rust言語"), ["Rust", "言語"]);
+        assert_eq!(words("語"), ["語*"]);
+        assert_eq!(words("\" OR * NEAR(a b) \u{e000}r1"), ["OR", "NEAR", "a", "b", "r1"]);
+        assert_eq!(words("  ?! "), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_question_is_bounded() {
+        let many: Vec<String> = (0..10_000).map(|number| format!("w{number}")).collect();
+        assert_eq!(question(&many.join(" ")).len(), WORDS);
+        let long: usize = question(&"x".repeat(100_000)).iter().map(|word| word.text.len()).sum();
+        assert_eq!(long, TERM);
+    }
+
+    #[test]
+    fn only_the_last_word_can_be_a_beginning_and_not_a_short_one() {
+        let last = |text| beginning(question(text)).map(|words| words.last().map(|word| word.text.clone()));
+        assert_eq!(last("big cak"), Some(Some("cak".to_owned())));
+        assert_eq!(last("big ca"), None);
+        assert_eq!(last(""), None);
+    }
+
+    #[test]
+    fn an_edit_is_its_new_text() {
+        let content = serde_json::json!({
+            "body": "* new", "m.new_content": { "body": "new" }, "m.relates_to": { "rel_type": "m.replace", "event_id": "$a" },
+        });
+        assert_eq!(text("m.room.message", &content), Some(("content.body", "new".to_owned())));
+        assert_eq!(text("m.room.encrypted", &content), None);
+    }
+}
