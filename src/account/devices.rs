@@ -8,6 +8,7 @@ use crate::store::{
     account::{deactivate_account, set_password},
     device::{DeviceRow, delete_devices, rename_device},
     profile::delete_profile,
+    user_directory::delete_name,
 };
 
 /// A device as its user sees it.
@@ -105,6 +106,7 @@ impl Accounts {
         let ids = serde_json::json!(devices.iter().map(|row| row.id).collect::<Vec<_>>()).to_string();
         let mut statements = Vec::from(delete_devices(recipient, &ids));
         statements.push(delete_profile(recipient));
+        statements.push(delete_name(recipient));
         self.store.commit(self.sessions.ending(statements)).await?;
         self.sessions.forget(recipient);
         Ok(())

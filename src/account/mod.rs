@@ -6,6 +6,7 @@
 mod carried;
 mod data;
 mod devices;
+mod directory;
 mod error;
 mod filters;
 mod ignored;

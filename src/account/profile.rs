@@ -7,6 +7,7 @@ use super::{Accounts, Error};
 use crate::store::{
     self,
     profile::{delete_profile_field, set_profile_field},
+    user_directory::{delete_name, set_name},
 };
 
 /// Bytes of the whole profile, as JSON.
@@ -89,11 +90,16 @@ impl Accounts {
             return Ok(ProfileChange::Nothing);
         }
         let text = value.to_string();
+        let name = value.as_str().filter(|_| field == NAME).map(str::to_owned);
         profile.insert(field.to_owned(), value);
         if Value::Object(profile).to_string().len() > MAX_PROFILE {
             return Err(Error::ProfileTooLarge(MAX_PROFILE));
         }
-        self.store.commit(set_profile_field(recipient, field, &text)).await?;
+        let mut statements = vec![set_profile_field(recipient, field, &text)];
+        if let Some(name) = name {
+            statements.push(set_name(recipient, &name));
+        }
+        self.store.commit(statements).await?;
         Ok(if is_member { ProfileChange::Member } else { ProfileChange::Nothing })
     }
 
@@ -104,7 +110,11 @@ impl Accounts {
         if !self.fields(recipient).await?.contains_key(field) {
             return Ok(ProfileChange::Nothing);
         }
-        self.store.commit(delete_profile_field(recipient, field)).await?;
+        let mut statements = vec![delete_profile_field(recipient, field)];
+        if field == NAME {
+            statements.push(delete_name(recipient));
+        }
+        self.store.commit(statements).await?;
         Ok(if [NAME, AVATAR].contains(&field) { ProfileChange::Member } else { ProfileChange::Nothing })
     }
 }

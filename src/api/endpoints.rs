@@ -21,6 +21,7 @@ const EXTRAS: &[(&str, &str)] = &[
     // The proposal had two forms, one after the other.
     ("GET", "/_matrix/client/unstable/im.nheko.summary/rooms/{}/summary"),
     ("GET", "/_matrix/client/unstable/im.nheko.summary/summary/{}"),
+    ("GET", "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"),
     // The stage had a prefix of its own while it was a proposal.
     (
         "GET",

@@ -2,6 +2,7 @@
 //! success, 1 for a failure, 2 for a command line or configuration that can't be used.
 
 mod config;
+mod report;
 mod serve;
 mod token;
 mod user;
@@ -49,6 +50,9 @@ enum Command {
     /// Create, list and revoke registration tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Look at what users have reported
+    #[command(subcommand)]
+    Report(report::Command),
 }
 
 /// What every command takes.
@@ -115,6 +119,7 @@ pub fn run() -> ExitCode {
         Command::Config(command) => config::run(command),
         Command::User(command) => user::run(command),
         Command::Token(command) => token::run(command),
+        Command::Report(command) => report::run(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,7 +18,7 @@ pub use self::{
     error::Error,
     sections::{
         Api, Database, Federation, Limits, Listener, Log, Rate, Registration, RegistrationMode, Rooms,
-        Support,
+        Support, UserDirectory,
     },
 };
 
@@ -39,6 +39,8 @@ section! {
         pub registration: Registration = Registration::default();
         /// What rooms may be.
         pub rooms: Rooms = Rooms::default();
+        /// Looking for people.
+        pub user_directory: UserDirectory = UserDirectory::default();
         /// Rooms shared with other homeservers.
         pub federation: Federation = Federation::default();
         /// How often clients may do what costs the server something. Whoever asks too often is told when to try again.

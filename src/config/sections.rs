@@ -106,6 +106,15 @@ section! {
 }
 
 section! {
+    /// Looking for people.
+    pub struct UserDirectory {
+        /// Whether people find everybody with an account here. When off they find those with whom they share a room, and
+        /// members of rooms that anybody can join or read.
+        pub search_all_users: bool = false;
+    }
+}
+
+section! {
     /// How often clients may do what costs the server something.
     pub struct Limits {
         /// Whether there are any such limits. They count per account, or per address for those who have none yet.

@@ -183,6 +183,11 @@ impl Syncs {
         Token::Queue { epoch: self.epoch, position, boot, fading }.to_string()
     }
 
+    /// The token of somebody who knows everything up to now.
+    pub fn token_of_now(&self) -> String {
+        self.token(self.now())
+    }
+
     async fn first(&self, session: &Session, request: &Request) -> Result<Bytes, Error> {
         // From here on the tail is kept, so that the next request finds it.
         let _tail = self.queues.tail(session.recipient);

@@ -80,8 +80,8 @@ impl Rooms {
             Error::Forbidden(why) => Error::InvalidRoomState(why),
             other => other,
         })?;
-        let room_id = work.snapshot().room_id.clone();
-        work.batch().push(room_table::insert_room(number, room_id.as_str(), version.as_str()));
+        let (room_id, open) = (work.snapshot().room_id.clone(), work.snapshot().is_open());
+        work.batch().push(room_table::insert_room(number, room_id.as_str(), version.as_str(), open));
         Ok(work)
     }
 

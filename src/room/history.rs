@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use ruma::{
-    EventId, UserId,
+    EventId, MilliSecondsSinceUnixEpoch, UserId,
     events::{StateEventType, TimelineEventType, room::member::MembershipState},
 };
 
@@ -112,6 +112,24 @@ impl Rooms {
             return Ok(snapshot.last_seq);
         }
         Ok(self.core.store.seq_at(room.number, position).await?)
+    }
+
+    /// The event that `sight` shows closest to a time, at it or beyond it in a direction.
+    pub async fn nearest_in_time(
+        &self,
+        room: &Room,
+        sight: &Sight,
+        time: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
+    ) -> Result<Arc<Event>, Error> {
+        let (forwards, ranges) =
+            (direction == Direction::Forwards, serde_json::json!(sight.ranges()).to_string());
+        let seq = self.core.store.nearest_in_time(room.number, time.get().into(), forwards, ranges).await?;
+        let event = match seq {
+            Some(seq) => self.events(room, &[seq]).await?.pop(),
+            None => None,
+        };
+        event.ok_or(Error::NotFound(NO_EVENT))
     }
 
     /// A page of what `sight` shows of a room's log.

@@ -261,6 +261,12 @@ impl Rooms {
         appended.into_iter().next().ok_or_else(|| Error::Internal("nothing was appended".to_owned()))
     }
 
+    /// The room that an event is in.
+    pub async fn of_event(&self, event_id: &EventId) -> Result<Arc<Room>, Error> {
+        let row = self.core.store.event_by_id(event_id.as_str()).await?;
+        self.by_number(row.ok_or(Error::NotFound(NO_EVENT))?.room).await
+    }
+
     /// The events with these `seq`, in their order; those that don't exist are left out.
     pub async fn events(&self, room: &Room, seqs: &[i64]) -> Result<Vec<Arc<Event>>, Error> {
         self.core.events(room.number, &room.version, seqs).await

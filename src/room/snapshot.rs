@@ -172,6 +172,11 @@ impl Snapshot {
         self.state.content(&StateEventType::RoomJoinRules).unwrap_or(JoinRule::Invite)
     }
 
+    /// Whether strangers may know of it and who is in it: anybody can join it, or read it.
+    pub fn is_open(&self) -> bool {
+        self.join_rule() == JoinRule::Public || self.history_visibility() == HistoryVisibility::WorldReadable
+    }
+
     pub fn history_visibility(&self) -> HistoryVisibility {
         visibility_of(self.state.get(&StateEventType::RoomHistoryVisibility, ""))
     }

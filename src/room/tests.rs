@@ -110,6 +110,7 @@ impl World {
                 event_id: format!("$refused{seq}"),
                 step,
                 pdu: Arc::from(pdu.to_string()),
+                ts: 0,
                 searchable: false,
                 verdict: verdict as i64,
                 sender_device: None,

@@ -298,6 +298,7 @@ impl<'a> Work<'a> {
             step,
             pdu: Arc::from(event.pdu.json.get()),
             verdict: event.verdict as i64,
+            ts: event.pdu.origin_server_ts.get().into(),
             searchable: search::has_text(&event.pdu),
             sender_device: event.sent_by.as_ref().map(|by| by.device),
             txn_id: event.sent_by.as_ref().map(|by| by.txn_id.clone()),
@@ -306,6 +307,9 @@ impl<'a> Work<'a> {
             let (kind, state_key) = (kind.to_string(), state_key.to_owned());
             if let Some(membership) = event.pdu.membership() {
                 batch.push(room_table::set_membership(&state_key, room, membership.as_str(), seq));
+            }
+            if matches!(kind.as_str(), "m.room.join_rules" | "m.room.history_visibility") {
+                batch.push(room_table::set_open(room, self.snapshot.is_open()));
             }
             batch.state(StateRow { room, kind, state_key, seq, event: seq });
         }

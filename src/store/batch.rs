@@ -14,6 +14,8 @@ pub struct EventRow {
     pub event_id: String,
     pub step: u32,
     pub pdu: std::sync::Arc<str>,
+    /// Its `origin_server_ts`.
+    pub ts: i64,
     pub verdict: i64,
     /// Whether it has text that can be searched for.
     pub searchable: bool,

@@ -45,6 +45,40 @@ impl Store {
         Ok(row.map(StoredEvent::from))
     }
 
+    /// The event of a room closest to a time: the first at or after it, or the last at or before it. Only in these ranges
+    /// of `seq` (JSON), and only those that are shown.
+    pub async fn nearest_in_time(
+        &self,
+        room: i64,
+        ts: i64,
+        forwards: bool,
+        ranges: String,
+    ) -> Result<Option<i64>, Error> {
+        let question = if forwards {
+            statement!(
+                "SELECT e.seq FROM event e
+                 WHERE e.room = $1 AND e.ts >= $2 AND e.verdict = 0
+                   AND EXISTS (SELECT 1 FROM json_each($3) v WHERE e.seq BETWEEN v.value ->> 0 AND v.value ->> 1)
+                 ORDER BY e.ts, e.seq LIMIT 1",
+                room,
+                ts,
+                ranges,
+            )
+        } else {
+            statement!(
+                "SELECT e.seq FROM event e
+                 WHERE e.room = $1 AND e.ts <= $2 AND e.verdict = 0
+                   AND EXISTS (SELECT 1 FROM json_each($3) v WHERE e.seq BETWEEN v.value ->> 0 AND v.value ->> 1)
+                 ORDER BY e.ts DESC, e.seq DESC LIMIT 1",
+                room,
+                ts,
+                ranges,
+            )
+        };
+        let row: Option<(i64,)> = self.optional(question).await?;
+        Ok(row.map(|(seq,)| seq))
+    }
+
     /// The events of a room with these `seq`, in no order. Those that don't exist are left out.
     pub async fn events(&self, room: i64, seqs: &[i64]) -> Result<Vec<StoredEvent>, Error> {
         let list = serde_json::to_string(seqs).map_err(|cause| Error::Encoding(cause.to_string()))?;

@@ -22,12 +22,14 @@ pub mod queue;
 pub mod receipt;
 pub mod registration_token;
 pub mod relation;
+pub mod report;
 pub mod room;
 pub mod search;
 mod server;
 mod settle;
 mod statement;
 pub mod token;
+pub mod user_directory;
 mod writer;
 
 use std::{

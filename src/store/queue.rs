@@ -1,8 +1,46 @@
 //! The tables `queue` and `head_history`, and what an account has lost of its queue.
 
-use super::{Entry, Error, Kind, Statement, Store, statement};
+use super::{Entry, Error, Kind, Statement, Store, flags, statement};
+
+/// An event that a recipient was notified of.
+pub struct Notified {
+    pub position: i64,
+    pub room: i64,
+    pub seq: i64,
+    pub flags: i64,
+    /// No receipt of theirs has passed it.
+    pub unread: bool,
+}
 
 impl Store {
+    /// At most `limit` entries for events below position `before` with one of these flags, the newest first.
+    pub async fn notifications(
+        &self,
+        recipient: i64,
+        before: i64,
+        limit: i64,
+        flags: i64,
+    ) -> Result<Vec<Notified>, Error> {
+        self.settled().await?;
+        let rows: Vec<(i64, i64, i64, i64, bool)> = self
+            .all(statement!(
+                "SELECT q.position, q.room, q.item, q.flags, EXISTS (
+                     SELECT 1 FROM unread u WHERE u.recipient = q.recipient AND u.room = q.room AND u.seq = q.item
+                 )
+                 FROM queue q
+                 WHERE q.recipient = $1 AND q.position < $2 AND q.kind = $3 AND q.flags & $4 <> 0
+                 ORDER BY q.position DESC LIMIT $5",
+                recipient,
+                before,
+                i64::from(Kind::Event as i16),
+                flags,
+                limit,
+            ))
+            .await?;
+        let notified = |(position, room, seq, flags, unread)| Notified { position, room, seq, flags, unread };
+        Ok(rows.into_iter().map(notified).collect())
+    }
+
     /// A recipient's entries with `after < position ≤ to`, in order.
     pub async fn queue(&self, recipient: i64, after: i64, to: i64) -> Result<Vec<Entry>, Error> {
         self.settled().await?;
@@ -50,14 +88,17 @@ pub fn set_cursor(device: i64, position: i64) -> Statement {
     statement!("UPDATE device SET position = $2 WHERE id = $1 AND position < $2", device, position)
 }
 
-/// Removes what all devices of this device's user have passed.
+/// Removes what all devices of this device's user have passed, but for what they were notified of: that can be looked up
+/// until it is past the horizon.
 pub fn trim_behind_cursors(device: i64) -> Statement {
     statement!(
         "DELETE FROM queue
          WHERE recipient = (SELECT recipient FROM device WHERE id = $1)
+           AND flags & $2 = 0
            AND position <= (SELECT MIN(o.position) FROM device d
                             JOIN device o ON o.recipient = d.recipient WHERE d.id = $1)",
         device,
+        flags::NOTIFY,
     )
 }
 

@@ -281,8 +281,14 @@ impl Store {
     }
 }
 
-pub fn insert_room(number: i64, room_id: &str, version: &str) -> Statement {
-    statement!("INSERT INTO room (id, room_id, version) VALUES ($1, $2, $3)", number, room_id, version)
+pub fn insert_room(number: i64, room_id: &str, version: &str, open: bool) -> Statement {
+    statement!(
+        "INSERT INTO room (id, room_id, version, open) VALUES ($1, $2, $3, $4)",
+        number,
+        room_id,
+        version,
+        open,
+    )
 }
 
 pub fn insert_extremity(room: i64, event: i64) -> Statement {
@@ -316,6 +322,11 @@ pub fn forget(user_id: &str, room: i64) -> Statement {
         room,
     )
     .expecting(1)
+}
+
+/// Whether strangers may know who is in it.
+pub fn set_open(room: i64, open: bool) -> Statement {
+    statement!("UPDATE room SET open = $2 WHERE id = $1", room, open)
 }
 
 pub fn publish(room: i64, published: bool) -> Statement {

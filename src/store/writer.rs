@@ -248,8 +248,9 @@ fn bind(prepared: &mut CachedStatement<'_>, statement: &Statement, base: i64) ->
 
 fn insert_rows(connection: &Connection, batch: &Batch, base: i64) -> Result<(), Error> {
     for row in &batch.events {
-        let text = "INSERT INTO event (room, seq, event_id, position, pdu, verdict, sender_device, txn_id)
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let text =
+            "INSERT INTO event (room, seq, event_id, position, pdu, ts, verdict, sender_device, txn_id)
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         let position = base + i64::from(row.step);
         let (id, txn_id) = (&row.event_id, row.txn_id.as_deref());
         connection.prepare_cached(text)?.execute(params![
@@ -258,6 +259,7 @@ fn insert_rows(connection: &Connection, batch: &Batch, base: i64) -> Result<(), 
             id,
             position,
             &*row.pdu,
+            row.ts,
             row.verdict,
             row.sender_device,
             txn_id

@@ -7,18 +7,22 @@ mod capabilities;
 mod create_room;
 mod device;
 mod directory;
+mod events;
 mod filter;
 mod history;
 mod interactive;
 mod login;
 mod membership;
+mod notifications;
 mod own;
 mod password;
+mod people;
 mod profile;
 mod push_rules;
 mod receipts;
 mod register;
 mod relations;
+mod reports;
 mod room_summary;
 mod search;
 mod send;
@@ -43,17 +47,21 @@ pub(super) fn routes() -> Routes {
         create_room::routes(),
         device::routes(),
         directory::routes(),
+        events::routes(),
         filter::routes(),
         history::routes(),
         interactive::routes(),
         login::routes(),
         membership::routes(),
+        notifications::routes(),
         password::routes(),
+        people::routes(),
         profile::routes(),
         push_rules::routes(),
         receipts::routes(),
         register::routes(),
         relations::routes(),
+        reports::routes(),
         room_summary::routes(),
         search::routes(),
         send::routes(),
