@@ -98,7 +98,7 @@ async fn event(State(app): State<App>, request: Request) -> Result<Response, Mat
 struct RoomNow {
     room_id: String,
     membership: Value,
-    messages: Chunk,
+    messages: LastMessages,
     state: Vec<Box<RawValue>>,
     visibility: &'static str,
     account_data: Vec<Value>,
@@ -106,7 +106,7 @@ struct RoomNow {
 }
 
 #[derive(Serialize)]
-struct Chunk {
+struct LastMessages {
     start: String,
     end: String,
     chunk: Vec<Box<RawValue>>,
@@ -137,7 +137,7 @@ async fn room_initial_sync(
     Ok(Json(RoomNow {
         room_id: room.room_id.to_string(),
         membership: json!(room.snapshot().membership(&session.user_id)),
-        messages: Chunk {
+        messages: LastMessages {
             start: token(start),
             end: token(end),
             chunk: app.rooms.client_events(&room, reader, &page.events, Some(&sight)).await?,
