@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use ruma::{EventId, OwnedEventId, events::StateEventType};
+use ruma::{
+    EventId, OwnedEventId,
+    events::{StateEventType, TimelineEventType},
+};
 
 use super::StateEvent;
 use crate::auth::Judge;
@@ -46,6 +49,10 @@ impl<E: StateEvent> Graph<E> {
             missing.push(count);
             waiting.push(Some(event));
         }
+        // Where room ids name the create event it isn't cited, and judging the others takes it all the same: it goes first.
+        ready.sort_by_key(|&nth| {
+            waiting[nth].as_ref().is_some_and(|event| *event.event_type() == TimelineEventType::RoomCreate)
+        });
         while let Some(nth) = ready.pop() {
             let Some(event) = waiting[nth].take() else { continue };
             let id = event.event_id().clone();

@@ -1,9 +1,12 @@
 //! The algorithm of version 2, and of version 12 what became of it ("2.1").
 //!
 //! The events stand in a [`Graph`] in which whatever is cited comes first, so every walk of the specification is one pass
-//! over it and no history is long enough to recur too deep. Two things are as every server does them, not as the letter
-//! has it: the create event counts as a power event, and where auth chains are walked inside the full conflicted set they
-//! are not walked outside it.
+//! over it and no history is long enough to recur too deep.
+//!
+//! Three things are not by the letter but as Synapse does them, and so nearly every server in every room, for one that
+//! came to another state would be alone with it: the full auth chain of a state holds the state's events too; the create
+//! event is a power event; and what power events bring along of their auth chains is walked to inside the full
+//! conflicted set only.
 
 use std::{
     cmp::Reverse,
@@ -77,8 +80,10 @@ fn full_conflicted_set<E: StateEvent>(
         state.values().filter_map(|id| graph.place(id)).for_each(|nth| marked[nth] = true);
         marked
     };
-    // What all agree on has one auth chain, part of every state's; only what is beyond it can differ.
-    let common = graph.reached(&places(&split.unconflicted), |_| true);
+    // What all agree on and its auth chain are part of every state's; only what is beyond it can differ.
+    let agreed = places(&split.unconflicted);
+    let chain = graph.reached(&agreed, |_| true);
+    let common: Vec<bool> = (0..count).map(|nth| agreed[nth] || chain[nth]).collect();
     let mut conflicted = vec![false; count];
     let mut chains_with = vec![0_usize; count];
     for fork in &split.forks {
@@ -86,7 +91,7 @@ fn full_conflicted_set<E: StateEvent>(
         let chain = graph.reached(&fork, |nth| !common[nth]);
         for nth in 0..count {
             conflicted[nth] |= fork[nth];
-            chains_with[nth] += usize::from(chain[nth]);
+            chains_with[nth] += usize::from(chain[nth] || fork[nth]);
         }
     }
     let subgraph = if rules.consider_conflicted_state_subgraph {

@@ -20,6 +20,12 @@ use serde_json::{
 pub(crate) const ALICE: &str = "@alice:a";
 pub(crate) const BOB: &str = "@bob:b";
 pub(crate) const CAROL: &str = "@carol:c";
+pub(crate) const DAVE: &str = "@dave:d";
+
+/// Versions 1 to 12.
+pub(crate) fn versions() -> impl Iterator<Item = RoomVersionId> {
+    (1..=12).map(|number: u8| RoomVersionId::try_from(number.to_string()).unwrap())
+}
 
 /// An event with whatever fields a test likes.
 #[derive(Debug, Clone)]
@@ -126,12 +132,8 @@ impl Dag {
     pub(crate) fn new(version: RoomVersionId, join_rule: &str) -> Self {
         let mut dag = Self::bare(version);
         dag.member("alice", &["create"], ALICE, ALICE, "join");
-        let mut users = BTreeMap::from([(BOB, 50)]);
-        if !dag.has_privileged_creators() {
-            users.insert(ALICE, 100);
-        }
-        dag.state("power", &["alice"], ALICE, "m.room.power_levels", "", &json!({ "users": users }));
-        dag.state("rule", &["power"], ALICE, "m.room.join_rules", "", &json!({ "join_rule": join_rule }));
+        dag.power("power", &["alice"], ALICE, &[(BOB, 50)]);
+        dag.join_rule("rule", &["power"], ALICE, join_rule);
         dag
     }
 
@@ -153,6 +155,12 @@ impl Dag {
 
     pub(crate) fn has_privileged_creators(&self) -> bool {
         self.version == RoomVersionId::V12
+    }
+
+    /// Sets the clock of whoever sends the next event.
+    pub(crate) fn at(&mut self, timestamp: u32) -> &mut Self {
+        self.clock = timestamp - 1;
+        self
     }
 
     /// An event that follows and cites nothing yet.
@@ -257,6 +265,23 @@ impl Dag {
         membership: &str,
     ) {
         self.state(name, prev_events, sender, "m.room.member", target, &json!({ "membership": membership }));
+    }
+
+    pub(crate) fn topic(&mut self, name: &str, prev_events: &[&str], sender: &str) {
+        self.state(name, prev_events, sender, "m.room.topic", "", &json!({}));
+    }
+
+    pub(crate) fn join_rule(&mut self, name: &str, prev_events: &[&str], sender: &str, rule: &str) {
+        self.state(name, prev_events, sender, "m.room.join_rules", "", &json!({ "join_rule": rule }));
+    }
+
+    /// Power levels of users: Alice's 100 is added where she hasn't more anyway.
+    pub(crate) fn power(&mut self, name: &str, prev_events: &[&str], sender: &str, users: &[(&str, i32)]) {
+        let mut users: BTreeMap<_, _> = users.iter().copied().collect();
+        if !self.has_privileged_creators() {
+            users.insert(ALICE, 100);
+        }
+        self.state(name, prev_events, sender, "m.room.power_levels", "", &json!({ "users": users }));
     }
 
     pub(crate) fn find(&self, id: &EventId) -> Option<Arc<TestEvent>> {

@@ -5,4 +5,7 @@
 mod dag;
 mod definitions;
 mod generated;
+mod hostile;
 mod oracle;
+mod resets;
+mod version_1;

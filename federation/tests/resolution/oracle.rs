@@ -45,7 +45,8 @@ fn by_ruma(dag: &Dag, states: &[StateMap]) -> StateMap {
     let chains = states
         .iter()
         .map(|state| {
-            let mut chain = BTreeSet::new();
+            // With the state's events themselves.
+            let mut chain: BTreeSet<_> = state.values().cloned().collect();
             for id in state.values() {
                 auth_chain(dag, id, &mut chain);
             }
