@@ -298,6 +298,12 @@ impl Dag {
         self.state_before(&last.iter().map(|name| id(name)).collect::<Vec<_>>())
     }
 
+    /// The content of a state's event of that type and the empty state key.
+    pub(crate) fn content_in(&self, state: &StateMap, kind: &str) -> Value {
+        let event = state.get(&key(kind, "")).map(|id| &self.events[id]);
+        event.map_or_else(|| json!({}), |event| serde_json::from_str(event.content.get()).unwrap())
+    }
+
     /// The name of a key's event in the state where these events are the last.
     pub(crate) fn current(&self, last: &[&str], kind: &str, state_key: &str) -> Option<String> {
         self.resolved(last).get(&key(kind, state_key)).map(|id| id.as_str()[1..].to_owned())
