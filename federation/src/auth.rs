@@ -5,13 +5,18 @@
 //!
 //! Specification: [Authorization rules](https://spec.matrix.org/v1.19/server-server-api/#authorization-rules).
 
+use std::borrow::Borrow as _;
+
 use ruma::{
     EventId, Int, OwnedEventId, RoomVersionId, UserId,
-    events::{StateEventType, TimelineEventType, room::power_levels::UserPowerLevel},
+    events::{
+        StateEventType, TimelineEventType,
+        room::{member::MembershipState, power_levels::UserPowerLevel},
+    },
     room_version_rules::AuthorizationRules,
     state_res::{
         Event, auth_types_for_event, check_state_dependent_auth_rules, check_state_independent_auth_rules,
-        events::{RoomCreateEvent, RoomPowerLevelsEvent},
+        events::{RoomCreateEvent, RoomMemberEvent, RoomPowerLevelsEvent},
     },
 };
 use serde_json::value::RawValue;
@@ -44,10 +49,34 @@ pub fn auth_types(
         .map_err(Rejected::Rule)
 }
 
-/// Check an event by all rules, against one state.
+/// Check an event from elsewhere by its `auth_events`: PD-01, step 4. Whatever is wrong with them, with what they are or
+/// with what they allow, rejects it.
 ///
-/// An event from elsewhere is checked so against the state of its `auth_events`; then by [`authorize_by_state`] against
-/// the state before it (rejected if that fails) and the current state (soft-failed).
+/// Then it is checked by [`authorize_by_state`] against the state before it (rejected if that fails: step 5) and against the
+/// current state (soft-failed: step 6).
+///
+/// `fetch_event` finds the events named in `auth_events`, and in version 12 the create event, each with the
+/// verdict that was stored for it. One that isn't found rejects the event: fetch it before.
+pub fn authorize_received<E: Event + Clone>(
+    version: &RoomVersionId,
+    event: impl Event,
+    fetch_event: impl Fn(&EventId) -> Option<E>,
+) -> Result<(), Rejected> {
+    let judge = Judge::of(version)?;
+    judge.by_auth_events(&event, &fetch_event)?;
+    // That has passed: they are state, of one key each, and no more of them than the rules ask for.
+    let mut cited: Vec<E> = event.auth_events().filter_map(|id| fetch_event(id.borrow())).collect();
+    cited.extend(judge.create_id_of(&event).and_then(|id| fetch_event(&id)));
+    judge.by_state(&event, |kind, state_key| {
+        let has_key = |event: &&E| {
+            event.state_key() == Some(state_key) && event.event_type().to_string() == kind.to_string()
+        };
+        cited.iter().find(has_key).cloned()
+    })
+}
+
+/// Check an event by all rules, against a state that its `auth_events` may be taken from: [`authorize_received`] is this
+/// where they are all the state there is.
 ///
 /// `fetch_event` finds the events named in `auth_events`, and in version 12 the create event, each with the
 /// verdict that was stored for it.
@@ -146,6 +175,9 @@ impl Judge {
         event: impl Event,
         fetch_state: impl Fn(&StateEventType, &str) -> Option<E>,
     ) -> Result<(), Rejected> {
+        if is_join_of_member_without_join_rules(&event, &fetch_state)? {
+            return Ok(());
+        }
         if self.owned_state && owned_state::concerns(&event) {
             owned_state::check(&event, &self.rules, &fetch_state)?;
             let event = owned_state::Checked(event);
@@ -162,6 +194,30 @@ impl Judge {
         let hash = event.room_id()?.as_str().strip_prefix('!')?;
         OwnedEventId::try_from(format!("${hash}")).ok()
     }
+}
+
+/// A room may have lost its join rules when its state was resolved. Then whoever is joined or invited may still join,
+/// as under the rule `invite`: the specification doesn't say, but it is what Synapse does, and ruma would
+/// not even let members change their names.
+fn is_join_of_member_without_join_rules<E: Event>(
+    event: impl Event,
+    fetch_state: impl Fn(&StateEventType, &str) -> Option<E>,
+) -> Result<bool, Rejected> {
+    if *event.event_type() != TimelineEventType::RoomMember
+        || event.state_key() != Some(event.sender().as_str())
+        || RoomMemberEvent::new(&event).membership() != Ok(MembershipState::Join)
+        || fetch_state(&StateEventType::RoomJoinRules, "").is_some()
+    {
+        return Ok(false);
+    }
+    let current = fetch_state(&StateEventType::RoomMember, event.sender().as_str());
+    let current = current.and_then(|current| RoomMemberEvent::new(current).membership().ok());
+    let Some(create) = fetch_state(&StateEventType::RoomCreate, "").map(RoomCreateEvent::new) else {
+        return Ok(false);
+    };
+    let may_federate = create.federate().map_err(Rejected::Rule)?
+        || create.sender().server_name() == event.sender().server_name();
+    Ok(may_federate && matches!(current, Some(MembershipState::Join | MembershipState::Invite)))
 }
 
 /// What a creator may do while a room has no power levels: RV-36.

@@ -4,7 +4,8 @@
 //! server state: everything here is a function of its arguments.
 //!
 //! - A local event: [`Draft::auth_types`] says which state allows it, [`Draft::build`] makes it, [`authorize_built`] judges it.
-//! - An event from elsewhere: [`Received::parse`], [`Received::verify`] with the keys it asked for, [`authorize`].
+//! - An event from elsewhere: [`Received::parse`], [`Received::verify`] with the keys it asked for, [`authorize_received`],
+//!   [`authorize_by_state`].
 //! - A room whose history forks: [`resolve`], for whose events [`Wanted`] asks.
 //! - A stored event: [`Pdu::from_stored`].
 //!
@@ -23,7 +24,7 @@ mod signing_key;
 mod verify;
 mod version;
 
-pub use auth::{Rejected, auth_types, authorize, authorize_built, authorize_by_state};
+pub use auth::{Rejected, auth_types, authorize, authorize_built, authorize_by_state, authorize_received};
 pub use builder::{BuildError, Draft, Position};
 pub use limits::{Limits, MAX_AUTH_EVENTS, MAX_FIELD_BYTES, MAX_PDU_BYTES, MAX_PREV_EVENTS};
 pub use pdu::{Pdu, PduError};

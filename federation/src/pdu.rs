@@ -60,7 +60,7 @@ pub struct Pdu {
     /// Whether `json` names the room.
     names_room: bool,
     /// What the authorisation rules read in place of `content`.
-    truncated_content: Option<Box<RawValue>>,
+    readable_content: Option<Box<RawValue>>,
 }
 
 /// Why stored text isn't an event.
@@ -119,10 +119,8 @@ impl Pdu {
         } else {
             None
         };
-        let truncated_content = if fields.kind == TimelineEventType::RoomPowerLevels
-            && !rules.authorization.strict_canonical_json
-        {
-            truncated(fields.content)?
+        let readable_content = if fields.kind == TimelineEventType::RoomPowerLevels {
+            readable_power_levels(fields.content, rules)?
         } else {
             None
         };
@@ -140,7 +138,7 @@ impl Pdu {
             content: fields.content.to_owned(),
             rejected: false,
             names_room,
-            truncated_content,
+            readable_content,
             json,
         })
     }
@@ -227,8 +225,8 @@ impl Pdu {
             json,
             rejected: false,
             names_room,
-            // The builder makes no such numbers.
-            truncated_content: None,
+            // The builder makes no fractions, and this server no strings for power levels (RV-21).
+            readable_content: None,
         }
     }
 }
@@ -250,11 +248,23 @@ pub(crate) struct Parts {
     pub(crate) names_room: bool,
 }
 
-/// RV-20: power levels of versions 1 to 5 may be fractions, which count without what is behind the point. `None` if these
-/// aren't.
-fn truncated(content: &RawValue) -> Result<Option<Box<RawValue>>, PduError> {
+/// Power levels as the authorisation rules are to read them; `None` if that is as they are.
+///
+/// RV-20: in versions 1 to 5 they may be fractions, which count without what is behind the point. RV-19: in versions 1 to
+/// 9 they may be strings, with one sign; ruma would take `++5` too, and with it an event that others reject.
+fn readable_power_levels(
+    content: &RawValue,
+    rules: &RoomVersionRules,
+) -> Result<Option<Box<RawValue>>, PduError> {
+    let may_have_fractions = !rules.authorization.strict_canonical_json;
+    let may_have_double_plus = !rules.authorization.integer_power_levels && content.get().contains("++");
+    if !may_have_fractions && !may_have_double_plus {
+        return Ok(None);
+    }
     let mut value = json::parse(content.get())?;
-    if !value.truncate_numbers() {
+    let cut = may_have_fractions && value.truncate_numbers();
+    let found = may_have_double_plus && value.null_double_plus();
+    if !cut && !found {
         return Ok(None);
     }
     let mut text = String::new();
@@ -309,7 +319,7 @@ impl Event for Pdu {
 
     /// What the rules read: power levels without the fractions that old versions allow.
     fn content(&self) -> &RawValue {
-        self.truncated_content.as_deref().unwrap_or(&self.content)
+        self.readable_content.as_deref().unwrap_or(&self.content)
     }
 
     fn state_key(&self) -> Option<&str> {

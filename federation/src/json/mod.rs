@@ -122,6 +122,21 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Put `null` in the place of every string that begins with two plus signs. Says whether there were any.
+    pub(crate) fn null_double_plus(&mut self) -> bool {
+        match self {
+            Self::String(text) if text.trim_start().starts_with("++") => {
+                *self = Self::Null;
+                true
+            }
+            Self::Array(items) => items.iter_mut().fold(false, |found, item| item.null_double_plus() | found),
+            Self::Object(object) => {
+                object.entries.iter_mut().fold(false, |found, (_, value)| value.null_double_plus() | found)
+            }
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) => false,
+        }
+    }
+
     /// Whether every number in it is one that canonical JSON allows.
     pub fn check_integers(&self) -> Result<(), JsonError> {
         match self {

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use hearth_federation::{Draft, Limits, Pdu, Position, Rejected, auth_types, authorize, authorize_built};
+use hearth_federation::{
+    Draft, Limits, Pdu, Position, Rejected, auth_types, authorize, authorize_built, authorize_received,
+};
 use ruma::{
     EventId, OwnedEventId, OwnedRoomId, RoomVersionId, UserId, events::StateEventType, owned_event_id,
     owned_user_id,
@@ -11,34 +13,52 @@ use serde_json::{Value, json};
 
 use crate::common::{create, draft, key, now, number, server, versions};
 
-const ALICE: &str = "@alice:domain";
-const BOB: &str = "@bob:domain";
+pub(crate) const ALICE: &str = "@alice:domain";
+pub(crate) const BOB: &str = "@bob:domain";
 
 /// A room as its server holds it.
-struct Room {
-    version: RoomVersionId,
-    id: OwnedRoomId,
-    events: HashMap<OwnedEventId, Pdu>,
-    state: HashMap<(StateEventType, String), OwnedEventId>,
-    last: OwnedEventId,
+pub(crate) struct Room {
+    pub(crate) version: RoomVersionId,
+    pub(crate) id: OwnedRoomId,
+    pub(crate) events: HashMap<OwnedEventId, Pdu>,
+    pub(crate) state: HashMap<(StateEventType, String), OwnedEventId>,
+    pub(crate) last: OwnedEventId,
 }
 
 impl Room {
     /// With its creator Alice in it, her power levels, and a join rule.
-    fn new(version: RoomVersionId, join_rule: &str) -> Self {
-        let create = create(&version);
+    pub(crate) fn new(version: RoomVersionId, join_rule: &str) -> Self {
+        let mut room = Self::bare(create(&version), version);
+        room.levels(&json!({})).unwrap();
+        room.send(ALICE, "m.room.join_rules", Some(""), &json!({ "join_rule": join_rule })).unwrap();
+        room
+    }
+
+    /// With its creator Alice in it, and nothing else.
+    pub(crate) fn bare(create: Pdu, version: RoomVersionId) -> Self {
         let (id, last) = (create.room_id.clone(), create.event_id.clone());
         let mut room = Self { version, id, events: HashMap::new(), state: HashMap::new(), last };
         authorize_built(&room.version, &create, |_, _| None::<&Pdu>).unwrap();
         room.adopt(create);
         room.send(ALICE, "m.room.member", Some(ALICE), &json!({ "membership": "join" })).unwrap();
-        let users = if number(&room.version) < 12 { json!({ ALICE: 100 }) } else { json!({}) };
-        room.send(ALICE, "m.room.power_levels", Some(""), &json!({ "users": users })).unwrap();
-        room.send(ALICE, "m.room.join_rules", Some(""), &json!({ "join_rule": join_rule })).unwrap();
         room
     }
 
-    fn adopt(&mut self, pdu: Pdu) {
+    /// Alice sets power levels. Her own are 100, where she has no more.
+    pub(crate) fn levels(&mut self, levels: &Value) -> Result<(), Rejected> {
+        self.levels_by(ALICE, levels)
+    }
+
+    pub(crate) fn levels_by(&mut self, sender: &str, levels: &Value) -> Result<(), Rejected> {
+        let mut levels = levels.clone();
+        let users = levels.as_object_mut().unwrap().entry("users").or_insert_with(|| json!({}));
+        if number(&self.version) < 12 && users.get(ALICE).is_none() && users.is_object() {
+            users[ALICE] = json!(100);
+        }
+        self.send(sender, "m.room.power_levels", Some(""), &levels)
+    }
+
+    pub(crate) fn adopt(&mut self, pdu: Pdu) {
         self.last = pdu.event_id.clone();
         if let Some((kind, state_key)) = pdu.state() {
             self.state.insert((kind.to_string().into(), state_key.to_owned()), pdu.event_id.clone());
@@ -46,23 +66,23 @@ impl Room {
         self.events.insert(pdu.event_id.clone(), pdu);
     }
 
-    fn state(&self, kind: &StateEventType, state_key: &str) -> Option<&Pdu> {
+    pub(crate) fn state(&self, kind: &StateEventType, state_key: &str) -> Option<&Pdu> {
         let id = self.state.get(&(kind.clone(), state_key.to_owned()))?;
         self.events.get(id)
     }
 
-    fn event(&self, id: &EventId) -> Option<&Pdu> {
+    pub(crate) fn event(&self, id: &EventId) -> Option<&Pdu> {
         self.events.get(id)
     }
 
-    fn draft(&self, sender: &str, kind: &str, state_key: Option<&str>, content: &Value) -> Draft {
+    pub(crate) fn draft(&self, sender: &str, kind: &str, state_key: Option<&str>, content: &Value) -> Draft {
         let mut draft = draft(kind, state_key, content);
         draft.sender = UserId::parse(sender).unwrap();
         draft.room_id = Some(self.id.clone());
         draft
     }
 
-    fn auth_events(&self, draft: &Draft) -> Result<Vec<OwnedEventId>, Rejected> {
+    pub(crate) fn auth_events(&self, draft: &Draft) -> Result<Vec<OwnedEventId>, Rejected> {
         let types = draft.auth_types(&self.version)?;
         Ok(types
             .into_iter()
@@ -70,19 +90,32 @@ impl Room {
             .collect())
     }
 
-    fn build(&self, draft: Draft, auth_events: Vec<OwnedEventId>) -> Pdu {
+    pub(crate) fn build(&self, draft: Draft, auth_events: Vec<OwnedEventId>) -> Pdu {
         let mut position = Position::new(vec![self.last.clone()], auth_events, 2, now());
         let named = position.prev_events.iter().chain(&position.auth_events);
         position.reference_hashes = named.map(|id| (id.clone(), "h".repeat(43))).collect();
-        draft.build(&self.version, position, server(), &key(), Limits::FEDERATED).unwrap()
+        let pdu = draft.build(&self.version, position, server(), &key(), Limits::FEDERATED).unwrap();
+        // As a server holds it that has received it.
+        Pdu::from_stored(pdu.event_id, pdu.json.get().to_owned(), &self.version).unwrap()
     }
 
-    fn authorize(&self, pdu: &Pdu) -> Result<(), Rejected> {
-        authorize(&self.version, pdu, |id| self.event(id), |kind, key| self.state(kind, key))
+    /// By its `auth_events` alone and by the state. Where they were selected from the state these must agree.
+    pub(crate) fn authorize(&self, pdu: &Pdu) -> Result<(), Rejected> {
+        let verdict = authorize(&self.version, pdu, |id| self.event(id), |kind, key| self.state(kind, key));
+        let selected =
+            auth_types(&self.version, &pdu.kind, &pdu.sender, pdu.state_key.as_deref(), &pdu.content);
+        let from_state = selected.is_ok_and(|types| {
+            let ids: Vec<_> = types.iter().filter_map(|key| self.state.get(key)).collect();
+            ids.len() == pdu.auth_events.len() && ids.iter().all(|id| pdu.auth_events.contains(*id))
+        });
+        if from_state {
+            assert_eq!(authorize_received(&self.version, pdu, |id| self.event(id)), verdict);
+        }
+        verdict
     }
 
     /// Build and authorise an event both ways, which must agree, and take it into the room if it is allowed.
-    fn send(
+    pub(crate) fn send(
         &mut self,
         sender: &str,
         kind: &str,
@@ -100,16 +133,16 @@ impl Room {
         verdict
     }
 
-    fn member(&mut self, sender: &str, target: &str, membership: &str) -> Result<(), Rejected> {
+    pub(crate) fn member(&mut self, sender: &str, target: &str, membership: &str) -> Result<(), Rejected> {
         self.send(sender, "m.room.member", Some(target), &json!({ "membership": membership }))
     }
 
-    fn message(&mut self, sender: &str) -> Result<(), Rejected> {
+    pub(crate) fn message(&mut self, sender: &str) -> Result<(), Rejected> {
         self.send(sender, "m.room.message", None, &json!({ "body": "x" }))
     }
 }
 
-fn reason(verdict: Result<(), Rejected>) -> String {
+pub(crate) fn reason(verdict: Result<(), Rejected>) -> String {
     verdict.unwrap_err().to_string()
 }
 
@@ -278,7 +311,7 @@ fn auth_events_are_selected_by_the_rules() {
     }
 }
 
-/// AR-02, RV-27: what a peer may put into `auth_events`, and mustn't.
+/// AR-02, PD-05, RV-27: what a peer may put into `auth_events`, and mustn't.
 #[test]
 fn wrong_auth_events_are_rejected() {
     for version in versions() {

@@ -25,8 +25,9 @@ pub(crate) fn versions() -> impl Iterator<Item = RoomVersionId> {
     (1..=12).map(|number| RoomVersionId::try_from(number.to_string()).unwrap())
 }
 
+/// The number of the version, or of the one that it is built on.
 pub(crate) fn number(version: &RoomVersionId) -> u32 {
-    version.as_str().parse().unwrap()
+    version.as_str().rsplit('.').next().unwrap().parse().unwrap()
 }
 
 pub(crate) fn now() -> MilliSecondsSinceUnixEpoch {
@@ -71,9 +72,21 @@ pub(crate) fn build(draft: Draft, version: &RoomVersionId) -> Pdu {
 
 /// The create event that the version wants.
 pub(crate) fn create(version: &RoomVersionId) -> Pdu {
+    create_with(version, &json!({}))
+}
+
+/// The create event that the version wants, with more or other content; `null` takes a key out.
+pub(crate) fn create_with(version: &RoomVersionId, other: &Value) -> Pdu {
     let mut content = json!({ "room_version": version.as_str(), "m.federate": true });
     if number(version) < 11 {
         content["creator"] = json!("@alice:domain");
+    }
+    for (key, value) in other.as_object().unwrap() {
+        if value.is_null() {
+            content.as_object_mut().unwrap().remove(key);
+        } else {
+            content[key] = value.clone();
+        }
     }
     let mut draft = draft("m.room.create", Some(""), &content);
     if number(version) >= 12 {

@@ -299,6 +299,32 @@ fn sr_10_what_all_states_agree_on_stays() {
     }
 }
 
+/// Dave is banned by both states, which disagree on his join rule, and only one of which has his topic. Version 1 has the
+/// topic because nothing else claims its place; version 2 refuses both; version 2.1 doesn't ask about the ban.
+#[test]
+fn rv_08_each_version_has_its_algorithm() {
+    for version in versions() {
+        let mut dag = populated(&version);
+        dag.power("trust", &["dave"], ALICE, &[(BOB, 50), (DAVE, 50)]);
+        dag.join_rule("daves", &["trust"], DAVE, "invite");
+        dag.member("ban", &["daves"], ALICE, DAVE, "ban");
+        dag.topic("topic", &["trust"], DAVE);
+        let one = dag.states_after[&id("ban")].clone();
+        let mut other = one.clone();
+        other.insert(key("m.room.join_rules", ""), id("rule"));
+        other.insert(key("m.room.topic", ""), id("topic"));
+        let resolved = resolve(&version, &[one, other], |id| dag.find(id)).unwrap();
+        let outcome =
+            (&resolved[&key("m.room.join_rules", "")], resolved.contains_key(&key("m.room.topic", "")));
+        let expected = match version.as_str() {
+            "1" => (&id("rule"), true),
+            "12" => (&id("daves"), true),
+            _ => (&id("rule"), false),
+        };
+        assert_eq!(outcome, expected, "version {version}");
+    }
+}
+
 /// Dave is banned by both states, which version 2 begins with; so nothing of his passes. Version 2.1 begins with nothing,
 /// and finds him joined in what his topic cites. (A peer claims the state of one branch; honest ones don't fork so.)
 #[test]

@@ -118,7 +118,7 @@ fn states(dag: &Dag, random: &mut impl Rng) -> Vec<StateMap> {
 fn every_room_resolves_as_another_implementation_does() {
     let mut forked = 0;
     for version in versions() {
-        for seed in 0..rounds(100, 5_000) {
+        for seed in 0..rounds(100, 2_000) {
             let dag = room(&version, seed);
             let states = states(&dag, &mut StdRng::seed_from_u64(seed));
             let resolved = resolve(&version, &states, |id| dag.find(id)).unwrap();
@@ -133,7 +133,7 @@ fn every_room_resolves_as_another_implementation_does() {
 #[test]
 fn sr_13_the_order_of_the_states_does_not_matter() {
     for version in versions() {
-        for seed in 0..rounds(60, 3_000) {
+        for seed in 0..rounds(60, 1_000) {
             let dag = room(&version, seed);
             let mut random = StdRng::seed_from_u64(seed);
             let mut states = states(&dag, &mut random);
@@ -157,7 +157,7 @@ fn sr_13_the_order_of_the_states_does_not_matter() {
 #[test]
 fn sr_13_every_order_of_arrival_comes_to_one_state() {
     for version in versions() {
-        for seed in 0..rounds(20, 1_000) {
+        for seed in 0..rounds(20, 300) {
             let dag = room(&version, seed);
             let mut random = StdRng::seed_from_u64(seed);
             for _ in 0..2 {
@@ -190,7 +190,7 @@ fn sr_13_every_order_of_arrival_comes_to_one_state() {
 #[test]
 fn resolution_makes_nothing_up() {
     for version in versions() {
-        for seed in 0..rounds(60, 3_000) {
+        for seed in 0..rounds(60, 1_000) {
             let dag = room(&version, seed);
             let states = states(&dag, &mut StdRng::seed_from_u64(seed));
             for (key, id) in resolve(&version, &states, |id| dag.find(id)).unwrap() {
@@ -208,7 +208,7 @@ fn resolution_makes_nothing_up() {
 #[test]
 fn rooms_with_holes_are_resolved_in_any_order_alike() {
     for version in versions() {
-        for seed in 0..rounds(60, 3_000) {
+        for seed in 0..rounds(60, 1_000) {
             let mut dag = room(&version, seed);
             let mut random = StdRng::seed_from_u64(seed);
             let mut states = states(&dag, &mut random);
