@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     authorisation::{ALICE, BOB, Room, reason},
-    common::{create, key, number, value, verify, versions},
+    common::{create, create_with, key, number, value, verify, versions},
 };
 
 const CAROL: &str = "@carol:domain";
@@ -88,6 +88,13 @@ fn ar_07_without_join_rules_the_invited_may_join() {
         assert!(room.member(BOB, BOB, "join").is_err());
         room.member(CAROL, CAROL, "leave").unwrap();
         assert!(room.member(CAROL, CAROL, "join").is_err());
+
+        // An invitation to where only the creator's server may be.
+        let mut room = Room::bare(create_with(&room.version, &json!({ "m.federate": false })), room.version);
+        for invited in [BOB, "@stranger:elsewhere"] {
+            room.member(ALICE, invited, "invite").unwrap();
+            assert_eq!(room.member(invited, invited, "join").is_ok(), invited == BOB);
+        }
     }
 }
 
