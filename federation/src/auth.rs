@@ -32,6 +32,10 @@ pub enum Rejected {
     /// A rule forbids it; the text says which, for people.
     #[error("{0}")]
     Rule(String),
+    /// Where state is owned (MSC3757): a state key that claims to be somebody's and is nobody's. The client gets
+    /// `M_BAD_JSON`.
+    #[error("`state_key` begins with `@`, but neither is a user id nor begins with one and an underscore")]
+    StateKey,
     /// We don't know the room's version, so not its rules.
     #[error(transparent)]
     Version(#[from] UnsupportedVersion),

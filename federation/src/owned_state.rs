@@ -41,9 +41,7 @@ pub(crate) fn check<E: Event>(
     if state_key == sender {
         return Ok(());
     }
-    let owner = owner(state_key).ok_or_else(|| {
-        Rejected::Rule("`state_key` begins with `@` but with no user id before its `_`".to_owned())
-    })?;
+    let owner = owner(state_key).ok_or(Rejected::StateKey)?;
     if owner == sender {
         return Ok(());
     }

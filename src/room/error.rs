@@ -88,6 +88,7 @@ impl From<Rejected> for Error {
     fn from(cause: Rejected) -> Self {
         match cause {
             Rejected::Rule(rule) => Self::Forbidden(rule),
+            Rejected::StateKey => Self::BadJson(cause.to_string()),
             Rejected::Version(UnsupportedVersion(version)) => Self::UnsupportedVersion(version),
         }
     }
