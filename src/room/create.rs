@@ -97,7 +97,7 @@ impl Rooms {
 }
 
 async fn first_events(core: &Arc<Core>, new: &NewRoom) -> Result<Vec<NewEvent>, Error> {
-    let rules = new.version.rules().ok_or_else(|| Error::UnsupportedVersion(new.version.clone()))?;
+    let rules = hearth_federation::rules(&new.version)?;
     let creators_are_privileged = rules.authorization.explicitly_privilege_room_creators;
     let mut events = FirstEvents::new(&new.creator);
 
@@ -204,7 +204,7 @@ pub(super) fn create_content(
     version: &RoomVersionId,
     wanted: &JsonObject,
 ) -> Result<Value, Error> {
-    let rules = version.rules().ok_or_else(|| Error::UnsupportedVersion(version.clone()))?.authorization;
+    let rules = hearth_federation::rules(version)?.authorization;
     let mut content = Value::Object(wanted.clone().into_iter().collect());
     // RC-05: these are the server's to say.
     content["room_version"] = json!(version);

@@ -94,6 +94,12 @@ impl From<Rejected> for Error {
     }
 }
 
+impl From<UnsupportedVersion> for Error {
+    fn from(UnsupportedVersion(version): UnsupportedVersion) -> Self {
+        Self::UnsupportedVersion(version)
+    }
+}
+
 impl From<PduError> for Error {
     fn from(cause: PduError) -> Self {
         Self::Internal(cause.to_string())

@@ -110,7 +110,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// A room before its first event.
     pub(super) fn empty(number: i64, room_id: OwnedRoomId, version: RoomVersionId) -> Result<Self, Error> {
-        let rules = version.rules().ok_or_else(|| Error::UnsupportedVersion(version.clone()))?;
+        let rules = hearth_federation::rules(&version)?;
         Ok(Self {
             number,
             room_id,

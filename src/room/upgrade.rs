@@ -58,7 +58,7 @@ impl Rooms {
         version: RoomVersionId,
         additional_creators: &[OwnedUserId],
     ) -> Result<OwnedRoomId, Error> {
-        let rules = version.rules().ok_or_else(|| Error::UnsupportedVersion(version.clone()))?.authorization;
+        let rules = hearth_federation::rules(&version)?.authorization;
         if !room.lets_set(user_id, &StateEventType::RoomTombstone) {
             return Err(Error::forbidden("you lack the power to upgrade this room"));
         }

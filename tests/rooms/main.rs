@@ -8,6 +8,7 @@ mod create;
 mod directory;
 mod limits;
 mod membership;
+mod owned_state;
 mod sending;
 
 use common::{Server, User};
