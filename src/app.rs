@@ -9,13 +9,17 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
     account::{self, Accounts, Sessions},
+    api,
     config::Config,
     environment::Environment,
     limits::Limits,
     live::Syncs,
     queue::{self, Queues, Tails},
     receipts::Receipts,
-    room::{self, Policy, Rooms},
+    room::{
+        self, Policy, Rooms,
+        delayed::{self, DelayedEvents},
+    },
     shutdown::Shutdown,
     signing_key,
     store::{self, Store},
@@ -37,6 +41,7 @@ pub struct Hearth {
     pub sessions: Sessions,
     pub accounts: Arc<Accounts>,
     pub rooms: Arc<Rooms>,
+    pub delayed: Arc<DelayedEvents>,
     pub receipts: Receipts,
     pub typing: Arc<Typing>,
     pub syncs: Arc<Syncs>,
@@ -98,6 +103,16 @@ impl Hearth {
         )
         .await?;
         let rooms = Arc::new(rooms);
+        let delayed = DelayedEvents::new(
+            store.clone(),
+            Arc::clone(&rooms),
+            environment.clone(),
+            delayed::Limits {
+                max_delay: i64::from(config.delayed_events.max_delay_seconds) * 1000,
+                max_scheduled: i64::from(config.delayed_events.max_scheduled),
+            },
+            api::explain_delayed,
+        );
         let typing = Typing::new(queues.clone());
         let shutdown = Shutdown::default();
         let syncs = Syncs::new(
@@ -118,6 +133,7 @@ impl Hearth {
             shutdown,
             syncs: Arc::new(syncs),
             accounts,
+            delayed: Arc::new(delayed),
             rooms,
             sessions,
             queues,
@@ -137,6 +153,7 @@ impl Hearth {
         tasks.spawn(async move { rooms.run_departures().await });
         let rooms = Arc::clone(&self.rooms);
         tasks.spawn(async move { rooms.keep_indexed().await });
+        tasks.spawn(Arc::clone(&self.delayed).run(self.shutdown.clone()));
         tasks.spawn(self.sessions.clone().watch());
         tasks
     }

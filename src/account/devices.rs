@@ -6,6 +6,7 @@ use super::{Accounts, Error, login::checked_display_name, password};
 use crate::store::{
     Error as StoreError,
     account::{deactivate_account, set_password},
+    delayed_event::cancel_all,
     device::{DeviceRow, delete_devices, rename_device},
     profile::delete_profile,
     user_directory::delete_name,
@@ -107,6 +108,7 @@ impl Accounts {
         let mut statements = Vec::from(delete_devices(recipient, &ids));
         statements.push(delete_profile(recipient));
         statements.push(delete_name(recipient));
+        statements.push(cancel_all(recipient, now));
         self.store.commit(self.sessions.ending(statements)).await?;
         self.sessions.forget(recipient);
         Ok(())

@@ -18,6 +18,16 @@ const EXTRAS: &[(&str, &str)] = &[
     ("GET", "/_matrix/client/v3/rooms/{}/state/{}"),
     ("PUT", "/_matrix/client/r0/rooms/{}/state/{}"),
     ("PUT", "/_matrix/client/v3/rooms/{}/state/{}"),
+    // Delayed events: accepted (MSC4140), and in no version yet.
+    ("GET", "/_matrix/client/unstable/org.matrix.msc4140/delayed_events"),
+    ("GET", "/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{}"),
+    ("GET", "/_matrix/client/v1/delayed_events"),
+    ("GET", "/_matrix/client/v1/delayed_events/{}"),
+    ("POST", "/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{}"),
+    ("POST", "/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{}/{}"),
+    ("POST", "/_matrix/client/v1/delayed_events/{}/{}"),
+    ("PUT", "/_matrix/client/unstable/org.matrix.msc4140/rooms/{}/delayed_event/{}/{}"),
+    ("PUT", "/_matrix/client/v3/rooms/{}/delayed_event/{}/{}"),
     // The proposal had two forms, one after the other.
     ("GET", "/_matrix/client/unstable/im.nheko.summary/rooms/{}/summary"),
     ("GET", "/_matrix/client/unstable/im.nheko.summary/summary/{}"),

@@ -7,6 +7,8 @@ mod endpoints;
 mod error;
 mod landing;
 
+pub use self::client::explain_delayed;
+
 use std::collections::BTreeSet;
 
 use axum::Router;

@@ -17,8 +17,8 @@ use self::setting::section;
 pub use self::{
     error::Error,
     sections::{
-        Api, Database, Federation, Limits, Listener, Log, Rate, Registration, RegistrationMode, Rooms,
-        Support, UserDirectory,
+        Api, Database, DelayedEvents, Federation, Limits, Listener, Log, Rate, Registration,
+        RegistrationMode, Rooms, Support, UserDirectory,
     },
 };
 
@@ -39,6 +39,8 @@ section! {
         pub registration: Registration = Registration::default();
         /// What rooms may be.
         pub rooms: Rooms = Rooms::default();
+        /// Events that are sent later.
+        pub delayed_events: DelayedEvents = DelayedEvents::default();
         /// Looking for people.
         pub user_directory: UserDirectory = UserDirectory::default();
         /// Rooms shared with other homeservers.

@@ -106,6 +106,16 @@ section! {
 }
 
 section! {
+    /// Events that are sent later.
+    pub struct DelayedEvents {
+        /// The longest delay, in seconds.
+        pub max_delay_seconds: u32 = 7 * 24 * 60 * 60;
+        /// How many events a user may have scheduled at a time. With 0 nobody can schedule any.
+        pub max_scheduled: u32 = 100;
+    }
+}
+
+section! {
     /// Looking for people.
     pub struct UserDirectory {
         /// Whether people find everybody with an account here. When off they find those with whom they share a room, and

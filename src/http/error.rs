@@ -33,6 +33,11 @@ impl MatrixError {
         self
     }
 
+    /// What the client would read.
+    pub fn into_body(self) -> Value {
+        Value::Object(self.body)
+    }
+
     pub fn forbidden(error: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "M_FORBIDDEN", error)
     }

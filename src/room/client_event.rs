@@ -60,6 +60,10 @@ struct Unsigned<'a> {
     replaces_state: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     transaction_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay_id: Option<&'a str>,
+    #[serde(rename = "org.matrix.msc4140.delay_id", skip_serializing_if = "Option::is_none")]
+    unstable_delay_id: Option<&'a str>,
 }
 
 impl Event {
@@ -110,6 +114,9 @@ impl Event {
         around: Surroundings,
     ) -> Result<Box<RawValue>, Error> {
         let sent_by = self.sent_by.as_ref().filter(|by| by.device == reader.device);
+        // To all devices of who scheduled it, see `delayed`.
+        let delay_id = self.sent_by.as_ref().filter(|by| by.device == -reader.recipient);
+        let delay_id = delay_id.map(|by| by.txn_id.as_str());
         let (replaces_state, prev_content) = around.replaces.unzip();
         let unsigned = Unsigned {
             relations: around.relations,
@@ -120,6 +127,8 @@ impl Event {
             replaces_state,
             // EV-08: only to the device that sent it.
             transaction_id: sent_by.map(|by| by.txn_id.as_str()),
+            delay_id,
+            unstable_delay_id: delay_id,
         };
         let unsigned =
             serde_json::to_string(&unsigned).map_err(|cause| Error::Internal(cause.to_string()))?;

@@ -7,6 +7,7 @@ mod cache;
 mod client_event;
 mod content;
 mod create;
+pub mod delayed;
 mod departures;
 mod directory;
 mod error;

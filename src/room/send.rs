@@ -105,6 +105,37 @@ impl Rooms {
         state_key: String,
         content: Box<RawValue>,
     ) -> Result<OwnedEventId, Error> {
+        self.set_state_in(room, sender, kind, state_key, content, None).await
+    }
+
+    /// [`Self::set_state`] in a transaction: tried again it gives the same event. Memberships need none, for it makes no
+    /// difference to set one twice.
+    pub(super) async fn set_state_once(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        kind: StateEventType,
+        state_key: String,
+        content: Box<RawValue>,
+        txn: Txn,
+    ) -> Result<OwnedEventId, Error> {
+        if kind != StateEventType::RoomMember
+            && let Some(event_id) = self.sent_as_member(room, sender, &txn).await?
+        {
+            return Ok(event_id);
+        }
+        self.set_state_in(room, sender, kind, state_key, content, Some(txn)).await
+    }
+
+    async fn set_state_in(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        kind: StateEventType,
+        state_key: String,
+        content: Box<RawValue>,
+        txn: Option<Txn>,
+    ) -> Result<OwnedEventId, Error> {
         if kind == StateEventType::RoomMember {
             return self.set_member(room, sender, &state_key, content::object(&content)?).await;
         }
@@ -121,7 +152,7 @@ impl Rooms {
             content,
             redacts: None,
         };
-        Ok(self.append_one(room, event, None).await?.event_id)
+        Ok(self.append_one(room, event, txn).await?.event_id)
     }
 }
 

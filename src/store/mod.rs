@@ -11,6 +11,7 @@ pub mod account;
 pub mod account_data;
 pub mod alias;
 mod batch;
+pub mod delayed_event;
 pub mod device;
 mod entry;
 mod error;

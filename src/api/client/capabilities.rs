@@ -46,6 +46,8 @@ async fn capabilities(
     _: Session,
     _: get_capabilities::Request,
 ) -> Result<Json<Value>, MatrixError> {
+    let limits = app.delayed.limits();
+    let delayed = json!({ "max_delay_ms": limits.max_delay, "max_scheduled": limits.max_scheduled });
     let versions: serde_json::Map<String, Value> =
         ROOM_VERSIONS.iter().map(|version| (version.to_string(), json!("stable"))).collect();
     let yes = json!({ "enabled": true });
@@ -53,6 +55,8 @@ async fn capabilities(
     Ok(Json(json!({ "capabilities": {
         "m.room_versions": { "default": app.config.rooms.default_version, "available": versions },
         "m.change_password": yes,
+        "m.delayed_events": delayed,
+        "org.matrix.msc4140.delayed_events": delayed,
         "m.profile_fields": yes,
         // For clients from before profile fields.
         "m.set_displayname": yes,

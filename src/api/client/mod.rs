@@ -2,9 +2,11 @@
 
 mod account_data;
 mod admin_register;
+mod bare;
 mod body;
 mod capabilities;
 mod create_room;
+mod delayed_events;
 mod device;
 mod directory;
 mod events;
@@ -37,6 +39,7 @@ mod upgrade;
 mod versions;
 mod well_known;
 
+pub use self::delayed_events::explain as explain_delayed;
 use crate::http::Routes;
 
 pub(super) fn routes() -> Routes {
@@ -45,6 +48,7 @@ pub(super) fn routes() -> Routes {
         admin_register::routes(),
         capabilities::routes(),
         create_room::routes(),
+        delayed_events::routes(),
         device::routes(),
         directory::routes(),
         events::routes(),

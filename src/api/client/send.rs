@@ -6,11 +6,14 @@ use ruma::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::state::KEYLESS;
+use super::{
+    delayed_events::{Delayable, Sent, Wanted, schedule_by_query},
+    state::KEYLESS,
+};
 use crate::{
     account::Session,
     app::App,
-    http::{MatrixError, Routes},
+    http::{Json, MatrixError, Routes},
     limits::Class,
     room::{self, Txn},
 };
@@ -29,15 +32,21 @@ pub(super) fn routes() -> Routes {
 async fn send(
     app: App,
     session: Session,
-    request: send_message_event::v3::Request,
-) -> Result<send_message_event::v3::Response, MatrixError> {
+    request: Delayable<send_message_event::v3::Request>,
+) -> Result<Json<Sent>, MatrixError> {
+    let Delayable { now: request, delay, .. } = request;
     let kind = request.event_type.to_string();
     let txn = txn(&session, request.txn_id.as_str(), &["send", request.room_id.as_str(), &kind])?;
-    let room = app.rooms.of_acquaintance(&request.room_id).await?;
     let content = request.body.into_json();
+    if let Some(delay) = delay {
+        let (room_id, txn) = (&*request.room_id, Some(txn));
+        let wanted = Wanted { room_id, kind, state_key: None, content, txn };
+        return schedule_by_query(&app, &session, wanted, &delay).await.map(Json);
+    }
+    let room = app.rooms.of_acquaintance(&request.room_id).await?;
     let event_id =
         app.rooms.send(&room, &session.user_id, TimelineEventType::from(kind), content, txn).await?;
-    Ok(send_message_event::v3::Response::new(event_id))
+    Ok(Json(Sent::Now(event_id)))
 }
 
 async fn redact(
@@ -56,18 +65,24 @@ async fn redact(
 async fn set_state(
     app: App,
     session: Session,
-    request: send_state_event::v3::Request,
-) -> Result<send_state_event::v3::Response, MatrixError> {
+    request: Delayable<send_state_event::v3::Request>,
+) -> Result<Json<Sent>, MatrixError> {
+    let Delayable { now: request, delay, .. } = request;
+    let content = request.body.into_json();
+    if let Some(delay) = delay {
+        let (kind, state_key) = (request.event_type.to_string(), Some(request.state_key));
+        let wanted = Wanted { room_id: &request.room_id, kind, state_key, content, txn: None };
+        return schedule_by_query(&app, &session, wanted, &delay).await.map(Json);
+    }
     // Not only for members: who sets their own membership may be about to join.
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
-    let content = request.body.into_json();
     let event_id =
         app.rooms.set_state(&room, &session.user_id, request.event_type, request.state_key, content).await?;
-    Ok(send_state_event::v3::Response::new(event_id))
+    Ok(Json(Sent::Now(event_id)))
 }
 
 /// GN-06: a transaction id counts for one device and one path.
-fn txn(session: &Session, txn_id: &str, scope: &[&str]) -> Result<Txn, MatrixError> {
+pub(super) fn txn(session: &Session, txn_id: &str, scope: &[&str]) -> Result<Txn, MatrixError> {
     if txn_id.len() > MAX_TXN_ID {
         return Err(MatrixError::invalid_param(format!(
             "the transaction id has {} bytes, more than the {MAX_TXN_ID} allowed",

@@ -20,7 +20,7 @@ const VERSIONS: [&str; 14] = [
 ];
 
 /// Features that some clients know only by the names they had as proposals.
-const FEATURES: [&str; 10] = [
+const FEATURES: [&str; 12] = [
     // Private read receipts, threaded receipts, unread counts by thread.
     "org.matrix.msc2285.stable",
     // Threads.
@@ -29,6 +29,9 @@ const FEATURES: [&str; 10] = [
     "org.matrix.msc3773",
     // Relations of relations.
     "org.matrix.msc3981",
+    // Delayed events.
+    "org.matrix.msc4140",
+    "org.matrix.msc4140.stable",
     // Redactions by `/send`.
     "org.matrix.msc4169",
     // `state_after` in `/sync`.
