@@ -35,6 +35,10 @@ pub enum Error {
     #[error("the name of a profile field has at most {0} bytes")]
     KeyTooLarge(usize),
     #[error("{0}")]
+    NotAllowed(&'static str),
+    #[error("you have unsubscribed from the thread since that event")]
+    ConflictingUnsubscription,
+    #[error("{0}")]
     Invalid(String),
     #[error("{0} is managed by the server and can't be set here")]
     Managed(&'static str),

@@ -54,6 +54,10 @@ impl Accounts {
     /// Login by password. `user` is a localpart or a full user id.
     pub async fn login(&self, user: &str, password: String, device: DeviceRequest) -> Result<Login, Error> {
         let account = self.check_password(user, password).await?;
+        // LK-01: it would be of no use.
+        if account.locked {
+            return Err(Error::Locked);
+        }
         let user_id = Self::user_id(&account)?;
         let (login, statements) = self.open_session(user_id, device)?;
         self.store.commit(statements).await.map_err(|cause| match cause {

@@ -13,6 +13,7 @@ mod ignored;
 mod interactive;
 mod kept;
 mod login;
+mod moderation;
 mod name;
 mod password;
 mod profile;
@@ -22,6 +23,7 @@ mod session;
 mod shared_secret;
 #[cfg(test)]
 mod tests;
+mod thread_subscriptions;
 
 use std::sync::Arc;
 
@@ -33,6 +35,7 @@ pub use self::{
     ignored::IgnoredUsers,
     interactive::{Challenge, InteractiveError, Operation, Stage},
     login::{DeviceRequest, Login},
+    moderation::Measure,
     profile::ProfileChange,
     push_rules::RuleChange,
     registration::{NewAccount, Registered},

@@ -82,7 +82,7 @@ pub struct Origin {
 pub struct Seen {
     pub at: i64,
     pub ip: String,
-    agent: Option<String>,
+    pub agent: Option<String>,
 }
 
 #[derive(Clone)]
@@ -130,14 +130,15 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Whether a session that was authenticated before still is: for requests that wait. Cheap.
-    pub async fn is_alive(&self, session: &Session) -> bool {
+    /// Whether a session that was authenticated before still is, or what its client is to be told: for requests that
+    /// wait. Cheap.
+    pub async fn still(&self, session: &Session) -> Result<(), Error> {
         let now = self.0.environment.clock.now_ms();
         match self.find(session.token, now).await {
-            Ok(session) => !session.locked,
+            Ok(session) if session.locked => Err(Error::Locked),
             // When the database is in trouble, waiting on is better than logging everybody out.
-            Err(Error::Store(_)) => true,
-            Err(_) => false,
+            Ok(_) | Err(Error::Store(_)) => Ok(()),
+            Err(cause) => Err(cause),
         }
     }
 

@@ -275,7 +275,7 @@ async fn a_session_ended_by_another_process_is_noticed_within_seconds() {
     let session = world.authenticate(&alice.tokens.access).await.unwrap();
     world.store.commit(statement!("DELETE FROM access_token")).await.unwrap();
     world.pass(2_000);
-    assert!(!world.sessions.is_alive(&session).await);
+    assert!(world.sessions.still(&session).await.is_err());
     assert!(!world.is_good(&alice.tokens.access).await);
 }
 
@@ -284,9 +284,9 @@ async fn au_07_logging_out_is_seen_at_once_by_whoever_waits() {
     let world = World::new().await;
     let alice = world.user("alice").await;
     let session = world.authenticate(&alice.tokens.access).await.unwrap();
-    assert!(world.sessions.is_alive(&session).await);
+    assert!(world.sessions.still(&session).await.is_ok());
     world.accounts.logout(&session).await.unwrap();
-    assert!(!world.sessions.is_alive(&session).await);
+    assert!(world.sessions.still(&session).await.is_err());
 }
 
 #[tokio::test]

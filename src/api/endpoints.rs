@@ -28,6 +28,11 @@ const EXTRAS: &[(&str, &str)] = &[
     ("POST", "/_matrix/client/v1/delayed_events/{}/{}"),
     ("PUT", "/_matrix/client/unstable/org.matrix.msc4140/rooms/{}/delayed_event/{}/{}"),
     ("PUT", "/_matrix/client/v3/rooms/{}/delayed_event/{}/{}"),
+    // Thread subscriptions are proposals: MSC4306, MSC4308.
+    ("DELETE", "/_matrix/client/unstable/io.element.msc4306/rooms/{}/thread/{}/subscription"),
+    ("GET", "/_matrix/client/unstable/io.element.msc4306/rooms/{}/thread/{}/subscription"),
+    ("GET", "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions"),
+    ("PUT", "/_matrix/client/unstable/io.element.msc4306/rooms/{}/thread/{}/subscription"),
     // The proposal had two forms, one after the other.
     ("GET", "/_matrix/client/unstable/im.nheko.summary/rooms/{}/summary"),
     ("GET", "/_matrix/client/unstable/im.nheko.summary/summary/{}"),

@@ -24,7 +24,7 @@ impl From<account::Error> for MatrixError {
             E::UserInUse => answer(StatusCode::BAD_REQUEST, "M_USER_IN_USE"),
             E::InvalidUsername(_) => answer(StatusCode::BAD_REQUEST, "M_INVALID_USERNAME"),
             E::WeakPassword(_) => answer(StatusCode::BAD_REQUEST, "M_WEAK_PASSWORD"),
-            E::RegistrationClosed | E::BadMac | E::BadCredentials => Self::forbidden(text),
+            E::RegistrationClosed | E::BadMac | E::BadCredentials | E::NotAllowed(_) => Self::forbidden(text),
             E::BadRegistrationToken => answer(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED"),
             E::Deactivated => answer(StatusCode::FORBIDDEN, "M_USER_DEACTIVATED"),
             E::Locked => answer(StatusCode::UNAUTHORIZED, "M_USER_LOCKED").with("soft_logout", true),
@@ -33,6 +33,9 @@ impl From<account::Error> for MatrixError {
             E::TooLarge { .. } => Self::too_large(text),
             E::ProfileTooLarge(_) => answer(StatusCode::BAD_REQUEST, "M_PROFILE_TOO_LARGE"),
             E::KeyTooLarge(_) => answer(StatusCode::BAD_REQUEST, "M_KEY_TOO_LARGE"),
+            E::ConflictingUnsubscription => {
+                answer(StatusCode::CONFLICT, "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION")
+            }
             E::Invalid(_) => Self::invalid_param(text),
             E::Managed(_) => answer(StatusCode::METHOD_NOT_ALLOWED, "M_BAD_JSON"),
             E::Hashing(cause) => Self::internal(&cause),

@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 use clap::{Args, Subcommand};
 
 use super::{Failure, Options, offline};
-use crate::account::{LogOut, NewAccount};
+use crate::account::{LogOut, Measure, NewAccount};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -21,6 +21,12 @@ Examples:
     SetPassword(SetPassword),
     /// Close an account for ever: no login, no devices, no profile; its name is not given out again
     Deactivate(Deactivate),
+    /// Answer nothing that an account asks until it is unlocked; its devices stay logged in
+    Lock(Name),
+    Unlock(Name),
+    /// Let an account read and leave rooms, but hardly anything else
+    Suspend(Name),
+    Unsuspend(Name),
     /// List all accounts, oldest first
     List(Options),
 }
@@ -63,6 +69,14 @@ pub(super) struct Deactivate {
 }
 
 #[derive(Args)]
+pub(super) struct Name {
+    /// The user's name or full id
+    user: String,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Args)]
 struct Password {
     /// Read the password from the standard input, one line
     #[arg(long)]
@@ -96,6 +110,10 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::Create(create) => self::create(&create),
         Command::SetPassword(change) => set_password(&change),
         Command::Deactivate(end) => deactivate(&end),
+        Command::Lock(name) => set(&name, Measure::Lock, true, "is locked"),
+        Command::Unlock(name) => set(&name, Measure::Lock, false, "is unlocked"),
+        Command::Suspend(name) => set(&name, Measure::Suspension, true, "is suspended"),
+        Command::Unsuspend(name) => set(&name, Measure::Suspension, false, "is suspended no longer"),
         Command::List(options) => list(&options),
     }
 }
@@ -143,6 +161,15 @@ fn deactivate(end: &Deactivate) -> Result<(), Failure> {
         }
         app.accounts.deactivate(account.recipient, end.erase).await?;
         println!("deactivated {user_id}");
+        Ok(())
+    })
+}
+
+fn set(name: &Name, measure: Measure, on: bool, done: &str) -> Result<(), Failure> {
+    offline(&name.options, async |app| {
+        let (account, user_id) = app.accounts.find(&name.user).await?;
+        app.accounts.set_measure(account.recipient, measure, on).await?;
+        println!("{user_id} {done}");
         Ok(())
     })
 }

@@ -56,9 +56,6 @@ pub enum Error {
     Store(#[from] crate::store::Error),
     #[error("an answer can't be written: {0}")]
     Encoding(#[from] serde_json::Error),
-    /// The session ended while the request waited.
-    #[error("the session has ended")]
-    SessionEnded,
     /// The task that worked for this request is gone.
     #[error("the answer got lost")]
     Gone,
@@ -223,9 +220,7 @@ impl Syncs {
                 () = woken => {}
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
-            if !Box::pin(self.sessions.is_alive(&session)).await {
-                return Err(Error::SessionEnded);
-            }
+            Box::pin(self.sessions.still(&session)).await?;
         }
     }
 

@@ -57,6 +57,14 @@ pub fn set_password(recipient: i64, password_hash: String) -> Statement {
     .expecting(1)
 }
 
+pub fn set_locked(recipient: i64, locked: bool) -> Statement {
+    statement!("UPDATE account SET locked = $2 WHERE recipient = $1", recipient, locked)
+}
+
+pub fn set_suspended(recipient: i64, suspended: bool) -> Statement {
+    statement!("UPDATE account SET suspended = $2 WHERE recipient = $1", recipient, suspended)
+}
+
 /// A deactivated account has left all its rooms.
 pub fn account_departed(recipient: i64) -> Statement {
     statement!("UPDATE account SET departed = TRUE WHERE recipient = $1", recipient)

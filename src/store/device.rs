@@ -10,13 +10,15 @@ pub struct DeviceRow {
     pub display_name: Option<String>,
     pub last_seen_ts: Option<i64>,
     pub last_seen_ip: Option<String>,
+    pub last_seen_agent: Option<String>,
 }
 
-type Columns = (i64, String, Option<String>, Option<i64>, Option<String>);
+type Columns = (i64, String, Option<String>, Option<i64>, Option<String>, Option<String>);
 
 impl From<Columns> for DeviceRow {
-    fn from((id, device_id, display_name, last_seen_ts, last_seen_ip): Columns) -> Self {
-        Self { id, device_id, display_name, last_seen_ts, last_seen_ip }
+    fn from(row: Columns) -> Self {
+        let (id, device_id, display_name, last_seen_ts, last_seen_ip, last_seen_agent) = row;
+        Self { id, device_id, display_name, last_seen_ts, last_seen_ip, last_seen_agent }
     }
 }
 
@@ -87,7 +89,7 @@ impl Store {
     pub async fn devices(&self, recipient: i64) -> Result<Vec<DeviceRow>, Error> {
         let rows: Vec<Columns> = self
             .all(statement!(
-                "SELECT id, device_id, display_name, last_seen_ts, last_seen_ip
+                "SELECT id, device_id, display_name, last_seen_ts, last_seen_ip, last_seen_agent
                  FROM device WHERE recipient = $1 ORDER BY id",
                 recipient,
             ))
@@ -98,7 +100,7 @@ impl Store {
     pub async fn device(&self, recipient: i64, device_id: &str) -> Result<Option<DeviceRow>, Error> {
         let row: Option<Columns> = self
             .optional(statement!(
-                "SELECT id, device_id, display_name, last_seen_ts, last_seen_ip
+                "SELECT id, device_id, display_name, last_seen_ts, last_seen_ip, last_seen_agent
                  FROM device WHERE recipient = $1 AND device_id = $2",
                 recipient,
                 device_id,

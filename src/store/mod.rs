@@ -29,6 +29,7 @@ pub mod search;
 mod server;
 mod settle;
 mod statement;
+pub mod thread_subscription;
 pub mod token;
 pub mod user_directory;
 mod writer;

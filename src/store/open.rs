@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "search", include_str!("../../migrations/sqlite/0004_search.sql")),
     (5, "directories", include_str!("../../migrations/sqlite/0005_directories.sql")),
     (6, "delayed events", include_str!("../../migrations/sqlite/0006_delayed_events.sql")),
+    (7, "thread subscriptions", include_str!("../../migrations/sqlite/0007_thread_subscriptions.sql")),
 ];
 
 /// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.

@@ -1,4 +1,4 @@
-//! Requests that ruma has no definition of, or one of an older form: the parameters of a path and a JSON body.
+//! Requests that ruma has no definition of, or one of an older form: the parameters of a path, a query and a JSON body.
 
 use std::marker::PhantomData;
 
@@ -25,12 +25,13 @@ macro_rules! verbs {
         }
     )*};
 }
-verbs!(Get = GET, Put = PUT, Post = POST);
+verbs!(Get = GET, Put = PUT, Post = POST, Delete = DELETE);
 
 /// A request to a path that is given where it is mounted (`Routes::limited_alias`).
 pub struct Bare<V, B = IgnoredAny> {
     /// The parameters of the path, decoded.
     path: Vec<String>,
+    query: Option<String>,
     pub content: B,
     verb: PhantomData<fn() -> V>,
 }
@@ -40,6 +41,11 @@ impl<V, B> Bare<V, B> {
     pub fn parameters<const N: usize>(&self) -> Result<[&str; N], MatrixError> {
         let parameters: Vec<&str> = self.path.iter().map(String::as_str).collect();
         parameters.try_into().map_err(|_| MatrixError::invalid_param("the path is incomplete"))
+    }
+
+    /// The first value of a parameter of the query, decoded.
+    pub fn query(&self, name: &str) -> Option<String> {
+        value_of(self.query.as_deref(), name)
     }
 }
 
@@ -69,6 +75,7 @@ impl<V: Verb, B: DeserializeOwned> IncomingRequest for Bare<V, B> {
         let body: &[u8] = if request.body().is_empty() { b"{}" } else { request.body() };
         Ok(Self {
             path: path.iter().map(|&part| part.to_owned()).collect(),
+            query: request.uri().query().map(str::to_owned),
             content: serde_json::from_slice(body)?,
             verb: PhantomData,
         })

@@ -43,7 +43,7 @@ const ROOM_VERSIONS: [RoomVersionId; 12] = [
 
 async fn capabilities(
     app: App,
-    _: Session,
+    session: Session,
     _: get_capabilities::Request,
 ) -> Result<Json<Value>, MatrixError> {
     let limits = app.delayed.limits();
@@ -52,7 +52,7 @@ async fn capabilities(
         ROOM_VERSIONS.iter().map(|version| (version.to_string(), json!("stable"))).collect();
     let yes = json!({ "enabled": true });
     let no = json!({ "enabled": false });
-    Ok(Json(json!({ "capabilities": {
+    let mut capabilities = json!({
         "m.room_versions": { "default": app.config.rooms.default_version, "available": versions },
         "m.change_password": yes,
         "m.delayed_events": delayed,
@@ -63,7 +63,14 @@ async fn capabilities(
         "m.set_avatar_url": yes,
         "m.3pid_changes": no,
         "m.get_login_token": no,
-    }})))
+    });
+    // LK-03: only for those who may do it.
+    if session.admin {
+        let moderation = json!({ "lock": true, "suspend": true });
+        capabilities["m.account_moderation"] = moderation.clone();
+        capabilities["uk.timedout.msc4323"] = moderation;
+    }
+    Ok(Json(json!({ "capabilities": capabilities })))
 }
 
 /// There is no relay for calls.

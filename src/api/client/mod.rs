@@ -1,6 +1,7 @@
 //! The client-server API: one file per module of the specification.
 
 mod account_data;
+mod admin;
 mod admin_register;
 mod bare;
 mod body;
@@ -33,6 +34,7 @@ mod spaces;
 mod state;
 mod sync;
 mod tags;
+mod thread_subscriptions;
 mod threads;
 mod typing;
 mod upgrade;
@@ -45,6 +47,7 @@ use crate::http::Routes;
 pub(super) fn routes() -> Routes {
     [
         account_data::routes(),
+        admin::routes(),
         admin_register::routes(),
         capabilities::routes(),
         create_room::routes(),
@@ -74,6 +77,7 @@ pub(super) fn routes() -> Routes {
         state::routes(),
         sync::routes(),
         tags::routes(),
+        thread_subscriptions::routes(),
         threads::routes(),
         typing::routes(),
         upgrade::routes(),

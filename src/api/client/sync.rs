@@ -86,7 +86,6 @@ impl From<live::Error> for MatrixError {
             live::Error::Room(_) | live::Error::Store(_) | live::Error::Encoding(_) | live::Error::Gone => {
                 Self::internal(&cause)
             }
-            live::Error::SessionEnded => Self::unknown_token(false),
             live::Error::Shared(cause) => match Arc::try_unwrap(cause) {
                 Ok(cause) => cause.into(),
                 Err(cause) => Self::internal(&cause),

@@ -20,9 +20,12 @@ const VERSIONS: [&str; 14] = [
 ];
 
 /// Features that some clients know only by the names they had as proposals.
-const FEATURES: [&str; 12] = [
+const FEATURES: [&str; 15] = [
     // Private read receipts, threaded receipts, unread counts by thread.
     "org.matrix.msc2285.stable",
+    // Thread subscriptions; clients look for one or the other.
+    "io.element.msc4306",
+    "org.matrix.msc4306",
     // Threads.
     "org.matrix.msc3440.stable",
     "org.matrix.msc3771",
@@ -38,6 +41,8 @@ const FEATURES: [&str; 12] = [
     "org.matrix.msc4222",
     // Invite blocking.
     "org.matrix.msc4380.stable",
+    // Locking and suspending accounts.
+    "uk.timedout.msc4323",
     // Profiles with fields of any name.
     "uk.tcpip.msc4133",
     "uk.tcpip.msc4133.stable",
