@@ -6,6 +6,8 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::queue::Counts;
+
 #[derive(Default, Serialize)]
 pub struct SyncBody {
     pub next_batch: String,
@@ -117,6 +119,12 @@ pub struct SummaryBody {
 pub struct UnreadBody {
     pub highlight_count: i64,
     pub notification_count: i64,
+}
+
+impl From<Counts> for UnreadBody {
+    fn from(counts: Counts) -> Self {
+        Self { highlight_count: counts.highlights, notification_count: counts.notifications }
+    }
 }
 
 #[derive(Serialize)]

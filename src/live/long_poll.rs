@@ -17,7 +17,7 @@ use ruma::OwnedUserId;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    body::{RoomsBody, SyncBody, UnreadBody},
+    body::{RoomsBody, SyncBody},
     changes::{Changes, RoomChanges},
     filter::SyncFilter,
     initial::InitialSyncs,
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     account::{self, Accounts, Session, Sessions},
-    queue::{Counts, Queues, Span, Token, TokenError},
+    queue::{Queues, Span, Token, TokenError, Unread},
     room::{Room, Rooms},
     shutdown::Shutdown,
     store::{Store, account_data::AccountDataRow},
@@ -322,7 +322,7 @@ impl Syncs {
         };
         let typing = self.typing.heard_by(user_id, 0);
         let mut typing: HashMap<i64, Vec<OwnedUserId>> = typing.into_iter().collect();
-        let mut counts: HashMap<i64, Counts> = self.store.unread_of_rooms(recipient).await?;
+        let mut counts: HashMap<i64, Unread> = self.store.unread_of_rooms(recipient).await?;
         let memberships = self.store.memberships(user_id.as_str()).await?;
         let ignored = &self.accounts.ignored_users(recipient).await?;
         let asked = memberships.into_iter().map(|membership| {
@@ -390,41 +390,22 @@ impl Syncs {
         Ok(self.rooms.place_at(room, from.position).await? >= leaving)
     }
 
-    /// Unread counts of a room; the end of the queue keeps them up from then on.
-    pub(super) async fn unread(&self, recipient: i64, room: i64) -> Result<Counts, Error> {
+    /// The unread events of a room; the end of the queue keeps them up from then on.
+    pub(super) async fn unread(&self, recipient: i64, room: i64) -> Result<Unread, Error> {
         let tail = self.queues.tail(recipient);
-        if let Some(counts) = tail.unread(room) {
-            return Ok(counts);
+        if let Some(unread) = tail.unread(room) {
+            return Ok(unread);
         }
         // The end of the queue mostly reaches back to what is settled, and counts on from there.
-        let (counts, position) = self.store.unread(recipient, room).await?;
-        tail.remember_unread(room, counts, position);
-        if let Some(counts) = tail.unread(room) {
-            return Ok(counts);
+        let (unread, position) = self.store.unread(recipient, room).await?;
+        tail.remember_unread(room, unread, position);
+        if let Some(unread) = tail.unread(room) {
+            return Ok(unread);
         }
         self.store.settled().await?;
-        let (counts, position) = self.store.unread(recipient, room).await?;
-        tail.remember_unread(room, counts, position);
-        Ok(tail.unread(room).unwrap_or(counts))
-    }
-
-    pub(super) async fn unread_by_thread(
-        &self,
-        recipient: i64,
-        room: i64,
-    ) -> Result<(UnreadBody, std::collections::BTreeMap<String, UnreadBody>), Error> {
-        let mut threads = std::collections::BTreeMap::new();
-        let mut main = UnreadBody::default();
-        for (thread, counts) in self.store.unread_by_thread(recipient, room).await? {
-            let unread =
-                UnreadBody { highlight_count: counts.highlights, notification_count: counts.notifications };
-            if thread.is_empty() {
-                main = unread;
-            } else {
-                threads.insert(thread, unread);
-            }
-        }
-        Ok((main, threads))
+        let (unread, position) = self.store.unread(recipient, room).await?;
+        tail.remember_unread(room, unread.clone(), position);
+        Ok(tail.unread(room).unwrap_or(unread))
     }
 }
 

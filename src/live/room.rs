@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     account::{IgnoredUsers, Session},
-    queue::{Counts, Token},
+    queue::{Token, Unread},
     room::{Event, Reader, Room, Sight, Snapshot, View},
     store::receipt::ReceiptRow,
 };
@@ -50,8 +50,8 @@ pub(super) struct RoomSync<'a> {
     pub(super) span: (i64, i64),
     /// Everybody's typing, if it changed.
     pub(super) typing: Option<Vec<ruma::OwnedUserId>>,
-    /// Unread counts, if they were counted already.
-    pub(super) counts: Option<Counts>,
+    /// Unread events, if they were counted already.
+    pub(super) counts: Option<Unread>,
     pub(super) ignored: &'a IgnoredUsers,
 }
 
@@ -459,18 +459,17 @@ impl RoomSync<'_> {
         if !(arrived || self.whole || self.changes.unread) {
             return Ok((None, None));
         }
-        let (recipient, room) = (self.session.recipient, self.room.number);
-        if self.request.filter.threads() {
-            let (main, threads) = self.syncs.unread_by_thread(recipient, room).await?;
-            return Ok((Some(main), Some(threads)));
-        }
-        let counts = match self.counts {
-            Some(counts) => counts,
-            None => self.syncs.unread(recipient, room).await?,
+        let unread = match &self.counts {
+            Some(unread) => unread.clone(),
+            None => self.syncs.unread(self.session.recipient, self.room.number).await?,
         };
-        let unread =
-            UnreadBody { highlight_count: counts.highlights, notification_count: counts.notifications };
-        Ok((Some(unread), None))
+        // SY-15
+        if !self.request.filter.threads() {
+            return Ok((Some(unread.total().into()), None));
+        }
+        let threads = unread.threads.iter();
+        let threads = threads.map(|(root, counts)| (root.to_string(), (*counts).into()));
+        Ok((Some(unread.main.into()), Some(threads.collect())))
     }
 
     async fn ephemeral(&self, arrived: bool) -> Result<Vec<Box<RawValue>>, Error> {

@@ -16,10 +16,10 @@ pub use self::{
     tails::{Tail, Tails},
     token::{Token, TokenError},
     trim::keep_trimmed,
-    unread::Counts,
+    unread::{Counts, Unread},
 };
 use crate::store::{self, Delivery, Store};
-pub use crate::store::{Entry, Kind, flags};
+pub use crate::store::{Delivered, Entry, Kind, flags};
 
 /// A delivery of anything but an event: the entries point at a row that carries the step's position.
 pub fn pointer(recipients: impl IntoIterator<Item = i64>, step: u32, kind: Kind, room: i64) -> Delivery {

@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    Entry,
-    unread::{Counts, UnreadCounts},
+    Delivered, Entry,
+    unread::{Unread, UnreadCounts},
 };
 use crate::store::Subscriber;
 
@@ -43,7 +43,8 @@ pub struct Tail {
 struct Inner {
     /// Every entry above this position is in `entries`.
     floor: i64,
-    entries: VecDeque<Entry>,
+    /// Each with the thread of its event.
+    entries: VecDeque<(Entry, Option<Arc<str>>)>,
     /// The last number at which something that fades changed for this recipient.
     fading: u64,
     unread: UnreadCounts,
@@ -119,13 +120,13 @@ impl Tails {
 }
 
 impl Subscriber for Tails {
-    fn committed(&self, head: i64, delivered: &[(i64, Entry)]) {
+    fn committed(&self, head: i64, delivered: &[Delivered]) {
         let mut woken: Vec<Arc<Tail>> = Vec::new();
         {
             let tails = self.read.lock();
-            for (recipient, entry) in delivered {
-                if let Some(tail) = tails.get(recipient) {
-                    tail.push(*entry);
+            for delivered in delivered {
+                if let Some(tail) = tails.get(&delivered.recipient) {
+                    tail.push(delivered.entry, delivered.thread.clone());
                     woken.push(Arc::clone(tail));
                 }
             }
@@ -143,15 +144,15 @@ impl Tail {
         Self { inner: Mutex::new(inner), wake: Notify::new() }
     }
 
-    fn push(&self, entry: Entry) {
+    fn push(&self, entry: Entry, thread: Option<Arc<str>>) {
         let mut inner = self.inner.lock();
         if inner.entries.len() == LENGTH
-            && let Some(oldest) = inner.entries.pop_front()
+            && let Some((oldest, _)) = inner.entries.pop_front()
         {
             inner.floor = oldest.position;
         }
-        inner.unread.follow(&entry);
-        inner.entries.push_back(entry);
+        inner.unread.follow(&entry, thread.as_ref());
+        inner.entries.push_back((entry, thread));
     }
 
     /// The entries with `after < position ≤ to`, or `None` if some of them are no longer here.
@@ -160,8 +161,9 @@ impl Tail {
         if after < inner.floor {
             return None;
         }
-        let start = inner.entries.partition_point(|entry| entry.position <= after);
-        Some(inner.entries.range(start..).take_while(|entry| entry.position <= to).copied().collect())
+        let start = inner.entries.partition_point(|(entry, _)| entry.position <= after);
+        let entries = inner.entries.range(start..).map(|(entry, _)| *entry);
+        Some(entries.take_while(|entry| entry.position <= to).collect())
     }
 
     /// Whether something came after these, or may have.
@@ -169,25 +171,25 @@ impl Tail {
         let inner = self.inner.lock();
         inner.fading > fading_after
             || after < inner.floor
-            || inner.entries.back().is_some_and(|entry| entry.position > after)
+            || inner.entries.back().is_some_and(|(entry, _)| entry.position > after)
     }
 
-    /// The unread counts of a room, if they are known here.
-    pub fn unread(&self, room: i64) -> Option<Counts> {
-        self.inner.lock().unread.get(room)
+    /// The unread events of a room, if they are known here.
+    pub fn unread(&self, room: i64) -> Option<Unread> {
+        self.inner.lock().unread.get(room).cloned()
     }
 
     /// Keeps counts that were read from the database when it stood at `position`.
-    pub fn remember_unread(&self, room: i64, counts: Counts, position: i64) {
+    pub fn remember_unread(&self, room: i64, unread: Unread, position: i64) {
         let mut inner = self.inner.lock();
         // Entries that came since have to be counted; if some are no longer here, these counts can't be kept.
         if position < inner.floor {
             return;
         }
         let inner = &mut *inner;
-        inner.unread.insert(room, counts, position);
-        let start = inner.entries.partition_point(|entry| entry.position <= position);
-        inner.entries.range(start..).for_each(|entry| inner.unread.follow(entry));
+        inner.unread.insert(room, unread, position);
+        let start = inner.entries.partition_point(|(entry, _)| entry.position <= position);
+        inner.entries.range(start..).for_each(|(entry, thread)| inner.unread.follow(entry, thread.as_ref()));
     }
 
     /// Resolves at the next wake-up after this call, even if it is polled only later.
@@ -201,8 +203,9 @@ mod tests {
     use super::*;
     use crate::queue::Kind;
 
-    fn delivery(recipient: i64, position: i64) -> (i64, Entry) {
-        (recipient, Entry { position, kind: Kind::Event, room: 1, item: position, flags: 0 })
+    fn delivery(recipient: i64, position: i64) -> Delivered {
+        let entry = Entry { position, kind: Kind::Event, room: 1, item: position, flags: 0 };
+        Delivered { recipient, entry, thread: None }
     }
 
     fn positions(entries: &[Entry]) -> Vec<i64> {

@@ -1,5 +1,7 @@
 //! What a queue entry says: the numbers that stand in the tables `delivery` and `queue`.
 
+use std::sync::Arc;
+
 /// What an entry announces, and what its `item` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i16)]
@@ -47,6 +49,15 @@ pub struct Entry {
     pub flags: i64,
 }
 
+/// An entry that has come into somebody's queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    pub recipient: i64,
+    pub entry: Entry,
+    /// The root of the thread that an event is part of.
+    pub thread: Option<Arc<str>>,
+}
+
 /// What an entry's `item` will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item {
@@ -69,6 +80,16 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// The entries of all recipients, once the base of the batch is known.
+    pub(super) fn delivered(&self, base: i64) -> impl Iterator<Item = Delivered> {
+        let thread: Option<Arc<str>> = (!self.thread.is_empty()).then(|| Arc::from(self.thread.as_str()));
+        self.recipients.iter().map(move |(recipient, flags)| Delivered {
+            recipient: *recipient,
+            entry: self.entry(base, *flags),
+            thread: thread.clone(),
+        })
+    }
+
     /// The entry of a recipient with these flags, once the base of the batch is known.
     pub(super) fn entry(&self, base: i64, flags: i64) -> Entry {
         let position = base + i64::from(self.step);

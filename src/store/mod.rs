@@ -49,7 +49,7 @@ pub(crate) use self::statement::statement;
 use self::writer::Writer;
 pub use self::{
     batch::{Batch, EventRow, StateRow, TxnRow},
-    entry::{Delivery, Entry, Item, Kind, flags},
+    entry::{Delivered, Delivery, Entry, Item, Kind, flags},
     error::Error,
     open::Durability,
     statement::{Arg, Expect, Record, Statement},

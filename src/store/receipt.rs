@@ -1,6 +1,9 @@
 //! The tables `receipt` and `unread`.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{Arg, Error, Statement, Store, statement};
 
@@ -30,6 +33,49 @@ pub struct ReceiptKey<'a> {
 pub struct Counts {
     pub notifications: i64,
     pub highlights: i64,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.notifications += other.notifications;
+        self.highlights += other.highlights;
+    }
+}
+
+/// A user's unread events in a room, by thread.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Outside of threads.
+    pub main: Counts,
+    /// By their roots.
+    pub threads: BTreeMap<Arc<str>, Counts>,
+}
+
+impl Unread {
+    pub fn total(&self) -> Counts {
+        let mut total = self.main;
+        for counts in self.threads.values() {
+            total.add(*counts);
+        }
+        total
+    }
+
+    /// Counts more events of a thread, or without one of the main timeline.
+    pub fn add(&mut self, thread: Option<&Arc<str>>, more: Counts) {
+        match thread {
+            Some(thread) if more != Counts::default() => {
+                self.threads.entry(Arc::clone(thread)).or_default().add(more);
+            }
+            Some(_) => {}
+            None => self.main.add(more),
+        }
+    }
+
+    fn add_row(&mut self, thread: &str, notifications: i64, highlights: i64) {
+        // In the table the main timeline has an empty name.
+        let thread = (!thread.is_empty()).then(|| Arc::from(thread));
+        self.add(thread.as_ref(), Counts { notifications, highlights });
+    }
 }
 
 type Row = (String, String, String, String, i64);
@@ -80,52 +126,41 @@ impl Store {
         Ok(rows.into_iter().map(ReceiptRow::from).collect())
     }
 
-    /// A user's unread counts of a room as far as deliveries are settled, and the last position that they account for.
-    pub async fn unread(&self, recipient: i64, room: i64) -> Result<(Counts, i64), Error> {
-        let (notifications, highlights, position): (i64, i64, i64) = self
-            .one(statement!(
-                "SELECT COUNT(u.seq), CAST(COALESCE(SUM(CASE WHEN u.highlight THEN 1 ELSE 0 END), 0) AS BIGINT),
-                        h.settled
+    /// A user's unread events of a room as far as deliveries are settled, and the last position that they account for.
+    pub async fn unread(&self, recipient: i64, room: i64) -> Result<(Unread, i64), Error> {
+        let rows: Vec<(i64, Option<String>, i64, i64)> = self
+            .all(statement!(
+                "SELECT h.settled, u.thread, COUNT(u.seq),
+                        CAST(COALESCE(SUM(CASE WHEN u.highlight THEN 1 ELSE 0 END), 0) AS BIGINT)
                  FROM head h LEFT JOIN unread u ON u.recipient = $1 AND u.room = $2
-                 WHERE h.id = 1 GROUP BY h.settled",
+                 WHERE h.id = 1 GROUP BY h.settled, u.thread",
                 recipient,
                 room,
             ))
             .await?;
-        Ok((Counts { notifications, highlights }, position))
+        let position = rows.first().map_or(0, |(settled, ..)| *settled);
+        let mut unread = Unread::default();
+        for (_, thread, notifications, highlights) in rows {
+            unread.add_row(thread.as_deref().unwrap_or_default(), notifications, highlights);
+        }
+        Ok((unread, position))
     }
 
-    /// A user's unread counts of a room by thread; the main timeline's name is empty. Threads without any are left out.
-    pub async fn unread_by_thread(&self, recipient: i64, room: i64) -> Result<Vec<(String, Counts)>, Error> {
+    /// A user's unread events of all rooms that have any.
+    pub async fn unread_of_rooms(&self, recipient: i64) -> Result<HashMap<i64, Unread>, Error> {
         self.settled().await?;
-        let rows: Vec<(String, i64, i64)> = self
+        let rows: Vec<(i64, String, i64, i64)> = self
             .all(statement!(
-                "SELECT thread, COUNT(*), CAST(SUM(CASE WHEN highlight THEN 1 ELSE 0 END) AS BIGINT)
-                 FROM unread WHERE recipient = $1 AND room = $2 GROUP BY thread ORDER BY thread",
-                recipient,
-                room,
-            ))
-            .await?;
-        let rows = rows.into_iter();
-        Ok(rows
-            .map(|(thread, notifications, highlights)| (thread, Counts { notifications, highlights }))
-            .collect())
-    }
-
-    /// A user's unread counts of all rooms that have any.
-    pub async fn unread_of_rooms(&self, recipient: i64) -> Result<HashMap<i64, Counts>, Error> {
-        self.settled().await?;
-        let rows: Vec<(i64, i64, i64)> = self
-            .all(statement!(
-                "SELECT room, COUNT(*), CAST(SUM(CASE WHEN highlight THEN 1 ELSE 0 END) AS BIGINT)
-                 FROM unread WHERE recipient = $1 GROUP BY room",
+                "SELECT room, thread, COUNT(*), CAST(SUM(CASE WHEN highlight THEN 1 ELSE 0 END) AS BIGINT)
+                 FROM unread WHERE recipient = $1 GROUP BY room, thread",
                 recipient,
             ))
             .await?;
-        let rows = rows.into_iter();
-        Ok(rows
-            .map(|(room, notifications, highlights)| (room, Counts { notifications, highlights }))
-            .collect())
+        let mut rooms: HashMap<i64, Unread> = HashMap::new();
+        for (room, thread, notifications, highlights) in rows {
+            rooms.entry(room).or_default().add_row(&thread, notifications, highlights);
+        }
+        Ok(rooms)
     }
 }
 

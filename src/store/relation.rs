@@ -417,12 +417,12 @@ mod tests {
     use std::{path::Path, sync::Arc};
 
     use super::*;
-    use crate::store::{Durability, Entry, Subscriber};
+    use crate::store::{Delivered, Durability, Subscriber};
 
     struct Nobody;
 
     impl Subscriber for Nobody {
-        fn committed(&self, _: i64, _: &[(i64, Entry)]) {}
+        fn committed(&self, _: i64, _: &[Delivered]) {}
     }
 
     async fn open(dir: &Path) -> Store {

@@ -24,7 +24,7 @@ use tracing::error;
 use super::{
     Error,
     batch::{Adopt, Batch},
-    entry::Entry,
+    entry::Delivered,
     open::{self, Durability},
     settle,
     statement::{Arg, Expect, Statement},
@@ -42,8 +42,8 @@ pub struct Committed {
 
 /// Told of each group after its commit, in order.
 pub trait Subscriber: Send + Sync {
-    /// All positions up to `head` are now visible, among them these entries, each with its recipient.
-    fn committed(&self, head: i64, delivered: &[(i64, Entry)]);
+    /// All positions up to `head` are now visible, among them these entries.
+    fn committed(&self, head: i64, delivered: &[Delivered]);
 }
 
 struct Job {
@@ -124,9 +124,7 @@ fn publish(
                 adopt(committed.base);
             }
             for delivery in &job.batch.deliveries {
-                let entry =
-                    |(recipient, flags): &(i64, i64)| (*recipient, delivery.entry(committed.base, *flags));
-                delivered.extend(delivery.recipients.iter().map(entry));
+                delivered.extend(delivery.delivered(committed.base));
             }
         }
         answers.push((job.done, result));
@@ -292,13 +290,13 @@ mod tests {
     use crate::store::{Delivery, Item, Kind, Store, statement};
 
     /// A group as a subscriber hears of it.
-    type Told = (i64, Vec<(i64, Entry)>);
+    type Told = (i64, Vec<Delivered>);
 
     #[derive(Default)]
     struct Recorder(Mutex<Vec<Told>>);
 
     impl Subscriber for Recorder {
-        fn committed(&self, head: i64, delivered: &[(i64, Entry)]) {
+        fn committed(&self, head: i64, delivered: &[Delivered]) {
             self.0.lock().push((head, delivered.to_vec()));
         }
     }
@@ -383,10 +381,10 @@ mod tests {
 
         let told = recorder.0.lock().clone();
         let positions: Vec<i64> =
-            told.iter().flat_map(|(_, delivered)| delivered).map(|(_, entry)| entry.position).collect();
+            told.iter().flat_map(|(_, delivered)| delivered).map(|told| told.entry.position).collect();
         assert_eq!(positions, (1..=600).collect::<Vec<_>>(), "I2: position order is commit order");
         for (head, delivered) in &told {
-            assert!(delivered.iter().all(|(_, entry)| entry.position <= *head));
+            assert!(delivered.iter().all(|told| told.entry.position <= *head));
         }
         let stored: Vec<i64> =
             store.queue(7, 0, i64::MAX).await.unwrap().iter().map(|entry| entry.position).collect();

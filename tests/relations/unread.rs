@@ -122,9 +122,11 @@ async fn sy_15_counts_by_thread_come_with_the_event() {
         let apart = bob.sync_with(since[0].as_str(), 0, APART).await;
         let sum = together.sync(since[1].as_str(), 0).await;
         since = [apart["next_batch"].clone(), sum["next_batch"].clone()];
+        let (apart, fresh) = (counts_in(&apart, &room), counts(&bob, &room).await);
+        assert_eq!(apart, fresh, "a device that begins is told the same");
         let unread = &sum["rooms"]["join"][&room]["unread_notifications"];
         let sum = (unread["notification_count"].as_i64(), unread["highlight_count"].as_i64());
-        (counts_in(&apart, &room), sum)
+        (apart, sum)
     };
     next().await;
     let message = alice.send_text(&room, "root").await;
