@@ -52,6 +52,20 @@ async fn matrix_js_sdk_invites_matrix_nio_where_registration_needs_a_token() {
     chat(server, Sdk::Js, Sdk::Nio, &["--token", &token]).await;
 }
 
+/// Threads, edits and reactions as Element uses them, with their lists, counts and receipts.
+#[tokio::test(flavor = "multi_thread")]
+async fn matrix_js_sdk_has_threads_edits_and_reactions() {
+    let server = Server::start(toml::Table::new()).await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut program = Command::new(installed(root.join(".cache/node")));
+    program.arg(root.join("tests/clients/relations_js.mjs"));
+    program.args(["--url", server.url(), "--password", PASSWORD]);
+    // Each step of it has its own deadline.
+    let output = tokio::task::spawn_blocking(move || program.output()).await.expect("no panic");
+    let output = output.expect("the client can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// The operator makes a token for both on the command line, which prints it and nothing else.
 fn registration_token(server: &Server) -> String {
     let output = server.run(&["token", "create"]);
