@@ -35,7 +35,7 @@ pub struct Hearth {
     pub environment: Environment,
     pub store: Store,
     pub queues: Queues,
-    pub limits: Limits,
+    pub limits: Arc<Limits>,
     /// Set when the server is about to stop. Whoever waits for news looks at it when woken, and answers.
     pub shutdown: Shutdown,
     pub sessions: Sessions,
@@ -113,6 +113,8 @@ impl Hearth {
             },
             api::explain_delayed,
         );
+        let limits = Limits::new(&config.limits);
+        limits.load(&store).await?;
         let typing = Typing::new(queues.clone());
         let shutdown = Shutdown::default();
         let syncs = Syncs::new(
@@ -129,7 +131,7 @@ impl Hearth {
             receipts: Receipts::new(store.clone(), Arc::clone(&rooms), environment.clone()),
             typing,
             server_name: config.server_name.clone(),
-            limits: Limits::new(&config.limits),
+            limits: Arc::new(limits),
             shutdown,
             syncs: Arc::new(syncs),
             accounts,
@@ -155,6 +157,16 @@ impl Hearth {
         tasks.spawn(async move { rooms.keep_indexed().await });
         tasks.spawn(Arc::clone(&self.delayed).run(self.shutdown.clone()));
         tasks.spawn(self.sessions.clone().watch());
+        let (limits, store, noticed) =
+            (Arc::clone(&self.limits), self.store.clone(), self.sessions.noticed());
+        tasks.spawn(async move {
+            loop {
+                noticed.notified().await;
+                if let Err(cause) = limits.load(&store).await {
+                    tracing::warn!(%cause, "the limits of single accounts can't be read: those of before hold");
+                }
+            }
+        });
         tasks
     }
 }

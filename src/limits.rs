@@ -1,15 +1,29 @@
 //! Rate limits: a token bucket for each class of request and caller. They say how long to wait; what a client is told is
 //! for the HTTP side.
+//!
+//! The configuration has a rate for each class; the operator can give single accounts rates of their own, which are in
+//! the database and, all of them, in memory.
 
-use std::{net::IpAddr, num::NonZeroU32, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
 
 use governor::{
-    Quota, RateLimiter,
+    DefaultDirectRateLimiter, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
     state::keyed::HashMapStateStore,
 };
+use parking_lot::RwLock;
 
-use crate::config;
+use crate::{
+    config::{self, Rate},
+    store::{self, Store, user_limit::UserLimitRow},
+};
 
 /// Requests that share a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,10 +34,51 @@ pub enum Class {
     Default,
     /// Sending events.
     Message,
+    Invite,
+    /// Joining and knocking.
+    Join,
+    RoomCreation,
     /// Attempts to log in: they cost a password hash.
     Login,
+    /// The same, counted for the account that somebody wants to log in to.
+    LoginAccount,
     /// Creating accounts.
     Registration,
+}
+
+impl Class {
+    /// Those with a budget.
+    pub const LIMITED: [Self; 8] = [
+        Self::Default,
+        Self::Message,
+        Self::Invite,
+        Self::Join,
+        Self::RoomCreation,
+        Self::Login,
+        Self::LoginAccount,
+        Self::Registration,
+    ];
+
+    /// What the configuration calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Default => "default",
+            Self::Message => "message",
+            Self::Invite => "invite",
+            Self::Join => "join",
+            Self::RoomCreation => "room_creation",
+            Self::Login => "login",
+            Self::LoginAccount => "login_account",
+            Self::Registration => "registration",
+        }
+    }
+
+    /// Those that count for an account, so that one can have a rate of its own.
+    pub fn of_accounts() -> impl Iterator<Item = Self> {
+        let others = [Self::LoginAccount, Self::Registration];
+        Self::LIMITED.into_iter().filter(move |class| !others.contains(class))
+    }
 }
 
 /// Whose budget it is. An IPv6 address counts as its /64, for that is what one customer of a provider has.
@@ -31,69 +86,116 @@ pub enum Class {
 pub enum LimitKey {
     Account(i64),
     Address(IpAddr),
+    /// Of an account that may not exist, by a hash of its name.
+    Name(u64),
 }
 
 type Buckets = RateLimiter<LimitKey, HashMapStateStore<LimitKey>, DefaultClock>;
 
+/// What single accounts have in place of the budget of a class. `None`: no limit.
+type Overrides = HashMap<(i64, Class), (UserLimitRow, Option<DefaultDirectRateLimiter>)>;
+
 /// All budgets. Those that are full again are forgotten by [`Limits::sweep`].
 pub struct Limits {
     enabled: bool,
-    default: Buckets,
-    message: Buckets,
-    login: Buckets,
-    registration: Buckets,
+    /// In the order of [`Class::LIMITED`].
+    classes: [Buckets; Class::LIMITED.len()],
+    overrides: RwLock<Arc<Overrides>>,
 }
 
 impl Limits {
     pub fn new(config: &config::Limits) -> Self {
-        let buckets = |rate: &config::Rate| {
-            // Zeros are refused where the configuration is read.
-            let per_second = NonZeroU32::new(rate.per_second).unwrap_or(NonZeroU32::MIN);
-            let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
-            RateLimiter::hashmap(Quota::per_second(per_second).allow_burst(burst))
-        };
-        Self {
-            enabled: config.enabled,
-            default: buckets(&config.default),
-            message: buckets(&config.message),
-            login: buckets(&config.login),
-            registration: buckets(&config.registration),
+        let buckets = |class| RateLimiter::hashmap(quota(config.of(class)));
+        Self { enabled: config.enabled, classes: Class::LIMITED.map(buckets), overrides: RwLock::default() }
+    }
+
+    /// Reads the rates of single accounts. What is left of a budget whose rate hasn't changed stays as it is.
+    pub async fn load(&self, store: &Store) -> Result<(), store::Error> {
+        let rows = store.user_limits().await?;
+        let mut overrides = Overrides::new();
+        for row in rows {
+            let Some(class) = Class::of_accounts().find(|class| class.name() == row.class) else { continue };
+            let bucket = row.rate.map(|(per_1000s, burst)| {
+                let (per_second, burst) = (per_1000s as f64 / 1000.0, burst.clamp(1, i64::from(u32::MAX)));
+                RateLimiter::direct(quota(&Rate { per_second, burst: burst as u32 }))
+            });
+            overrides.insert((row.recipient, class), (row, bucket));
         }
+        let mut current = self.overrides.write();
+        // Nobody else holds it for longer than a moment; if somebody does, budgets begin anew.
+        if let Some(before) = Arc::get_mut(&mut current) {
+            for (key, (row, bucket)) in &mut overrides {
+                if let Some((_, kept)) = before.remove(key).filter(|(before, _)| before == row) {
+                    *bucket = kept;
+                }
+            }
+        }
+        *current = Arc::new(overrides);
+        Ok(())
     }
 
     /// Takes one from the budget. The error is how long it takes until there is one to take.
     pub fn check(&self, class: Class, key: LimitKey) -> Result<(), Duration> {
-        if !self.enabled {
-            return Ok(());
-        }
-        let Some(buckets) = self.buckets(class) else {
+        self.take(class, key, 1)
+    }
+
+    /// Takes several at once, or as many as there can ever be.
+    pub fn take(&self, class: Class, key: LimitKey, count: usize) -> Result<(), Duration> {
+        let place = Class::LIMITED.into_iter().position(|limited| limited == class);
+        let count = u32::try_from(count).ok().and_then(NonZeroU32::new);
+        let (true, Some(place), Some(count)) = (self.enabled, place, count) else {
             return Ok(());
         };
-        buckets
-            .check_key(&key.shared())
-            .map_err(|refused| refused.wait_time_from(DefaultClock::default().now()))
+        let now = DefaultClock::default().now();
+        if let LimitKey::Account(recipient) = key {
+            let overrides = Arc::clone(&self.overrides.read());
+            if let Some((row, bucket)) = overrides.get(&(recipient, class)) {
+                let Some(bucket) = bucket else { return Ok(()) };
+                let most = row.rate.map_or(1, |(_, burst)| burst.clamp(1, i64::from(u32::MAX)) as u32);
+                let count = count.min(NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN));
+                // The inner error is for counts beyond the burst, which the line above prevents.
+                return match bucket.check_n(count) {
+                    Ok(Err(refused)) => Err(refused.wait_time_from(now)),
+                    _ => Ok(()),
+                };
+            }
+        }
+        let buckets = &self.classes[place];
+        let checked = match buckets.check_key_n(&key.shared(), count) {
+            Ok(checked) => checked,
+            Err(most) => {
+                let most = NonZeroU32::new(most.0).unwrap_or(NonZeroU32::MIN);
+                buckets.check_key_n(&key.shared(), most).unwrap_or(Ok(()))
+            }
+        };
+        checked.map_err(|refused| refused.wait_time_from(now))
     }
 
     /// Forgets the budgets that are full, so that memory is bounded by the callers of the last moments.
     pub fn sweep(&self) {
-        for buckets in [&self.default, &self.message, &self.login, &self.registration] {
+        for buckets in &self.classes {
             buckets.retain_recent();
             buckets.shrink_to_fit();
         }
     }
+}
 
-    fn buckets(&self, class: Class) -> Option<&Buckets> {
-        match class {
-            Class::Free => None,
-            Class::Default => Some(&self.default),
-            Class::Message => Some(&self.message),
-            Class::Login => Some(&self.login),
-            Class::Registration => Some(&self.registration),
-        }
-    }
+fn quota(rate: &Rate) -> Quota {
+    // Zeros are refused where the configuration is read.
+    let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
+    let period = Duration::try_from_secs_f64(1.0 / rate.per_second).ok();
+    let period = period.filter(|period| !period.is_zero()).unwrap_or(Duration::from_nanos(1));
+    Quota::with_period(period).map_or(Quota::per_second(burst), |quota| quota.allow_burst(burst))
 }
 
 impl LimitKey {
+    /// That of an account by its name, whether it exists or not.
+    pub fn named(name: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        Self::Name(hasher.finish())
+    }
+
     fn shared(self) -> Self {
         match self {
             Self::Address(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
@@ -108,10 +210,9 @@ impl LimitKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Rate;
 
     fn limits(burst: u32) -> Limits {
-        let rate = Rate { per_second: 1, burst };
+        let rate = Rate { per_second: 1.0, burst };
         Limits::new(&config::Limits { message: rate, ..config::Limits::default() })
     }
 

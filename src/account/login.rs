@@ -69,6 +69,11 @@ impl Accounts {
         Ok(login)
     }
 
+    /// The account that somebody wants to log in to, in one form however they wrote it.
+    pub fn login_name(&self, user: &str) -> String {
+        meant_by(user, &self.server_name).map_or_else(|| user.to_owned(), |user_id| user_id.to_string())
+    }
+
     /// The account whose password this is.
     pub(super) async fn check_password(&self, user: &str, password: String) -> Result<AccountRow, Error> {
         let account = match meant_by(user, &self.server_name) {

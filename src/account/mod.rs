@@ -35,7 +35,7 @@ pub use self::{
     ignored::IgnoredUsers,
     interactive::{Challenge, InteractiveError, Operation, Stage},
     login::{DeviceRequest, Login},
-    moderation::Measure,
+    moderation::{Measure, OwnLimit},
     profile::ProfileChange,
     push_rules::RuleChange,
     registration::{NewAccount, Registered},

@@ -7,6 +7,7 @@ use super::{Accounts, Error, Session};
 use crate::store::{
     account::{AccountRow, set_locked, set_suspended},
     device::DeviceRow,
+    user_limit::{UserLimitRow, delete_user_limit, set_user_limit},
 };
 
 /// What an account may be put under.
@@ -16,6 +17,19 @@ pub enum Measure {
     Lock,
     /// It may read but hardly write.
     Suspension,
+}
+
+/// What an account gets in place of everybody's limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnLimit {
+    /// That of everybody.
+    Usual,
+    /// No limit.
+    None,
+    Rate {
+        per_1000s: i64,
+        burst: i64,
+    },
 }
 
 /// A device as an administrator sees it.
@@ -70,6 +84,26 @@ impl Accounts {
         self.store.commit(self.sessions.ending(vec![statement])).await?;
         self.sessions.forget(recipient);
         Ok(())
+    }
+
+    /// Gives an account a rate of its own for a class of requests (`limits::Class`): requests in 1000 seconds and at once, no
+    /// limit, or that of everybody again.
+    pub async fn set_limit(&self, recipient: i64, class: &str, limit: OwnLimit) -> Result<(), Error> {
+        let set = |rate| set_user_limit(UserLimitRow { recipient, class: class.to_owned(), rate });
+        let statement = match limit {
+            OwnLimit::Usual => delete_user_limit(recipient, class),
+            OwnLimit::None => set(None),
+            OwnLimit::Rate { per_1000s, burst } => set(Some((per_1000s, burst))),
+        };
+        // No session ends, but other processes look again.
+        self.store.commit(self.sessions.ending(vec![statement])).await?;
+        Ok(())
+    }
+
+    /// The limits that an account has of its own.
+    pub async fn own_limits(&self, recipient: i64) -> Result<Vec<UserLimitRow>, Error> {
+        let rows = self.store.user_limits().await?.into_iter();
+        Ok(rows.filter(|row| row.recipient == recipient).collect())
     }
 
     /// Where an account is used, to its owner and to administrators.

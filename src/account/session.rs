@@ -18,7 +18,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use sha2::{Digest as _, Sha256};
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::Notify, time::MissedTickBehavior};
 
 use super::Error;
 use crate::{
@@ -99,6 +99,7 @@ struct Inner {
     forgotten: AtomicU64,
     seen: Mutex<HashMap<i64, Seen>>,
     seen_written: AtomicI64,
+    noticed: Arc<Notify>,
 }
 
 impl Sessions {
@@ -113,6 +114,7 @@ impl Sessions {
             forgotten: AtomicU64::new(0),
             seen: Mutex::new(HashMap::new()),
             seen_written,
+            noticed: Arc::default(),
         }))
     }
 
@@ -193,9 +195,15 @@ impl Sessions {
                 self.0.forgotten.fetch_add(1, Ordering::AcqRel);
                 self.0.known.lock().clear();
                 self.0.queues.tails().nudge_all();
+                self.0.noticed.notify_one();
             }
             before = Some((all, own));
         }
+    }
+
+    /// Notified when another process has changed accounts. For one who waits.
+    pub fn noticed(&self) -> Arc<Notify> {
+        Arc::clone(&self.0.noticed)
     }
 
     /// When a device was last seen, if that is newer than what is stored.

@@ -154,3 +154,30 @@ fn every_extra_is_routed() {
         );
     }
 }
+
+/// GN-04: what the specification marks as rate-limited (v1.19; a list of its own, `api-spec/rate-limited.txt`).
+#[test]
+fn gn_04_what_is_marked_as_rate_limited_is() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("api-spec/rate-limited.txt");
+    let marked = fs::read_to_string(path).unwrap();
+    let apis = BTreeSet::from([Api::Client, Api::Federation]);
+    let routes = routes(&apis, None);
+    let limited: BTreeSet<(String, String)> =
+        routes.limited_paths().iter().map(|(method, path)| (method.clone(), unnamed(path))).collect();
+    let served = served();
+    let (mut checked, mut unlimited) = (0, Vec::new());
+    for line in marked.lines() {
+        let (method, path) = line.split_once(' ').unwrap();
+        for path in [unnamed(path), unnamed(path).replace("/client/v3/", "/client/r0/")] {
+            let route = (method.to_owned(), path);
+            if served.contains(&route) {
+                checked += 1;
+                if !limited.contains(&route) {
+                    unlimited.push(route);
+                }
+            }
+        }
+    }
+    assert!(checked > 40, "{checked}");
+    assert_eq!(unlimited, []);
+}

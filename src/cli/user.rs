@@ -6,7 +6,10 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 use clap::{Args, Subcommand};
 
 use super::{Failure, Options, offline};
-use crate::account::{LogOut, Measure, NewAccount};
+use crate::{
+    account::{LogOut, Measure, NewAccount, OwnLimit},
+    limits::Class,
+};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -27,6 +30,13 @@ Examples:
     /// Let an account read and leave rooms, but hardly anything else
     Suspend(Name),
     Unsuspend(Name),
+    /// Show the rate limits that an account has of its own, or give it some; a running server notices
+    #[command(after_help = "\
+Examples:
+  hearth user limits bridge --unlimited
+  hearth user limits bot --class message --rate 100/200
+  hearth user limits bot --usual")]
+    Limits(Limits),
     /// List all accounts, oldest first
     List(Options),
 }
@@ -77,6 +87,55 @@ pub(super) struct Name {
 }
 
 #[derive(Args)]
+pub(super) struct Limits {
+    /// The user's name or full id
+    user: String,
+    /// The class, as in the configuration; all of them without it
+    #[arg(long)]
+    class: Option<String>,
+    #[command(flatten)]
+    limit: Limit,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Args)]
+#[group(multiple = false)]
+struct Limit {
+    /// How many a second in the long run, and how many at once: 100/200
+    #[arg(long, value_name = "PER_SECOND/BURST")]
+    rate: Option<String>,
+    /// No limit at all
+    #[arg(long)]
+    unlimited: bool,
+    /// Those of everybody again
+    #[arg(long)]
+    usual: bool,
+}
+
+impl Limit {
+    /// `None`: only show.
+    fn get(&self) -> Result<Option<OwnLimit>, Failure> {
+        if self.unlimited {
+            return Ok(Some(OwnLimit::None));
+        }
+        if self.usual {
+            return Ok(Some(OwnLimit::Usual));
+        }
+        let Some(rate) = &self.rate else { return Ok(None) };
+        let parsed = rate.split_once('/').and_then(|(per_second, burst)| {
+            let per_1000s = (per_second.parse::<f64>().ok()? * 1000.0).round();
+            let burst = i64::from(burst.parse::<u32>().ok()?);
+            let sensible = (1.0..=1e9).contains(&per_1000s) && burst > 0;
+            sensible.then_some(OwnLimit::Rate { per_1000s: per_1000s as i64, burst })
+        });
+        let wrong =
+            || Failure::new(format!("`{rate}` is no rate: write 100/200 for 100 a second and 200 at once"));
+        parsed.map(Some).ok_or_else(wrong)
+    }
+}
+
+#[derive(Args)]
 struct Password {
     /// Read the password from the standard input, one line
     #[arg(long)]
@@ -114,6 +173,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::Unlock(name) => set(&name, Measure::Lock, false, "is unlocked"),
         Command::Suspend(name) => set(&name, Measure::Suspension, true, "is suspended"),
         Command::Unsuspend(name) => set(&name, Measure::Suspension, false, "is suspended no longer"),
+        Command::Limits(limits) => self::limits(&limits),
         Command::List(options) => list(&options),
     }
 }
@@ -170,6 +230,39 @@ fn set(name: &Name, measure: Measure, on: bool, done: &str) -> Result<(), Failur
         let (account, user_id) = app.accounts.find(&name.user).await?;
         app.accounts.set_measure(account.recipient, measure, on).await?;
         println!("{user_id} {done}");
+        Ok(())
+    })
+}
+
+fn limits(change: &Limits) -> Result<(), Failure> {
+    let limit = change.limit.get()?;
+    let classes = || Class::of_accounts().map(Class::name);
+    if let Some(class) = &change.class
+        && !classes().any(|known| known == class)
+    {
+        let known = classes().collect::<Vec<_>>().join(", ");
+        return Err(Failure::new(format!(
+            "there is no class `{class}` of limits that accounts have: {known}"
+        )));
+    }
+    offline(&change.options, async |app| {
+        let (account, user_id) = app.accounts.find(&change.user).await?;
+        let chosen = || classes().filter(|name| change.class.as_deref().is_none_or(|class| class == *name));
+        if let Some(limit) = limit {
+            for class in chosen() {
+                app.accounts.set_limit(account.recipient, class, limit).await?;
+            }
+        }
+        let own = app.accounts.own_limits(account.recipient).await?;
+        println!("{user_id}");
+        for class in chosen() {
+            let limit = match own.iter().find(|row| row.class == class).map(|row| row.rate) {
+                None => "as everybody".to_owned(),
+                Some(None) => "unlimited".to_owned(),
+                Some(Some((per_1000s, burst))) => format!("{}/{burst}", per_1000s as f64 / 1000.0),
+            };
+            println!("{class}\t{limit}");
+        }
         Ok(())
     })
 }

@@ -6,10 +6,11 @@ use toml::{Table, Value};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Config, Error, Rate,
+    Config, Error,
     error::Problem,
     setting::{Key, Section as _, Setting as _, Shape},
 };
+use crate::limits::Class;
 
 /// What the names of environment variables begin with: `HEARTH__SECTION__KEY`.
 const PREFIX: &str = "HEARTH__";
@@ -102,19 +103,19 @@ impl Config {
             let cause = "the room versions are \"1\" to \"12\"";
             return Err(Error::value("rooms.default_version", &self.rooms.default_version, cause));
         }
-        let limits = &self.limits;
-        let rates: [(&str, &Rate); 4] = [
-            ("message", &limits.message),
-            ("login", &limits.login),
-            ("registration", &limits.registration),
-            ("default", &limits.default),
-        ];
-        for (name, rate) in rates {
-            for (part, value) in [("per_second", rate.per_second), ("burst", rate.burst)] {
-                if value == 0 {
-                    let cause = "nothing would ever be let in; `limits.enabled = false` turns limits off";
-                    return Err(Error::value(&format!("limits.{name}.{part}"), value, cause));
-                }
+        for class in Class::LIMITED {
+            let (name, rate) = (class.name(), self.limits.of(class));
+            let key = |part: &str| format!("limits.{name}.{part}");
+            let cause = "nothing would ever be let in; `limits.enabled = false` turns limits off";
+            if rate.burst == 0 {
+                return Err(Error::value(&key("burst"), rate.burst, cause));
+            }
+            if rate.per_second == 0.0 {
+                return Err(Error::value(&key("per_second"), rate.per_second, cause));
+            }
+            if !(0.001..=1_000_000.0).contains(&rate.per_second) {
+                let cause = "a rate is between 0.001 and 1000000";
+                return Err(Error::value(&key("per_second"), rate.per_second, cause));
             }
         }
         for (key, minimum, value) in [
@@ -290,7 +291,7 @@ mod tests {
         assert_eq!(config.server_name, "example.org");
         assert_eq!(config.rooms.max_members, 7);
         assert!(!config.limits.enabled);
-        assert_eq!(config.limits.message, Rate { per_second: 10, burst: 5 });
+        assert_eq!(config.limits.message, Rate { per_second: 10.0, burst: 5 });
         assert_eq!(config.registration.shared_secret.as_deref(), Some("1234"), "text stays text");
         assert_eq!(config.listener[0].serve, [Api::Client]);
     }

@@ -6,7 +6,7 @@ use ruma::{OwnedUserId, RoomVersionId};
 use serde::{Deserialize, Serialize};
 
 use super::setting::{section, value};
-use crate::store::Durability;
+use crate::{limits::Class, store::Durability};
 
 value!(Api, RegistrationMode, ContactRole, Durability);
 
@@ -127,24 +127,49 @@ section! {
 section! {
     /// How often clients may do what costs the server something.
     pub struct Limits {
-        /// Whether there are any such limits. They count per account, or per address for those who have none yet.
+        /// Whether there are any such limits. They count per account, or per address for those who have none yet. `hearth user
+        /// limits` gives an account limits of its own.
         pub enabled: bool = true;
         /// Sending messages and other events.
-        pub message: Rate = Rate { per_second: 10, burst: 50 };
+        pub message: Rate = Rate { per_second: 10.0, burst: 50 };
+        /// Inviting people, also along with the creation of a room.
+        pub invite: Rate = Rate { per_second: 1.0, burst: 200 };
+        /// Joining rooms, and asking to be let in.
+        pub join: Rate = Rate { per_second: 1.0, burst: 100 };
+        /// Creating and upgrading rooms.
+        pub room_creation: Rate = Rate { per_second: 0.5, burst: 50 };
         /// Attempts to log in.
-        pub login: Rate = Rate { per_second: 1, burst: 10 };
+        pub login: Rate = Rate { per_second: 1.0, burst: 10 };
+        /// Attempts to log in to one account, wherever they come from: how fast its password can be guessed.
+        pub login_account: Rate = Rate { per_second: 0.1, burst: 20 };
         /// Creating accounts.
-        pub registration: Rate = Rate { per_second: 1, burst: 10 };
+        pub registration: Rate = Rate { per_second: 1.0, burst: 10 };
         /// Each of the other requests that the specification marks as rate-limited.
-        pub default: Rate = Rate { per_second: 10, burst: 100 };
+        pub default: Rate = Rate { per_second: 10.0, burst: 100 };
+    }
+}
+
+impl Limits {
+    /// The rate of a class.
+    pub fn of(&self, class: Class) -> &Rate {
+        match class {
+            Class::Free | Class::Default => &self.default,
+            Class::Message => &self.message,
+            Class::Invite => &self.invite,
+            Class::Join => &self.join,
+            Class::RoomCreation => &self.room_creation,
+            Class::Login => &self.login,
+            Class::LoginAccount => &self.login_account,
+            Class::Registration => &self.registration,
+        }
     }
 }
 
 section! {
     /// A budget: `burst` requests at once, refilled by `per_second`.
     pub struct Rate {
-        /// How many a second in the long run.
-        pub per_second: u32 = 10;
+        /// How many a second in the long run; 0.1 is one in ten seconds.
+        pub per_second: f64 = 10.0;
         /// How many at once after a pause.
         pub burst: u32 = 100;
     }

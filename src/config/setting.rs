@@ -79,7 +79,7 @@ macro_rules! value {
 }
 pub(super) use value;
 
-value!(bool, u32, u64, String, PathBuf, SocketAddr, OwnedServerName, OwnedUserId, RoomVersionId);
+value!(bool, u32, u64, f64, String, PathBuf, SocketAddr, OwnedServerName, OwnedUserId, RoomVersionId);
 
 impl<T: Setting> Setting for Option<T> {
     const SHAPE: Shape = T::SHAPE;

@@ -94,6 +94,8 @@ pub fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
 pub struct Routes {
     router: Router<App>,
     served: BTreeSet<(String, String)>,
+    /// Those of them that count against a rate limit.
+    limited: BTreeSet<(String, String)>,
 }
 
 impl Routes {
@@ -122,7 +124,7 @@ impl Routes {
         let paths: BTreeSet<String> =
             R::PATH_BUILDER.all_paths().flat_map(|path| [path.to_owned(), historical(path)]).collect();
         for path in paths {
-            self = self.mount(R::METHOD, &path, Endpoint { class, handler: handler.clone() });
+            self = self.limited_alias(class, &path, handler.clone());
         }
         self
     }
@@ -141,7 +143,7 @@ impl Routes {
     }
 
     /// [`Self::alias`] with a rate limit of its own.
-    pub fn limited_alias<R, C, O, H, F>(self, class: Class, path: &str, handler: H) -> Self
+    pub fn limited_alias<R, C, O, H, F>(mut self, class: Class, path: &str, handler: H) -> Self
     where
         R: IncomingRequest + Send + 'static,
         C: Caller + 'static,
@@ -149,6 +151,9 @@ impl Routes {
         H: Fn(App, C, R) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<O, MatrixError>> + Send + 'static,
     {
+        if class != Class::Free {
+            self.limited.insert((R::METHOD.to_string(), path.to_owned()));
+        }
         self.mount(R::METHOD, path, Endpoint { class, handler })
     }
 
@@ -172,6 +177,7 @@ impl Routes {
     pub fn merge(mut self, other: Self) -> Self {
         self.router = self.router.merge(other.router);
         self.served.extend(other.served);
+        self.limited.extend(other.limited);
         self
     }
 
@@ -179,6 +185,12 @@ impl Routes {
     #[cfg(test)]
     pub fn served(&self) -> &BTreeSet<(String, String)> {
         &self.served
+    }
+
+    /// Every (method, path) that counts against a rate limit.
+    #[cfg(test)]
+    pub fn limited_paths(&self) -> &BTreeSet<(String, String)> {
+        &self.limited
     }
 
     pub fn into_router(self) -> Router<App> {

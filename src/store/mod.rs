@@ -32,6 +32,7 @@ mod statement;
 pub mod thread_subscription;
 pub mod token;
 pub mod user_directory;
+pub mod user_limit;
 mod writer;
 
 use std::{

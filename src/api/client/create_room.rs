@@ -14,7 +14,7 @@ use super::directory::is_public;
 use crate::{
     account::Session,
     app::App,
-    http::{MatrixError, Routes},
+    http::{Caller as _, MatrixError, Routes},
     limits::Class,
     room::{NewRoom, Preset},
 };
@@ -23,8 +23,7 @@ use crate::{
 const MAX_INITIAL_STATE: usize = 1000;
 
 pub(super) fn routes() -> Routes {
-    // It sends more events than any message.
-    Routes::default().limited(Class::Message, create)
+    Routes::default().limited(Class::RoomCreation, create)
 }
 
 async fn create(app: App, session: Session, request: Request) -> Result<Response, MatrixError> {
@@ -54,6 +53,9 @@ async fn create(app: App, session: Session, request: Request) -> Result<Response
             )));
         }
     }
+    app.limits
+        .take(Class::Invite, session.limit_key(), invites.len())
+        .map_err(MatrixError::limit_exceeded)?;
     let initial_state = initial_state(&request.initial_state)?;
     let new = NewRoom {
         version: request.room_version.unwrap_or_else(|| app.rooms.policy().default_version.clone()),

@@ -16,7 +16,7 @@ use crate::{
     account::DeviceRequest,
     app::App,
     http::{Anonymous, MatrixError, Routes},
-    limits::Class,
+    limits::{Class, LimitKey},
 };
 
 pub fn routes() -> Routes {
@@ -77,6 +77,9 @@ async fn login(
         display_name: request.initial_device_display_name,
         refresh: request.refresh_token,
     };
+    // AU-09: of accounts that don't exist too, so that nobody learns which do.
+    let name = LimitKey::named(app.accounts.login_name(&user).as_str());
+    app.limits.check(Class::LoginAccount, name).map_err(MatrixError::limit_exceeded)?;
     let session = app.accounts.login(&user, password, device).await?;
     let mut response = login::Response::new(session.user_id, session.tokens.access, session.device_id);
     response.refresh_token = session.tokens.refresh;

@@ -18,15 +18,16 @@ use crate::{
     account::Session,
     app::App,
     http::{MatrixError, Routes},
+    limits::Class,
     room::{Error, Room},
 };
 
 pub(super) fn routes() -> Routes {
     Routes::default()
-        .add(join)
-        .add(join_by_alias)
-        .add(invite)
-        .add(knock)
+        .limited(Class::Join, join)
+        .limited(Class::Join, join_by_alias)
+        .limited(Class::Invite, invite)
+        .limited(Class::Join, knock)
         .add(leave)
         .add(kick)
         .add(ban)

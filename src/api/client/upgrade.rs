@@ -11,7 +11,7 @@ use crate::{
 
 pub(super) fn routes() -> Routes {
     // It makes a room.
-    Routes::default().limited(Class::Message, upgrade)
+    Routes::default().limited(Class::RoomCreation, upgrade)
 }
 
 async fn upgrade(app: App, session: Session, request: Request) -> Result<Response, MatrixError> {
