@@ -12,6 +12,7 @@ use serde_json::{
 };
 
 use super::Event;
+use crate::account::IgnoredUsers;
 
 /// Whether the members that a client needs to show events come with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,7 @@ pub struct EventFilter {
     senders: Option<Vec<OwnedUserId>>,
     not_senders: Vec<OwnedUserId>,
     contains_url: Option<bool>,
+    ignored: IgnoredUsers,
 }
 
 impl EventFilter {
@@ -51,7 +53,14 @@ impl EventFilter {
             senders: filter.senders.clone(),
             not_senders: filter.not_senders.clone(),
             contains_url: filter.url_filter.as_ref().map(|filter| *filter == UrlFilter::EventsWithUrl),
+            ignored: IgnoredUsers::default(),
         }
+    }
+
+    /// Leaves out what these users said too (IG-01). State is part of the room, whoever set it.
+    #[must_use]
+    pub fn without(self, ignored: IgnoredUsers) -> Self {
+        Self { ignored, ..self }
     }
 
     pub fn matches(&self, event: &Event) -> bool {
@@ -60,6 +69,9 @@ impl EventFilter {
         if self.not_senders.contains(&pdu.sender)
             || self.senders.as_ref().is_some_and(|senders| !senders.contains(&pdu.sender))
         {
+            return false;
+        }
+        if !pdu.is_state() && self.ignored.contains(&pdu.sender) {
             return false;
         }
         if (self.types.is_some() || !self.not_types.is_empty())
@@ -83,6 +95,7 @@ impl EventFilter {
             && self.senders.is_none()
             && self.not_senders.is_empty()
             && self.contains_url.is_none()
+            && self.ignored.is_empty()
     }
 }
 

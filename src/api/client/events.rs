@@ -122,7 +122,7 @@ async fn room_initial_sync(
     let view = app.rooms.view(&room, &session.user_id).await?;
     let reader = Reader::of(&session);
     let state: Vec<_> = app.rooms.state_at(&room, view.at).await?.iter().cloned().collect();
-    let filter = EventFilter::default();
+    let filter = EventFilter::default().without(app.accounts.ignored_users(session.recipient).await?);
     let last =
         Paging { direction: Direction::Backwards, from: None, to: None, limit: FIRST, filter: &filter };
     let mut page = app.rooms.page(&room, &sight, last).await?;

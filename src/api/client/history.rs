@@ -6,7 +6,9 @@ use ruma::{
     RoomId,
     api::{
         Direction as AskedDirection,
-        client::{context::get_context, message::get_message_events, room::get_room_event},
+        client::{
+            context::get_context, filter::RoomEventFilter, message::get_message_events, room::get_room_event,
+        },
     },
 };
 use serde::Serialize;
@@ -44,7 +46,7 @@ async fn messages(
 ) -> Result<Json<Messages>, MatrixError> {
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
     let sight = app.rooms.reading(&room, &session.user_id).await?;
-    let filter = EventFilter::new(&request.filter);
+    let filter = filter(&app, &session, &request.filter).await?;
     let asked = usize::try_from(request.limit).unwrap_or(MOST);
     let paging = Paging {
         direction: match request.dir {
@@ -86,7 +88,7 @@ async fn context(
     request: get_context::v3::Request,
 ) -> Result<Json<Context>, MatrixError> {
     let (room, sight) = glimpse(&app, &session, &request.room_id).await?;
-    let filter = EventFilter::new(&request.filter);
+    let filter = filter(&app, &session, &request.filter).await?;
     let limit = usize::try_from(request.limit).unwrap_or(MOST).min(filter.limit.unwrap_or(MOST)).min(MOST);
     let around = app.rooms.around(&room, &sight, &request.event_id, limit, &filter).await?;
     Ok(Json(Context {
@@ -121,6 +123,13 @@ pub(super) async fn glimpse(
     })?;
     let sight = app.rooms.sight(&room, &session.user_id).await?;
     Ok((room, sight))
+}
+
+/// What a client wants to see, but for what those said whom its user ignores. An event that it asks for by its id is
+/// another matter.
+async fn filter(app: &App, session: &Session, wanted: &RoomEventFilter) -> Result<EventFilter, MatrixError> {
+    let ignored = app.accounts.ignored_users(session.recipient).await?;
+    Ok(EventFilter::new(wanted).without(ignored))
 }
 
 /// An empty token is none.
