@@ -9,12 +9,12 @@ use std::sync::Arc;
 use ruma::{RoomId, UserId};
 use serde_json::{Map, Value};
 
-use super::{Accounts, Error, ignored, push_rules};
+use super::{Accounts, Error, ignored, invites, push_rules};
 use crate::{
     queue::{Kind, pointer},
     store::{
         Batch,
-        account_data::{GLOBAL, set_account_data},
+        account_data::{DELETED, GLOBAL, forget_deleted, set_account_data},
     },
 };
 
@@ -80,17 +80,30 @@ impl Accounts {
         kind: &str,
         content: &Map<String, Value>,
     ) -> Result<(), Error> {
+        check_free(kind)?;
         match kind {
-            push_rules::TYPE => return Err(Error::Managed(push_rules::TYPE)),
-            FULLY_READ => return Err(Error::Managed(FULLY_READ)),
             _ if kind.len() > MAX_TYPE => {
                 return Err(Error::TooLarge { what: "the type", limit: MAX_TYPE });
             }
             _ if kind.contains('\0') => return Err(Error::Invalid("a type can't hold a NUL".to_owned())),
             _ => {}
         }
+        let content = serde_json::to_string(content).unwrap_or_default();
+        if room == GLOBAL {
+            invites::check(kind, &content)?;
+        }
         let _turn = self.turns.of(recipient).await;
-        self.write(recipient, room, kind, serde_json::to_string(content).unwrap_or_default()).await
+        self.write(recipient, room, kind, content).await
+    }
+
+    /// Deletes what a client may set, if it is there (MSC3391). Devices hear of it as `{}`.
+    pub async fn delete_data(&self, recipient: i64, room: i64, kind: &str) -> Result<(), Error> {
+        check_free(kind)?;
+        let _turn = self.turns.of(recipient).await;
+        if self.store.account_data(recipient, room, kind).await?.is_none() {
+            return Ok(());
+        }
+        self.write(recipient, room, kind, DELETED.to_owned()).await
     }
 
     /// The tags of a room: their names, and what is said of each.
@@ -177,7 +190,11 @@ impl Accounts {
         }
         let growth = content.len().saturating_sub(before.as_ref().map_or(0, String::len));
         if before.is_none() || growth > 0 {
-            let (rows, bytes) = self.store.account_data_size(recipient).await?;
+            let (mut rows, mut bytes) = self.store.account_data_size(recipient).await?;
+            if before.is_none() && rows >= MAX_ROWS {
+                self.store.commit(forget_deleted(recipient)).await?;
+                (rows, bytes) = self.store.account_data_size(recipient).await?;
+            }
             if before.is_none() && rows >= MAX_ROWS {
                 let what = "the number of types of account data";
                 return Err(Error::TooLarge { what, limit: MAX_ROWS as usize });
@@ -199,10 +216,23 @@ impl Accounts {
                 let kept = Arc::clone(&self.ignored);
                 batch.on_commit(move |_| kept.forget(recipient));
             }
+            kind if room == GLOBAL && invites::is_about_invites(kind) => {
+                let kept = Arc::clone(&self.invites);
+                batch.on_commit(move |_| kept.forget(recipient));
+            }
             _ => {}
         }
         self.store.commit(batch).await?;
         Ok(())
+    }
+}
+
+/// What the server manages is neither set nor deleted by clients.
+fn check_free(kind: &str) -> Result<(), Error> {
+    match kind {
+        push_rules::TYPE => Err(Error::Managed(push_rules::TYPE)),
+        FULLY_READ => Err(Error::Managed(FULLY_READ)),
+        _ => Ok(()),
     }
 }
 

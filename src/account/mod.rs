@@ -11,6 +11,7 @@ mod error;
 mod filters;
 mod ignored;
 mod interactive;
+mod invites;
 mod kept;
 mod login;
 mod moderation;
@@ -34,6 +35,7 @@ pub use self::{
     error::Error,
     ignored::IgnoredUsers,
     interactive::{Challenge, InteractiveError, Operation, Stage},
+    invites::{InvitePermissions, InviteVerdict},
     login::{DeviceRequest, Login},
     moderation::{Measure, OwnLimit},
     profile::ProfileChange,
@@ -69,6 +71,7 @@ pub struct Accounts {
     /// `None`: the user has the predefined rules.
     push_rules: Arc<Kept<Option<Arc<Ruleset>>>>,
     ignored: Arc<Kept<IgnoredUsers>>,
+    invites: Arc<Kept<InvitePermissions>>,
     turns: data::Turns,
     server_name: OwnedServerName,
     registration: RegistrationMode,
@@ -85,6 +88,7 @@ impl Accounts {
             nonces: Nonces::new(environment.clone()),
             push_rules: Arc::default(),
             ignored: Arc::default(),
+            invites: Arc::default(),
             turns: data::Turns::default(),
             environment,
             server_name: settings.server_name,

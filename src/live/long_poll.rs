@@ -257,6 +257,7 @@ impl Syncs {
             }
         }
         let ignored = self.accounts.ignored_users(session.recipient).await?;
+        let invites = self.accounts.invite_permissions(session.recipient).await?;
         for (number, changes) in changes.rooms {
             let room = self.rooms.by_number(number).await?;
             if !request.filter.room(&room.room_id) {
@@ -275,6 +276,7 @@ impl Syncs {
                 typing,
                 counts: None,
                 ignored: &ignored,
+                invites: &invites,
             };
             room.add_to(&mut body.rooms).await?;
         }
@@ -325,6 +327,7 @@ impl Syncs {
         let mut counts: HashMap<i64, Unread> = self.store.unread_of_rooms(recipient).await?;
         let memberships = self.store.memberships(user_id.as_str()).await?;
         let ignored = &self.accounts.ignored_users(recipient).await?;
+        let invites = &self.accounts.invite_permissions(recipient).await?;
         let asked = memberships.into_iter().map(|membership| {
             let since = changes.is_some();
             let number = membership.room;
@@ -362,6 +365,7 @@ impl Syncs {
                     typing,
                     counts,
                     ignored,
+                    invites,
                 };
                 room.add_to(&mut rooms).await?;
                 Ok::<_, Error>(rooms)

@@ -17,7 +17,7 @@ use super::{
     long_poll::{Error, Request, Syncs},
 };
 use crate::{
-    account::{IgnoredUsers, Session},
+    account::{IgnoredUsers, InvitePermissions, InviteVerdict, Session},
     queue::{Token, Unread},
     room::{Event, Reader, Room, Sight, Snapshot, View},
     store::receipt::ReceiptRow,
@@ -53,6 +53,7 @@ pub(super) struct RoomSync<'a> {
     /// Unread events, if they were counted already.
     pub(super) counts: Option<Unread>,
     pub(super) ignored: &'a IgnoredUsers,
+    pub(super) invites: &'a InvitePermissions,
 }
 
 /// The events of a timeline and what is around them.
@@ -81,8 +82,8 @@ impl RoomSync<'_> {
                     rooms.join.insert(room_id, joined);
                 }
             }
-            // SY-19: of invitations by somebody whom the user ignores nothing is said.
-            MembershipState::Invite if self.is_ignored(snapshot.member(user_id)) => {}
+            // SY-19, MB-11: of invites that the user doesn't want nothing is said.
+            MembershipState::Invite if self.is_unwanted(snapshot.member(user_id)) => {}
             MembershipState::Invite if self.whole || changed => {
                 let invite_state = stripped(&snapshot, user_id)?.into();
                 rooms.invite.insert(room_id, InvitedRoom { invite_state });
@@ -111,6 +112,12 @@ impl RoomSync<'_> {
 
     fn is_ignored(&self, event: Option<&Arc<Event>>) -> bool {
         event.is_some_and(|event| self.ignored.contains(&event.pdu.sender))
+    }
+
+    fn is_unwanted(&self, invite: Option<&Arc<Event>>) -> bool {
+        let refused =
+            |invite: &Arc<Event>| self.invites.verdict(&invite.pdu.sender) != InviteVerdict::Allowed;
+        self.is_ignored(invite) || invite.is_some_and(refused)
     }
 
     /// The last event that belongs into this answer. The room may be further by now: what came since is for the next.

@@ -157,15 +157,28 @@ async fn first_events(core: &Arc<Core>, new: &NewRoom) -> Result<Vec<NewEvent>, 
             &json!({ "topic": topic, "m.topic": { "m.text": text } }),
         )?;
     }
+    // MB-12: the room is made without those who don't want to be in it, if somebody is left.
+    let mut blocked = None;
+    let mut invited = false;
     for invitee in &new.invites {
-        core.check_invitable(invitee).await?;
+        match core.check_invitable(&new.creator, invitee).await {
+            Err(cause @ Error::InviteBlocked(_)) => {
+                blocked.get_or_insert(cause);
+                continue;
+            }
+            checked => checked?,
+        }
+        invited = true;
         let mut content = core.member_content(invitee, "invite").await?;
         if new.is_direct {
             content["is_direct"] = json!(true);
         }
         events.state(&StateEventType::RoomMember, invitee.as_str(), &content)?;
     }
-    Ok(events.events)
+    match blocked {
+        Some(cause) if !invited => Err(cause),
+        _ => Ok(events.events),
+    }
 }
 
 /// State that one user sends to a new room.

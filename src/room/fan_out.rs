@@ -22,9 +22,9 @@ use super::{
     snapshot::{LocalMember, Snapshot},
 };
 use crate::{
-    account::IgnoredUsers,
+    account::{Accounts, IgnoredUsers},
     queue::{Kind, flags},
-    store::{Batch, Delivery, Item},
+    store::{self, Batch, Delivery, Item},
 };
 
 /// What members want to hear of, as far as it isn't what everybody does.
@@ -34,6 +34,22 @@ pub(super) struct Wishes {
     pub(super) rules: HashMap<i64, Arc<Ruleset>>,
     /// Whom those ignore who ignore somebody.
     pub(super) ignored: HashMap<i64, IgnoredUsers>,
+    /// Who doesn't want the invite that is being fanned out.
+    pub(super) uninviting: Option<i64>,
+}
+
+impl Wishes {
+    /// Finds out what somebody wants, unless it is known.
+    pub(super) async fn learn(&mut self, accounts: &Accounts, recipient: i64) -> Result<(), store::Error> {
+        if let Some(custom) = accounts.custom_push_rules(recipient).await? {
+            self.rules.insert(recipient, custom);
+        }
+        let ignored = accounts.ignored_users(recipient).await?;
+        if !ignored.is_empty() {
+            self.ignored.insert(recipient, ignored);
+        }
+        Ok(())
+    }
 }
 
 /// A user that nobody is: with its rules, an event is judged for everybody whom it doesn't name.
@@ -147,7 +163,9 @@ impl<'a> Judge<'a> {
             return Outcome::default();
         }
         let ignored = self.wishes.ignored.get(&member.recipient);
-        if ignored.is_some_and(|ignored| ignored.contains(&self.event.pdu.sender)) {
+        if self.wishes.uninviting == Some(member.recipient)
+            || ignored.is_some_and(|ignored| ignored.contains(&self.event.pdu.sender))
+        {
             return Outcome::default();
         }
         let custom = self.wishes.rules.get(&member.recipient);

@@ -12,11 +12,13 @@ use ruma::{
         },
     },
 };
-use serde::Deserialize;
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{Core, Error, NOT_A_MEMBER, NewEvent, Room, Rooms};
-use crate::store::{self, account_data::GLOBAL, room as room_table};
+use crate::{
+    account::InviteVerdict,
+    store::{self, room as room_table},
+};
 
 impl Core {
     /// The content of a member event; local users' carry their profile (MB-09).
@@ -34,22 +36,15 @@ impl Core {
         Ok(content)
     }
 
-    /// Refuses to invite users of servers that can't be told, and those who take no invites (MB-11).
-    pub(super) async fn check_invitable(&self, user_id: &UserId) -> Result<(), Error> {
-        #[derive(Deserialize)]
-        struct Permissions {
-            default_action: String,
-        }
+    /// Refuses to invite users of servers that can't be told, and those who take no invites of the inviter's (MB-11).
+    pub(super) async fn check_invitable(&self, inviter: &UserId, user_id: &UserId) -> Result<(), Error> {
         if user_id.server_name() != self.server_name {
             return Err(Error::Forbidden(format!(
                 "{user_id} can't be invited: this server doesn't reach users of other servers yet"
             )));
         }
         let Some(recipient) = self.accounts.recipient(user_id).await? else { return Ok(()) };
-        let permissions = self.store.account_data(recipient, GLOBAL, "m.invite_permission_config").await?;
-        // What can't be read forbids nothing.
-        let permissions = permissions.and_then(|content| serde_json::from_str::<Permissions>(&content).ok());
-        if permissions.is_some_and(|permissions| permissions.default_action == "block") {
+        if self.accounts.invite_permissions(recipient).await?.verdict(inviter) == InviteVerdict::Blocked {
             return Err(Error::InviteBlocked(user_id.to_owned()));
         }
         Ok(())
@@ -168,7 +163,7 @@ impl Rooms {
         target: &UserId,
         reason: Option<String>,
     ) -> Result<(), Error> {
-        self.core.check_invitable(target).await?;
+        self.core.check_invitable(sender, target).await?;
         if room.snapshot().membership(target) == MembershipState::Invite {
             return may_invite(room, sender);
         }
@@ -266,7 +261,7 @@ impl Rooms {
                     content.insert("join_authorised_via_users_server".to_owned(), json!(authorised_via));
                 }
             }
-            "invite" => self.core.check_invitable(target).await?,
+            "invite" => self.core.check_invitable(sender, target).await?,
             _ => {}
         }
         // MB-09

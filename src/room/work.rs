@@ -22,9 +22,12 @@ use super::{
     search,
     snapshot::{LocalMember, Snapshot},
 };
-use crate::store::{
-    self, Batch, EventRow, StateRow, TxnRow, event as event_table, receipt::clear_unread, room as room_table,
-    search as search_table,
+use crate::{
+    account::InviteVerdict,
+    store::{
+        self, Batch, EventRow, StateRow, TxnRow, event as event_table, receipt::clear_unread,
+        room as room_table, search as search_table,
+    },
 };
 
 /// A copy of the room with events that aren't durable yet.
@@ -45,14 +48,7 @@ impl<'a> Work<'a> {
     pub(super) async fn start(core: &'a Arc<Core>, snapshot: Snapshot) -> Result<Self, Error> {
         let mut wishes = Wishes::default();
         for member in snapshot.local.iter() {
-            let recipient = member.recipient;
-            if let Some(custom) = core.accounts.custom_push_rules(recipient).await? {
-                wishes.rules.insert(recipient, custom);
-            }
-            let ignored = core.accounts.ignored_users(recipient).await?;
-            if !ignored.is_empty() {
-                wishes.ignored.insert(recipient, ignored);
-            }
+            wishes.learn(&core.accounts, member.recipient).await?;
         }
         Ok(Self { core, snapshot, wishes, batch: Batch::new(), last_step: 0, events: Vec::new(), time: None })
     }
@@ -129,6 +125,15 @@ impl<'a> Work<'a> {
             None => None,
         };
         let target = self.target(&new).await?;
+        self.wishes.uninviting = None;
+        if let Some(target) = &target
+            && !self.snapshot.local.contains(target)
+        {
+            self.wishes.learn(&self.core.accounts, target.recipient).await?;
+            let permissions = self.core.accounts.invite_permissions(target.recipient).await?;
+            let unwanted = permissions.verdict(&new.sender) != InviteVerdict::Allowed;
+            self.wishes.uninviting = unwanted.then_some(target.recipient);
+        }
         let event = Arc::new(self.build(new, txn).await?);
         let related = self.core.related(&self.snapshot, &self.events, &event).await?;
         if let Some(related) = &related {

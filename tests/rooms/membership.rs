@@ -317,6 +317,13 @@ async fn mb_11_mb_12_who_takes_no_invites_gets_none() {
     let body = json!({ "invite": [bob.user_id] });
     alice.post("/v3/createRoom", body).await.expect_error(403, "M_INVITE_BLOCKED");
 
+    let carol = server.register("carol").await;
+    let body = json!({ "invite": [bob.user_id, carol.user_id] });
+    let room_of_two = alice.create_room(body).await;
+    assert_eq!(membership(&alice, &room_of_two, &carol).await["membership"], "invite");
+    let of_bob = format!("/v3/rooms/{room_of_two}/state/m.room.member/{}", bob.user_id);
+    alice.get(&of_bob).await.expect_error(404, "M_NOT_FOUND");
+
     bob.put(&config, json!({ "default_action": "perhaps" })).await.expect(200);
     act(&alice, &room, "invite", &bob).await.expect(200);
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 
+const LISTS: &str = "org.matrix.msc4155.invite_permission_config";
+
 async fn ignore(user: &User, ignored: &[&User]) {
     let users: serde_json::Map<String, Value> =
         ignored.iter().map(|user| (user.user_id.clone(), json!({}))).collect();
@@ -54,4 +56,76 @@ async fn sy19_state_of_ignored_users_is_told_and_their_invitations_are_not() {
     alice.join(&other).await;
     let answer = device.next().await;
     assert!(answer["rooms"]["join"][&other].is_object(), "who knows of the room can still join: {answer}");
+}
+
+/// IG-01: nor by the endpoints that page through a room.
+#[tokio::test]
+async fn ig_01_pages_are_without_what_ignored_users_say() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = public_room(&alice, &[&bob]).await;
+    let first = alice.send_text(&room, "first").await;
+    let said = bob.send_text(&room, "never heard").await;
+    let topic = alice.topic(&room, "middle").await;
+    for _ in 0..3 {
+        bob.send_text(&room, "never heard").await;
+    }
+    let last = alice.send_text(&room, "last").await;
+    ignore(&alice, &[&bob]).await;
+
+    let page = async |reader: &User, query: &str| {
+        let page = reader.get(&format!("/v3/rooms/{room}/messages?{query}")).await.expect(200);
+        (common::history::ids(&page["chunk"]), page["end"].as_str().map(str::to_owned))
+    };
+    let (chunk, end) = page(&alice, "dir=b&limit=2").await;
+    assert_eq!(chunk, [last.clone(), topic.clone()], "a page is filled with what is shown");
+    let (chunk, _) = page(&alice, &format!("dir=b&limit=1&from={}", end.expect("there is more"))).await;
+    assert_eq!(chunk, [first]);
+    let (all, _) = page(&bob, "dir=b&limit=100").await;
+    assert!(all.contains(&said), "others read on");
+    let (mine, _) = page(&alice, "dir=b&limit=100").await;
+    assert_eq!(mine.len(), all.len() - 4, "bob's four messages are missing, his joining is not");
+
+    let context = alice.get(&format!("/v3/rooms/{room}/context/{topic}?limit=4")).await.expect(200);
+    assert!(!context.to_string().contains("never heard"), "{context}");
+    assert_eq!(common::history::ids(&context["events_after"]), [last]);
+    let look = alice.get(&format!("/v3/rooms/{room}/initialSync")).await.expect(200);
+    assert!(!look.to_string().contains("never heard"), "{look}");
+}
+
+#[tokio::test]
+async fn mb_11_invites_that_come_to_be_unwanted_are_no_longer_told() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = bob.create_room(json!({ "invite": [alice.user_id] })).await;
+    let told = async || Device::new(&alice).next().await["rooms"]["invite"][&room].is_object();
+    assert!(told().await);
+    for kind in ["m.invite_permission_config", "org.matrix.msc4380.invite_permission_config"] {
+        alice.account_data("", kind, json!({ "default_action": "block" })).await;
+        assert!(!told().await, "{kind}");
+        let membership = format!("/v3/rooms/{room}/state/m.room.member/{}", alice.user_id);
+        assert_eq!(bob.get(&membership).await.expect(200)["membership"], "invite", "the room has it as ever");
+        alice.account_data("", kind, json!({})).await;
+        assert!(told().await, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn msc4155_invites_of_the_ignored_are_made_and_not_told() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    alice.account_data("", LISTS, json!({ "ignored_users": ["@bob:*"] })).await;
+    let mut device = Device::ready(&alice).await;
+    let room = bob.create_room(json!({ "invite": [alice.user_id] })).await;
+    let answer = device.next().await;
+    assert!(answer["rooms"]["invite"][&room].is_null(), "{answer}");
+
+    let other = bob.create_room(json!({})).await;
+    let invite = format!("/v3/rooms/{other}/invite");
+    let body = json!({ "user_id": alice.user_id });
+    alice.account_data("", LISTS, json!({ "blocked_servers": ["*"] })).await;
+    bob.post(&invite, body.clone()).await.expect_error(403, "M_INVITE_BLOCKED");
+    alice.account_data("", LISTS, json!({ "enabled": false, "blocked_servers": ["*"] })).await;
+    bob.post(&invite, body).await.expect(200);
+    assert!(device.next().await["rooms"]["invite"][&other].is_object());
 }

@@ -20,7 +20,7 @@ const VERSIONS: [&str; 14] = [
 ];
 
 /// Features that some clients know only by the names they had as proposals.
-const FEATURES: [&str; 15] = [
+const FEATURES: [&str; 18] = [
     // Private read receipts, threaded receipts, unread counts by thread.
     "org.matrix.msc2285.stable",
     // Thread subscriptions; clients look for one or the other.
@@ -32,6 +32,8 @@ const FEATURES: [&str; 15] = [
     "org.matrix.msc3773",
     // Relations of relations.
     "org.matrix.msc3981",
+    // Deleting account data.
+    "org.matrix.msc3391",
     // Delayed events.
     "org.matrix.msc4140",
     "org.matrix.msc4140.stable",
@@ -39,7 +41,9 @@ const FEATURES: [&str; 15] = [
     "org.matrix.msc4169",
     // `state_after` in `/sync`.
     "org.matrix.msc4222",
-    // Invite blocking.
+    // Invite filtering, invite blocking.
+    "org.matrix.msc4155",
+    "org.matrix.msc4380",
     "org.matrix.msc4380.stable",
     // Locking and suspending accounts.
     "uk.timedout.msc4323",
