@@ -124,6 +124,55 @@ async fn ad_01_what_the_server_manages_can_not_be_set() {
 }
 
 #[tokio::test]
+async fn msc3391_what_is_deleted_is_gone_and_other_devices_hear_of_it() {
+    let (server, alice) = server_with_alice().await;
+    let (phone, bob) = (server.login("alice").await, server.register("bob").await);
+    let room = private_room(&alice).await;
+    for (below, global) in [(String::new(), true), (format!("/rooms/{room}"), false)] {
+        let path = format!("/user/{}{below}/account_data/org.example.a", alice.user_id);
+        let (stable, delete) = (format!("/v3{path}"), format!("/unstable/org.matrix.msc3391{path}"));
+        let events = |answer: &Value| {
+            let list = if global { answer } else { &answer["rooms"]["join"][&room] };
+            let events = list["account_data"]["events"].as_array().cloned().unwrap_or_default();
+            events.into_iter().filter(|event| event["type"] == "org.example.a").collect::<Vec<_>>()
+        };
+        alice.put(&stable, json!({ "a": 1 })).await.expect(200);
+        let since = phone.sync(None, 0).await["next_batch"].as_str().unwrap().to_owned();
+        bob.delete(&delete, None).await.expect_error(403, "M_FORBIDDEN");
+        alice.delete(&delete, None).await.expect(200);
+        alice.get(&stable).await.expect_error(404, "M_NOT_FOUND");
+        let news = phone.sync(Some(&since), 0).await;
+        assert_eq!(json!(events(&news)), json!([{ "type": "org.example.a", "content": {} }]), "{news}");
+        let first = phone.sync(None, 0).await;
+        assert_eq!(json!(events(&first)), json!([]), "{first}");
+        // Deleting it again changes nothing, and it can be set anew.
+        alice.delete(&delete, None).await.expect(200);
+        alice.put(&stable, json!({ "a": 2 })).await.expect(200);
+        assert_eq!(alice.get(&stable).await.expect(200), json!({ "a": 2 }));
+    }
+    let of_server = async |below: &str| {
+        alice.delete(&format!("/unstable/org.matrix.msc3391/user/{}{below}", alice.user_id), None).await
+    };
+    of_server("/account_data/m.push_rules").await.expect(405);
+    of_server(&format!("/rooms/{room}/account_data/m.fully_read")).await.expect(405);
+}
+
+#[tokio::test]
+async fn msc3391_deleting_a_list_of_ignored_users_ends_the_ignoring() {
+    let (server, alice) = server_with_alice().await;
+    let bob = server.register("bob").await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let list = format!("/user/{}/account_data/m.ignored_user_list", alice.user_id);
+    alice.put(&format!("/v3{list}"), json!({ "ignored_users": { &bob.user_id: {} } })).await.expect(200);
+    let first = bob.send_text(&room, "first").await;
+    let page = async || alice.get(&format!("/v3/rooms/{room}/messages?dir=b&limit=1")).await.expect(200);
+    assert_ne!(page().await["chunk"][0]["event_id"], first);
+    alice.delete(&format!("/unstable/org.matrix.msc3391{list}"), None).await.expect(200);
+    assert_eq!(page().await["chunk"][0]["event_id"], first);
+}
+
+#[tokio::test]
 async fn account_data_is_bounded_and_an_object() {
     let (_server, alice) = server_with_alice().await;
     let path = |kind: &str| format!("/v3/user/{}/account_data/{kind}", alice.user_id);

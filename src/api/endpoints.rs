@@ -33,6 +33,9 @@ const EXTRAS: &[(&str, &str)] = &[
     ("GET", "/_matrix/client/unstable/io.element.msc4306/rooms/{}/thread/{}/subscription"),
     ("GET", "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions"),
     ("PUT", "/_matrix/client/unstable/io.element.msc4306/rooms/{}/thread/{}/subscription"),
+    // Deleting account data is a proposal: MSC3391.
+    ("DELETE", "/_matrix/client/unstable/org.matrix.msc3391/user/{}/account_data/{}"),
+    ("DELETE", "/_matrix/client/unstable/org.matrix.msc3391/user/{}/rooms/{}/account_data/{}"),
     // The proposal had two forms, one after the other.
     ("GET", "/_matrix/client/unstable/im.nheko.summary/rooms/{}/summary"),
     ("GET", "/_matrix/client/unstable/im.nheko.summary/summary/{}"),
