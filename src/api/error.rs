@@ -92,7 +92,7 @@ impl From<room::Error> for MatrixError {
             E::AliasInUse(_) => answer(StatusCode::BAD_REQUEST, "M_ROOM_IN_USE"),
             E::UnsupportedVersion(_) => answer(StatusCode::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION"),
             E::Store(cause) => cause.into(),
-            E::Damaged { .. } | E::Internal(_) => Self::internal(&text),
+            E::Damaged { .. } | E::Unresolvable(_) | E::Internal(_) => Self::internal(&text),
         }
     }
 }

@@ -145,8 +145,9 @@ impl RoomSync<'_> {
         let Some(first) = self.changes.seqs.first() else { return Ok(Vec::new()) };
         let rooms = &self.syncs.rooms;
         let mut path = vec![rooms.membership_at(&self.room, &self.session.user_id, first - 1).await?];
-        let changes = rooms.events(&self.room, &self.changes.own_memberships).await?;
-        path.extend(changes.iter().map(|event| event.membership()));
+        for at in &self.changes.own_memberships {
+            path.push(rooms.membership_at(&self.room, &self.session.user_id, *at).await?);
+        }
         Ok(path)
     }
 
@@ -356,6 +357,7 @@ impl RoomSync<'_> {
             let unchanged = at >= snapshot.last_seq
                 || (slice.end >= snapshot.last_seq
                     && !slice.has_holes()
+                    && snapshot.last_silent <= slice.before
                     && slice.events.iter().all(|event| !event.pdu.is_state()));
             if unchanged {
                 snapshot.state.iter().cloned().collect()
@@ -371,7 +373,9 @@ impl RoomSync<'_> {
                 _ => Vec::new(),
             }
         };
-        if at < slice.end && slice.has_holes() && (all || self.changes.state) {
+        // State resolution may have changed what no event of the timeline says.
+        let silent = snapshot.last_silent > slice.before;
+        if at < slice.end && (slice.has_holes() || silent) && (all || self.changes.state) {
             self.fill_holes(slice, &mut events).await?;
         }
         if self.request.filter.lazy_members() {

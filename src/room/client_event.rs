@@ -249,12 +249,14 @@ impl Core {
         // Mostly nothing has changed since, and the current membership is the answer to all.
         let current = room.snapshot();
         let Some(member) = current.member(user_id) else { return Ok(Memberships(Vec::new())) };
-        let changes = if events.all(|event| event.seq >= member.seq) {
-            vec![(member.seq, Arc::clone(member))]
+        let changes = if current.last_silent == 0 && events.all(|event| event.seq >= member.seq) {
+            vec![(member.seq, Some(Arc::clone(member)))]
         } else {
             self.changes(room, &StateEventType::RoomMember, user_id.as_str()).await?
         };
-        Ok(Memberships(changes.into_iter().map(|(seq, event)| (seq, event.membership())).collect()))
+        let membership =
+            |event: Option<Arc<Event>>| event.map_or(MembershipState::Leave, |event| event.membership());
+        Ok(Memberships(changes.into_iter().map(|(seq, event)| (seq, membership(event))).collect()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why a room refuses something.
 
-use hearth_federation::{BuildError, PduError, Rejected, UnsupportedVersion};
+use hearth_federation::{BuildError, PduError, Rejected, ResolveError, UnsupportedVersion};
 use ruma::{OwnedRoomAliasId, OwnedUserId, RoomVersionId};
 
 use crate::store;
@@ -38,6 +38,9 @@ pub enum Error {
     /// `createRoom` was asked for state that the room's own rules refuse.
     #[error("the room can't be created so: {0}")]
     InvalidRoomState(String),
+    /// An event whose auth chain is too long to judge it.
+    #[error("{0}")]
+    Unresolvable(String),
     #[error("{0}")]
     BadAlias(String),
     #[error("the alias {0} is taken")]
@@ -97,6 +100,15 @@ impl From<Rejected> for Error {
 impl From<UnsupportedVersion> for Error {
     fn from(UnsupportedVersion(version): UnsupportedVersion) -> Self {
         Self::UnsupportedVersion(version)
+    }
+}
+
+impl From<ResolveError> for Error {
+    fn from(cause: ResolveError) -> Self {
+        match cause {
+            ResolveError::Version(UnsupportedVersion(version)) => Self::UnsupportedVersion(version),
+            ResolveError::TooLarge { .. } => Self::Unresolvable(cause.to_string()),
+        }
     }
 }
 

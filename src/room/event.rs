@@ -16,13 +16,19 @@ pub enum Verdict {
     /// Allowed by the state before it but not by the current state: kept, but not shown.
     SoftFailed = 1,
     Rejected = 2,
+    /// A redaction that isn't applied: its target isn't here yet, or nobody allows it. Part of the history, not shown.
+    Held = 3,
 }
+
+/// The type of events that only join the ends of a history. Shown to nobody.
+pub(super) const DUMMY: &str = "org.matrix.dummy_event";
 
 impl Verdict {
     fn from_number(number: i64) -> Self {
         match number {
             0 => Self::Accepted,
             1 => Self::SoftFailed,
+            3 => Self::Held,
             _ => Self::Rejected,
         }
     }
@@ -108,6 +114,11 @@ impl Event {
 
     /// Whether clients get to see it at all.
     pub fn is_visible(&self) -> bool {
-        self.verdict == Verdict::Accepted
+        self.verdict == Verdict::Accepted && !self.is_dummy()
+    }
+
+    fn is_dummy(&self) -> bool {
+        // Without the text of the type, which costs every message an allocation.
+        self.pdu.json.get().contains(DUMMY) && self.pdu.kind.to_string() == DUMMY
     }
 }

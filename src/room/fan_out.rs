@@ -78,8 +78,17 @@ struct Mentions {
     room: bool,
 }
 
+/// What an event does to the state.
+#[derive(Clone, Copy)]
+pub(super) struct Touched<'a> {
+    /// Those with an account here whose membership it changes.
+    pub(super) members: &'a [LocalMember],
+    /// Whether it changes anything.
+    pub(super) state: bool,
+}
+
 /// Puts a pointer to `event` into the queue of everybody here whom it reaches: those who were joined before it, those
-/// who are joined after it, and the one whose membership it is. `thread` is the root of the thread that it is part of.
+/// who are joined after it, and those whose membership it changes. `thread` is the root of the thread that it is part of.
 #[expect(clippy::too_many_arguments, reason = "the two sides of an event, and what was found out about it")]
 pub(super) fn fan_out(
     batch: &mut Batch,
@@ -87,7 +96,7 @@ pub(super) fn fan_out(
     before: &Snapshot,
     after: &Snapshot,
     event: &Event,
-    target: Option<&LocalMember>,
+    touched: Touched<'_>,
     thread: String,
     wishes: &Wishes,
 ) {
@@ -98,13 +107,13 @@ pub(super) fn fan_out(
         Content::default()
     };
     let judge = Judge::new(before, event, &content.mentions, wishes);
-    let newcomer = target.filter(|target| !before.local.contains(target));
+    let newcomers = touched.members.iter().filter(|member| !before.local.contains(member));
 
-    let recipients = before.local.iter().chain(newcomer).map(|member| {
+    let recipients = before.local.iter().chain(newcomers).map(|member| {
         let outcome = judge.outcome(member);
-        let own_membership = target.is_some_and(|target| target.recipient == member.recipient);
+        let own_membership = touched.members.iter().any(|other| other.recipient == member.recipient);
         let flags = [
-            (pdu.is_state(), flags::STATE),
+            (touched.state, flags::STATE),
             (own_membership, flags::OWN_MEMBERSHIP),
             (pdu.redacts.is_some(), flags::REDACTION),
             (outcome.notify, flags::NOTIFY),

@@ -14,9 +14,13 @@ mod error;
 mod event;
 mod fan_out;
 mod filter;
+mod forks;
 mod history;
 mod membership;
 mod preview;
+mod receive;
+#[cfg(test)]
+mod received_tests;
 mod relations;
 mod search;
 mod send;
@@ -45,7 +49,7 @@ use parking_lot::{Mutex, RwLock};
 use ruma::{EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, events::StateEventType};
 use tokio::sync::Notify;
 
-use self::{cache::EventCache, error::NOT_A_MEMBER, spaces::Walks, writer::Inbox};
+use self::{cache::EventCache, error::NOT_A_MEMBER, snapshot::Extremity, spaces::Walks, writer::Inbox};
 pub use self::{
     client_event::Reader,
     create::{NewRoom, Preset},
@@ -55,6 +59,7 @@ pub use self::{
     filter::{EventFilter, Fields, LazyMembers, type_matches},
     history::{Direction, Paging},
     preview::Preview,
+    receive::Outcome,
     relations::{Listing, RECURSION},
     search::{GroupBy, Match, Order, Query, Searched},
     send::reason,
@@ -309,19 +314,19 @@ impl Core {
         Ok(found)
     }
 
-    /// Every event that ever was the state under a key, with the `seq` at which it took effect, oldest first.
+    /// Every event that ever was the state under a key, with the `seq` at which it took effect, oldest first; none where
+    /// there was nothing under it any more.
     async fn changes(
         &self,
         room: &Room,
         kind: &StateEventType,
         state_key: &str,
-    ) -> Result<Vec<(i64, Arc<Event>)>, Error> {
+    ) -> Result<Vec<(i64, Option<Arc<Event>>)>, Error> {
         let rows = self.store.state_history(room.number, &kind.to_string(), state_key).await?;
         let seqs: Vec<i64> = rows.iter().map(|(_, event)| *event).collect();
         let events = self.events(room.number, &room.version, &seqs).await?;
         let events: HashMap<i64, Arc<Event>> = events.into_iter().map(|event| (event.seq, event)).collect();
-        let changes =
-            rows.into_iter().filter_map(|(seq, event)| Some((seq, Arc::clone(events.get(&event)?))));
+        let changes = rows.into_iter().map(|(seq, event)| (seq, events.get(&event).cloned()));
         Ok(changes.collect())
     }
 
@@ -349,7 +354,10 @@ impl Core {
         let extremities = extremities.into_iter().map(|row| Event::from_stored(row, &snapshot.version));
         let extremities: Vec<Event> = extremities.collect::<Result<_, _>>()?;
         snapshot.depth = extremities.iter().map(|event| event.pdu.depth).max().unwrap_or(0);
-        snapshot.extremities = extremities.into_iter().map(|event| event.pdu.event_id).collect();
+        let end =
+            |event: Event| Extremity { seq: event.seq, depth: event.pdu.depth, event_id: event.pdu.event_id };
+        snapshot.extremities = extremities.into_iter().map(end).collect();
+        snapshot.last_silent = self.store.last_silent_change(number).await?;
         (snapshot.last_relation, snapshot.early_relations) = self.store.relations_extent(number).await?;
         let state = self.store.state_events_at(number, snapshot.last_seq).await?;
         let state = state.into_iter().map(|row| Event::from_stored(row, &snapshot.version).map(Arc::new));

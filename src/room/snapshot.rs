@@ -33,6 +33,14 @@ pub struct LocalMember {
     pub user_id: OwnedUserId,
 }
 
+/// An event that no accepted event follows yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extremity {
+    pub seq: i64,
+    pub depth: i64,
+    pub event_id: OwnedEventId,
+}
+
 /// The current state of a room, by type and key.
 #[derive(Clone, Debug, Default)]
 pub struct State(Arc<HashMap<StateEventType, Arc<Keyed>>>);
@@ -95,7 +103,7 @@ pub struct Snapshot {
     pub position: i64,
     pub depth: i64,
     /// The events that no accepted event follows yet.
-    pub extremities: Arc<[OwnedEventId]>,
+    pub extremities: Arc<[Extremity]>,
     pub state: State,
     /// Joined users with an account here, by number.
     pub local: Arc<Vec<LocalMember>>,
@@ -103,6 +111,8 @@ pub struct Snapshot {
     pub invited: usize,
     /// The last event that relates to another: those from here on have no children.
     pub last_relation: i64,
+    /// Where the state changed last otherwise than by the event of that `seq`; 0 if it never did.
+    pub last_silent: i64,
     /// Some events came before the one that they relate to, which may have come since or may not.
     pub early_relations: bool,
 }
@@ -125,6 +135,7 @@ impl Snapshot {
             joined: 0,
             invited: 0,
             last_relation: 0,
+            last_silent: 0,
             early_relations: false,
         })
     }
@@ -235,8 +246,7 @@ impl Snapshot {
         // In version 12 the first event gives the room its id.
         self.room_id.clone_from(&event.pdu.room_id);
         self.last_seq = event.seq;
-        self.depth = event.pdu.depth;
-        self.extremities = Arc::from([event.pdu.event_id.clone()]);
+        self.add_end(event);
         let Some((_, state_key)) = event.pdu.state() else { return };
         if let Some(membership) = event.pdu.membership() {
             let before = self.state.get(&StateEventType::RoomMember, state_key);
@@ -244,6 +254,14 @@ impl Snapshot {
             self.count(before.as_ref(), &membership, target);
         }
         self.state.insert(Arc::clone(event));
+    }
+
+    /// An event is an end of the history, and those that it follows are none any more.
+    pub(super) fn add_end(&mut self, event: &Event) {
+        let left = self.extremities.iter().filter(|end| !event.pdu.prev_events.contains(&end.event_id));
+        let (seq, depth, event_id) = (event.seq, event.pdu.depth, event.pdu.event_id.clone());
+        self.extremities = left.cloned().chain([Extremity { seq, depth, event_id }]).collect();
+        self.depth = self.extremities.iter().map(|end| end.depth).max().unwrap_or(0);
     }
 
     fn count(
@@ -257,10 +275,16 @@ impl Snapshot {
         self.joined -= usize::from(was(MembershipState::Join));
         self.invited += usize::from(*after == MembershipState::Invite);
         self.invited -= usize::from(was(MembershipState::Invite));
-        let Some(target) = target else { return };
+        if let Some(target) = target {
+            self.set_local(&target, *after == MembershipState::Join);
+        }
+    }
+
+    /// Whether somebody with an account here is in.
+    pub(super) fn set_local(&mut self, target: &LocalMember, joined: bool) {
         let at = self.local.binary_search_by_key(&target.recipient, |member| member.recipient);
-        match (at, *after == MembershipState::Join) {
-            (Err(at), true) => Arc::make_mut(&mut self.local).insert(at, target),
+        match (at, joined) {
+            (Err(at), true) => Arc::make_mut(&mut self.local).insert(at, target.clone()),
             (Ok(at), false) => drop(Arc::make_mut(&mut self.local).remove(at)),
             _ => {}
         }

@@ -14,15 +14,15 @@ use crate::{
     store::{Durability, EventRow, Subscriber, account::add_account},
 };
 
-struct World {
-    rooms: Rooms,
-    store: Store,
+pub(super) struct World {
+    pub(super) rooms: Rooms,
+    pub(super) store: Store,
     tails: Arc<Tails>,
     _dir: tempfile::TempDir,
 }
 
 impl World {
-    async fn new(users: &[&str]) -> Self {
+    pub(super) async fn new(users: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tails = Arc::new(Tails::new(1));
         let subscriber: Arc<dyn Subscriber> = Arc::<Tails>::clone(&tails);
@@ -53,7 +53,7 @@ impl World {
         Self { rooms, store, tails, _dir: dir }
     }
 
-    async fn room(&self, creator: &UserId) -> Arc<Room> {
+    pub(super) async fn room(&self, creator: &UserId) -> Arc<Room> {
         let new = NewRoom {
             creator: creator.to_owned(),
             version: RoomVersionId::V12,
@@ -72,7 +72,7 @@ impl World {
         self.rooms.by_id(&room_id).await.unwrap()
     }
 
-    async fn say(&self, room: &Arc<Room>, sender: &UserId, text: &str) -> OwnedEventId {
+    pub(super) async fn say(&self, room: &Arc<Room>, sender: &UserId, text: &str) -> OwnedEventId {
         let content = json!({ "msgtype": "m.text", "body": text });
         self.send(room, sender, TimelineEventType::RoomMessage, content).await
     }
@@ -124,7 +124,7 @@ impl World {
     }
 }
 
-fn user(name: &str) -> OwnedUserId {
+pub(super) fn user(name: &str) -> OwnedUserId {
     format!("@{name}:localhost").try_into().unwrap()
 }
 

@@ -102,7 +102,7 @@ impl Rooms {
 
         let mut predecessor = json!({ "room_id": old.room_id });
         if let Some(last) = old.extremities.first() {
-            predecessor["event_id"] = json!(last);
+            predecessor["event_id"] = json!(last.event_id);
         }
         let mut wanted = JsonObject::new();
         wanted.insert("predecessor".to_owned(), predecessor);

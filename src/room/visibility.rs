@@ -4,6 +4,8 @@
 //! follow from the user's memberships and the room's history visibility, each at the time of the event. Nothing here
 //! knows content; events that failed their checks are somebody else's to hide.
 
+use std::sync::Arc;
+
 use ruma::{
     UserId,
     events::{
@@ -12,7 +14,7 @@ use ruma::{
     },
 };
 
-use super::{Error, NOT_A_MEMBER, Room, Rooms, snapshot::visibility_of};
+use super::{Error, Event, NOT_A_MEMBER, Room, Rooms, snapshot::visibility_of};
 
 /// The parts of a room's log that a user may see, as ranges of `seq`.
 ///
@@ -162,6 +164,7 @@ impl Rooms {
         let member = snapshot.member(user_id);
         if let Some(member) = member
             && joined
+            && snapshot.last_silent == 0
             && member.seq <= oldest
         {
             return Ok(Sight::since(member.seq).up_to(snapshot.last_seq));
@@ -233,12 +236,14 @@ impl Rooms {
 
     async fn visibilities(&self, room: &Room) -> Result<Vec<(i64, HistoryVisibility)>, Error> {
         let changes = self.core.changes(room, &StateEventType::RoomHistoryVisibility, "").await?;
-        Ok(changes.into_iter().map(|(seq, event)| (seq, visibility_of(Some(&event)))).collect())
+        Ok(changes.into_iter().map(|(seq, event)| (seq, visibility_of(event.as_ref()))).collect())
     }
 
     async fn memberships(&self, room: &Room, user_id: &UserId) -> Result<Vec<(i64, MembershipState)>, Error> {
         let changes = self.core.changes(room, &StateEventType::RoomMember, user_id.as_str()).await?;
-        Ok(changes.into_iter().map(|(seq, event)| (seq, event.membership())).collect())
+        let membership =
+            |event: Option<Arc<Event>>| event.map_or(MembershipState::Leave, |event| event.membership());
+        Ok(changes.into_iter().map(|(seq, event)| (seq, membership(event))).collect())
     }
 }
 

@@ -4,9 +4,9 @@
 //! say of each event, builds, signs and stores it, and fans it out. Nothing of it is seen by anybody before
 //! [`Work::commit`].
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use hearth_federation::{Draft, Position};
+use hearth_federation::{Draft, MAX_PREV_EVENTS, Position};
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, UserId,
     events::{StateEventType, TimelineEventType, room::member::MembershipState},
@@ -17,10 +17,10 @@ use serde_json::value::RawValue;
 use super::{
     Appended, Core, Error, Event, NOT_A_MEMBER, NewEvent, Room, Txn, content,
     event::SentBy,
-    fan_out::{Wishes, fan_out},
+    fan_out::{Touched, Wishes, fan_out},
     relations::{self, Related},
     search,
-    snapshot::{LocalMember, Snapshot},
+    snapshot::{LocalMember, Snapshot, State},
 };
 use crate::{
     account::InviteVerdict,
@@ -32,14 +32,18 @@ use crate::{
 
 /// A copy of the room with events that aren't durable yet.
 pub(super) struct Work<'a> {
-    core: &'a Arc<Core>,
-    snapshot: Snapshot,
-    wishes: Wishes,
-    batch: Batch,
+    pub(super) core: &'a Arc<Core>,
+    pub(super) snapshot: Snapshot,
+    pub(super) wishes: Wishes,
+    pub(super) batch: Batch,
     /// The step of the last event.
     last_step: u32,
     /// New events and the redacted forms of old ones.
-    events: Vec<Arc<Event>>,
+    pub(super) events: Vec<Arc<Event>>,
+    /// The states after the events of this batch, by `seq`.
+    pub(super) states: HashMap<i64, State>,
+    /// Whether other events than before are without a follower.
+    pub(super) ends_changed: bool,
     /// When the events happen, if that isn't now.
     time: Option<MilliSecondsSinceUnixEpoch>,
 }
@@ -50,7 +54,17 @@ impl<'a> Work<'a> {
         for member in snapshot.local.iter() {
             wishes.learn(&core.accounts, member.recipient).await?;
         }
-        Ok(Self { core, snapshot, wishes, batch: Batch::new(), last_step: 0, events: Vec::new(), time: None })
+        Ok(Self {
+            core,
+            snapshot,
+            wishes,
+            batch: Batch::new(),
+            last_step: 0,
+            events: Vec::new(),
+            states: HashMap::new(),
+            ends_changed: false,
+            time: None,
+        })
     }
 
     /// Events get this time and not that of the clock.
@@ -105,6 +119,11 @@ impl<'a> Work<'a> {
         Ok(appended)
     }
 
+    /// Takes in what was done for one event, which happened at a step of `batch`.
+    pub(super) fn absorb(&mut self, batch: Batch, step: u32) {
+        self.last_step = self.batch.append(batch) + step;
+    }
+
     async fn append(
         &mut self,
         batch: &mut Batch,
@@ -141,6 +160,11 @@ impl<'a> Work<'a> {
         }
 
         let before = self.snapshot.clone();
+        if before.extremities.len() > MAX_PREV_EVENTS {
+            // It leaves some ends aside, so it has to say what it was judged by.
+            self.keep_state_before(batch, event.seq, &before.state);
+        }
+        self.ends_changed = true;
         self.snapshot.follow(&event, target.clone());
         let step = batch.step();
         self.last_step = step;
@@ -149,7 +173,9 @@ impl<'a> Work<'a> {
         if let Some(related) = &related {
             related.store(batch, &mut self.snapshot, &event);
         }
-        fan_out(batch, step, &before, &self.snapshot, &event, target.as_ref(), thread, &self.wishes);
+        self.states.insert(event.seq, self.snapshot.state.clone());
+        let touched = Touched { members: target.as_slice(), state: event.pdu.is_state() };
+        fan_out(batch, step, &before, &self.snapshot, &event, touched, thread, &self.wishes);
         if let Some(redacted) = redacted {
             self.redact(batch, &redacted, event.seq)?;
         }
@@ -208,7 +234,14 @@ impl<'a> Work<'a> {
 
     /// The account here whose membership the event is about.
     async fn target(&self, new: &NewEvent) -> Result<Option<LocalMember>, Error> {
-        let Some((user_id, _)) = member_of(new) else { return Ok(None) };
+        match member_of(new) {
+            Some((user_id, _)) => self.local(user_id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Somebody who has an account here.
+    pub(super) async fn local(&self, user_id: &UserId) -> Result<Option<LocalMember>, Error> {
         if user_id.server_name() != self.core.server_name {
             return Ok(None);
         }
@@ -217,7 +250,7 @@ impl<'a> Work<'a> {
     }
 
     /// An event of the room, one of this batch among them.
-    async fn event(&self, event_id: &EventId) -> Result<Arc<Event>, Error> {
+    pub(super) async fn event(&self, event_id: &EventId) -> Result<Arc<Event>, Error> {
         match self.events.iter().rev().find(|event| event.pdu.event_id == *event_id) {
             Some(event) => Ok(Arc::clone(event)),
             None => self.core.event_in(self.snapshot.number, &self.snapshot.version, event_id).await,
@@ -247,7 +280,8 @@ impl<'a> Work<'a> {
         let auth_events: Vec<&Arc<Event>> =
             auth_types.iter().filter_map(|(kind, key)| snapshot.state.get(kind, key)).collect();
         let mut position = Position::new(
-            snapshot.extremities.to_vec(),
+            // EV-05: all of them, and of too many the newest.
+            snapshot.extremities.iter().rev().take(MAX_PREV_EVENTS).map(|end| end.event_id.clone()).collect(),
             auth_events.iter().map(|event| event.pdu.event_id.clone()).collect(),
             snapshot.depth.saturating_add(1),
             self.time.unwrap_or_else(|| self.core.environment.clock.now()),
@@ -278,14 +312,8 @@ impl<'a> Work<'a> {
     async fn reference_hashes(&self, auth: &[&Arc<Event>]) -> Result<Vec<(OwnedEventId, String)>, Error> {
         let mut hashes = Vec::new();
         let mut previous = Vec::new();
-        for id in self.snapshot.extremities.iter() {
-            match self.events.iter().find(|event| event.pdu.event_id == *id) {
-                Some(event) => previous.push(Arc::clone(event)),
-                None => {
-                    previous
-                        .push(self.core.event_in(self.snapshot.number, &self.snapshot.version, id).await?);
-                }
-            }
+        for end in self.snapshot.extremities.iter() {
+            previous.push(self.event(&end.event_id).await?);
         }
         for event in auth.iter().copied().chain(&previous) {
             let hash = event.pdu.reference_hash(&self.snapshot.version)?;
@@ -295,19 +323,8 @@ impl<'a> Work<'a> {
     }
 
     fn store(&self, batch: &mut Batch, step: u32, event: &Event) {
+        self.store_event(batch, step, event);
         let (room, seq) = (self.snapshot.number, event.seq);
-        batch.event(EventRow {
-            room,
-            seq,
-            event_id: event.pdu.event_id.to_string(),
-            step,
-            pdu: Arc::from(event.pdu.json.get()),
-            verdict: event.verdict as i64,
-            ts: event.pdu.origin_server_ts.get().into(),
-            searchable: search::has_text(&event.pdu),
-            sender_device: event.sent_by.as_ref().map(|by| by.device),
-            txn_id: event.sent_by.as_ref().map(|by| by.txn_id.clone()),
-        });
         if let Some((kind, state_key)) = event.pdu.state() {
             let (kind, state_key) = (kind.to_string(), state_key.to_owned());
             if let Some(membership) = event.pdu.membership() {
@@ -320,7 +337,24 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn redact(&mut self, batch: &mut Batch, event: &Event, by: i64) -> Result<(), Error> {
+    /// The event alone, whatever its verdict.
+    pub(super) fn store_event(&self, batch: &mut Batch, step: u32, event: &Event) {
+        let (room, seq) = (self.snapshot.number, event.seq);
+        batch.event(EventRow {
+            room,
+            seq,
+            event_id: event.pdu.event_id.to_string(),
+            step,
+            pdu: Arc::from(event.pdu.json.get()),
+            verdict: event.verdict as i64,
+            ts: event.pdu.origin_server_ts.get().into(),
+            searchable: event.is_visible() && search::has_text(&event.pdu),
+            sender_device: event.sent_by.as_ref().map(|by| by.device),
+            txn_id: event.sent_by.as_ref().map(|by| by.txn_id.clone()),
+        });
+    }
+
+    pub(super) fn redact(&mut self, batch: &mut Batch, event: &Event, by: i64) -> Result<(), Error> {
         if event.redacted_by.is_some() {
             return Ok(());
         }
@@ -352,10 +386,9 @@ impl<'a> Work<'a> {
 
     /// All of it as one batch, for [`Self::commit`] or to go along with another.
     pub(super) fn into_batch(mut self, room: Option<&Arc<Room>>) -> Batch {
-        if let Some(last) = self.events.iter().map(|event| event.seq).max()
-            && last == self.snapshot.last_seq
-        {
-            for statement in room_table::replace_extremities(self.snapshot.number, last) {
+        if self.ends_changed {
+            let ends = self.snapshot.extremities.iter().map(|end| end.seq);
+            for statement in room_table::replace_extremities(self.snapshot.number, ends) {
                 self.batch.push(statement);
             }
         }

@@ -7,12 +7,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use hearth_federation::Pdu;
 use parking_lot::Mutex;
 use ruma::{OwnedEventId, OwnedUserId, events::TimelineEventType};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::{Core, Error, Room, snapshot::Snapshot, work::Work};
+use super::{Core, Error, Outcome, Room, snapshot::Snapshot, work::Work};
 use crate::store::{self, Batch};
 
 /// The most requests that one batch takes.
@@ -43,13 +44,36 @@ pub struct Appended {
     pub event_id: OwnedEventId,
 }
 
-/// Events that are appended together or not at all.
+/// What somebody wants of a room's writer.
+enum Wish {
+    /// Events that are made here, and appended together or not at all.
+    Append {
+        events: Vec<NewEvent>,
+        txn: Option<Txn>,
+        /// What becomes durable together with the events, or not at all.
+        also: Option<Batch>,
+    },
+    /// Events that were made elsewhere, each judged for itself.
+    Receive(Vec<Pdu>),
+}
+
+impl Wish {
+    fn txn(&self) -> Option<&Txn> {
+        match self {
+            Self::Append { txn, .. } => txn.as_ref(),
+            Self::Receive(_) => None,
+        }
+    }
+}
+
+enum Answer {
+    Appended(Vec<Appended>),
+    Received(Vec<Outcome>),
+}
+
 pub(super) struct Request {
-    events: Vec<NewEvent>,
-    txn: Option<Txn>,
-    /// What becomes durable together with the events, or not at all.
-    also: Option<Batch>,
-    done: oneshot::Sender<Result<Vec<Appended>, Error>>,
+    wish: Wish,
+    done: oneshot::Sender<Result<Answer, Error>>,
 }
 
 #[derive(Default)]
@@ -59,7 +83,7 @@ pub(super) struct Inbox {
     working: bool,
 }
 
-/// Leaves a request with the room and waits until it is durable or refused.
+/// Appends events that are made here.
 pub(super) async fn append(
     core: &Arc<Core>,
     room: &Arc<Room>,
@@ -67,10 +91,30 @@ pub(super) async fn append(
     txn: Option<Txn>,
     also: Option<Batch>,
 ) -> Result<Vec<Appended>, Error> {
+    match ask(core, room, Wish::Append { events, txn, also }).await? {
+        Answer::Appended(appended) => Ok(appended),
+        Answer::Received(_) => Err(Error::Internal("the room's writer mistook a request".to_owned())),
+    }
+}
+
+/// Judges and appends events that were made elsewhere.
+pub(super) async fn receive(
+    core: &Arc<Core>,
+    room: &Arc<Room>,
+    pdus: Vec<Pdu>,
+) -> Result<Vec<Outcome>, Error> {
+    match ask(core, room, Wish::Receive(pdus)).await? {
+        Answer::Received(outcomes) => Ok(outcomes),
+        Answer::Appended(_) => Err(Error::Internal("the room's writer mistook a request".to_owned())),
+    }
+}
+
+/// Leaves a request with the room and waits until it is durable or refused.
+async fn ask(core: &Arc<Core>, room: &Arc<Room>, wish: Wish) -> Result<Answer, Error> {
     let (done, result) = oneshot::channel();
     let idle = {
         let mut inbox = room.inbox.lock();
-        inbox.waiting.push(Request { events, txn, also, done });
+        inbox.waiting.push(Request { wish, done });
         !std::mem::replace(&mut inbox.working, true)
     };
     if idle {
@@ -112,7 +156,7 @@ async fn write_batch(core: &Arc<Core>, room: &Arc<Room>, requests: Vec<Request>)
     let mut answers = try_batch(core, room, &requests, HashMap::new()).await;
     if matches!(answers, Err(Error::Store(store::Error::Conflict))) {
         // Somebody tried again what an earlier process, or the command line, has done: now we look.
-        let txns = requests.iter().filter_map(|request| request.txn.as_ref());
+        let txns = requests.iter().filter_map(|request| request.wish.txn());
         answers = match sent_before(core, txns).await {
             Ok(sent) => try_batch(core, room, &requests, sent).await,
             Err(cause) => Err(cause.into()),
@@ -140,17 +184,27 @@ async fn try_batch(
     room: &Arc<Room>,
     requests: &[Request],
     mut sent: HashMap<Txn, OwnedEventId>,
-) -> Result<Vec<Result<Vec<Appended>, Error>>, Error> {
+) -> Result<Vec<Result<Answer, Error>>, Error> {
     let mut work = Work::start(core, Snapshot::clone(&room.snapshot())).await?;
     let mut answers = Vec::with_capacity(requests.len());
     for request in requests {
-        let txn = request.txn.as_ref();
+        let (events, txn, also) = match &request.wish {
+            Wish::Append { events, txn, also } => (events, txn.as_ref(), also),
+            Wish::Receive(pdus) => {
+                let mut outcomes = Vec::with_capacity(pdus.len());
+                for pdu in pdus {
+                    outcomes.push(work.receive(pdu).await?);
+                }
+                answers.push(Ok(Answer::Received(outcomes)));
+                continue;
+            }
+        };
         if let Some(event_id) = txn.and_then(|txn| sent.get(txn)) {
-            answers.push(Ok(vec![Appended { event_id: event_id.clone() }]));
+            answers.push(Ok(Answer::Appended(vec![Appended { event_id: event_id.clone() }])));
             continue;
         }
-        let mut answer = work.append_all(&request.events, txn).await;
-        if let (Ok(_), Some(also)) = (&answer, &request.also) {
+        let mut answer = work.append_all(events, txn).await;
+        if let (Ok(_), Some(also)) = (&answer, also) {
             work.batch().append(also.copy());
         }
         match (&answer, txn) {
@@ -165,7 +219,7 @@ async fn try_batch(
             }
             (_, None) => {}
         }
-        answers.push(answer);
+        answers.push(answer.map(Answer::Appended));
     }
     work.commit(Some(room)).await?;
     Ok(answers)

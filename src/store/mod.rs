@@ -17,6 +17,7 @@ mod entry;
 mod error;
 pub mod event;
 pub mod filter;
+pub mod fork;
 mod open;
 pub mod profile;
 pub mod queue;

@@ -291,13 +291,20 @@ pub fn insert_room(number: i64, room_id: &str, version: &str, open: bool) -> Sta
     )
 }
 
-pub fn insert_extremity(room: i64, event: i64) -> Statement {
+fn insert_extremity(room: i64, event: i64) -> Statement {
     statement!("INSERT INTO extremity (room, event) VALUES ($1, $2)", room, event)
 }
 
-/// One event follows all that had no follower.
-pub fn replace_extremities(room: i64, event: i64) -> Vec<Statement> {
-    vec![statement!("DELETE FROM extremity WHERE room = $1", room), insert_extremity(room, event)]
+/// The events that have no follower.
+pub fn replace_extremities(room: i64, events: impl Iterator<Item = i64>) -> Vec<Statement> {
+    let mut statements = vec![statement!("DELETE FROM extremity WHERE room = $1", room)];
+    statements.extend(events.map(|event| insert_extremity(room, event)));
+    statements
+}
+
+/// A user has nothing to do with a room any more, as if they never had.
+pub fn remove_membership(user_id: &str, room: i64) -> Statement {
+    statement!("DELETE FROM membership WHERE user_id = $1 AND room = $2", user_id, room)
 }
 
 /// A new membership is never a forgotten one.

@@ -1,0 +1,271 @@
+//! Rooms whose history forks: events of another server, made as that server would and brought in through the verifier.
+
+#![allow(clippy::needless_pass_by_value, clippy::cloned_ref_to_slice_refs)]
+
+use std::sync::Arc;
+
+use hearth_federation::{Draft, Limits, Pdu, Position, Received, References, SigningKey, Verified};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, UInt, UserId, events::StateEventType,
+    owned_server_name, owned_user_id,
+};
+use serde_json::{Value, json, value::to_raw_value};
+
+use super::{
+    tests::{World, user},
+    *,
+};
+use crate::room::event::Verdict;
+
+const SEED: &str = "ed25519 1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1";
+
+/// A room of Alice here and Rita elsewhere, who has as much power.
+struct Story {
+    world: World,
+    room: Arc<Room>,
+    alice: OwnedUserId,
+    rita: OwnedUserId,
+    time: u32,
+}
+
+impl Story {
+    async fn new() -> Self {
+        let alice = user("alice");
+        let world = World::new(&[alice.as_str(), "@bob:localhost"]).await;
+        let room = world.room(&alice).await;
+        let rita = owned_user_id!("@rita:elsewhere");
+        let mut story = Self { world, room, alice, rita, time: 0 };
+        story.set("m.room.join_rules", json!({ "join_rule": "public" })).await;
+        story.set("m.room.power_levels", json!({ "users": { "@rita:elsewhere": 100 } })).await;
+        let join =
+            story.by_rita("m.room.member", Some("@rita:elsewhere"), json!({ "membership": "join" }), &[]);
+        assert_eq!(story.bring(&[join]).await, [Outcome::Accepted]);
+        story
+    }
+
+    async fn set(&self, kind: &str, content: Value) -> OwnedEventId {
+        let (kind, content) = (StateEventType::from(kind), to_raw_value(&content).unwrap());
+        self.world.rooms.set_state(&self.room, &self.alice, kind, String::new(), content).await.unwrap()
+    }
+
+    fn ends(&self) -> Vec<OwnedEventId> {
+        self.room.snapshot().extremities.iter().map(|end| end.event_id.clone()).collect()
+    }
+
+    fn by_rita(
+        &mut self,
+        kind: &str,
+        state_key: Option<&str>,
+        content: Value,
+        previous: &[OwnedEventId],
+    ) -> Pdu {
+        let sender = self.rita.clone();
+        self.event(&sender, kind, state_key, content, previous)
+    }
+
+    /// An event that follows these, or else all ends; the current state allows it.
+    fn event(
+        &mut self,
+        sender: &UserId,
+        kind: &str,
+        state_key: Option<&str>,
+        content: Value,
+        previous: &[OwnedEventId],
+    ) -> Pdu {
+        let state = self.room.snapshot().state.clone();
+        self.event_under(&state, sender, kind, state_key, content, previous)
+    }
+
+    fn event_under(
+        &mut self,
+        state: &State,
+        sender: &UserId,
+        kind: &str,
+        state_key: Option<&str>,
+        content: Value,
+        previous: &[OwnedEventId],
+    ) -> Pdu {
+        let version = &self.room.version;
+        let previous = match previous {
+            _ if kind == "m.room.create" => Vec::new(),
+            [] => self.ends(),
+            previous => previous.to_vec(),
+        };
+        let draft = Draft {
+            // In version 12 a beginning is of the room that it begins.
+            room_id: (kind != "m.room.create").then(|| self.room.room_id.clone()),
+            sender: sender.to_owned(),
+            kind: kind.into(),
+            state_key: state_key.map(str::to_owned),
+            content: to_raw_value(&content).unwrap(),
+            redacts: None,
+        };
+        let auth = draft.auth_types(version).unwrap();
+        let auth = auth.iter().filter_map(|(kind, key)| Some(state.get(kind, key)?.pdu.event_id.clone()));
+        self.time += 1;
+        let time = MilliSecondsSinceUnixEpoch(UInt::from(self.time));
+        let position = Position::new(previous, auth.collect(), 50, time);
+        let (key, server) = (SigningKey::from_text(SEED).unwrap(), owned_server_name!("elsewhere"));
+        let made = draft.build(version, position, &server, &key, Limits::FEDERATED).unwrap();
+        let received = Received::parse(made.json.get(), version, References::Limited).unwrap();
+        match received.verify(|_, _| Some(key.public_key())).unwrap() {
+            Verified::Intact(pdu) => pdu,
+            Verified::Redacted(_) => panic!("the hash is wrong"),
+        }
+    }
+
+    async fn bring(&self, pdus: &[Pdu]) -> Vec<Outcome> {
+        self.world.rooms.receive(&self.room, pdus.to_vec()).await.unwrap()
+    }
+
+    /// The room as a fresh start would find it.
+    async fn reloaded(&self) -> Snapshot {
+        self.world.rooms.core.load(self.room.number).await.unwrap()
+    }
+
+    fn topic(&self) -> Option<String> {
+        let content: Option<Value> = self.room.snapshot().state.content(&StateEventType::RoomTopic);
+        content.and_then(|content| content["topic"].as_str().map(str::to_owned))
+    }
+}
+
+fn text(body: &str) -> Value {
+    json!({ "msgtype": "m.text", "body": body })
+}
+
+/// EV-05: ends of a fork are named by the next event here, which joins them.
+#[tokio::test]
+async fn ev_05_messages_on_two_branches_are_both_shown_and_joined() {
+    let mut story = Story::new().await;
+    let start = story.ends();
+    story.world.say(&story.room, &story.alice, "here").await;
+    let there = story.by_rita("m.room.message", None, text("there"), &start);
+    assert_eq!(story.bring(&[there]).await, [Outcome::Accepted]);
+    assert_eq!(story.ends().len(), 2);
+    assert_eq!(story.reloaded().await.extremities, story.room.snapshot().extremities);
+    let joined = story.world.say(&story.room, &story.alice, "joined").await;
+    assert_eq!(story.ends(), std::slice::from_ref(&joined));
+    let joined = story.world.rooms.event(&story.room, &joined).await.unwrap();
+    assert_eq!(joined.pdu.prev_events.len(), 2);
+}
+
+/// SR-01, SR-11: of two topics on two branches one holds, in memory, after a restart, and in the log of the state.
+#[tokio::test]
+async fn sr_01_conflicting_state_is_resolved() {
+    let mut story = Story::new().await;
+    let start = story.ends();
+    story.set("m.room.topic", json!({ "topic": "here" })).await;
+    let there = story.by_rita("m.room.topic", Some(""), json!({ "topic": "there" }), &start);
+    assert_eq!(story.bring(&[there.clone()]).await, [Outcome::Accepted]);
+    // Alice's is later, for Rita's clock is far behind: the mainline is the same, so the time decides.
+    assert_eq!(story.topic().as_deref(), Some("here"));
+    let reloaded = story.reloaded().await;
+    let topic: Value = reloaded.state.content(&StateEventType::RoomTopic).unwrap();
+    assert_eq!(topic["topic"], "here");
+    // PD-10
+    assert_eq!(story.bring(&[there]).await, [Outcome::Known]);
+}
+
+/// PD-06, I9: what somebody says on an old branch after they were banned is kept, and neither shown nor built upon.
+#[tokio::test]
+async fn pd_06_a_banned_users_old_branch_is_soft_failed() {
+    let mut story = Story::new().await;
+    let (start, before) = (story.ends(), story.room.snapshot().state.clone());
+    let guest = owned_user_id!("@guest:elsewhere");
+    let join =
+        story.event(&guest, "m.room.member", Some(guest.as_str()), json!({ "membership": "join" }), &[]);
+    story.bring(&[join]).await;
+    let (branch, then) = (story.ends(), story.room.snapshot().state.clone());
+    story.world.rooms.ban(&story.room, &story.alice, &guest, None).await.unwrap();
+    let late = story.event_under(&then, &guest, "m.room.message", None, text("too late"), &branch);
+    assert_eq!(story.bring(&[late.clone()]).await, [Outcome::SoftFailed]);
+    assert_eq!(story.ends().len(), 1);
+    let kept = story.world.rooms.event(&story.room, &late.event_id).await.unwrap();
+    assert_eq!(kept.verdict, Verdict::SoftFailed);
+    let sight = Sight::everything();
+    assert!(story.world.rooms.visible_event(&story.room, &sight, &late.event_id).await.is_err());
+    // PD-01: without ever having been in, it is rejected by the state before it.
+    let stranger = owned_user_id!("@stranger:elsewhere");
+    let stranger = story.event_under(&before, &stranger, "m.room.message", None, text("who?"), &start);
+    assert!(matches!(story.bring(&[stranger]).await[..], [Outcome::Rejected(_)]));
+}
+
+/// PD-02, PD-03, PD-05: a rejected event changes nothing; what follows it is judged, what cites it is rejected.
+#[tokio::test]
+async fn pd_05_what_cites_a_rejected_event_is_rejected() {
+    let mut story = Story::new().await;
+    let stranger = owned_user_id!("@stranger:elsewhere");
+    let levels = json!({ "users": { stranger.as_str(): 100 } });
+    let bad = story.event(&stranger, "m.room.power_levels", Some(""), levels, &[]);
+    let ends = story.ends();
+    assert!(matches!(story.bring(&[bad.clone()]).await[..], [Outcome::Rejected(_)]));
+    assert_eq!(story.ends(), ends);
+    assert_eq!(story.bring(&[bad.clone()]).await, [Outcome::Known], "it stays rejected");
+
+    let follows = story.by_rita("m.room.message", None, text("after it"), &[bad.event_id.clone()]);
+    assert_eq!(story.bring(&[follows]).await, [Outcome::Accepted]);
+    let mut state = story.room.snapshot().state.clone();
+    state.insert(story.world.rooms.event(&story.room, &bad.event_id).await.unwrap());
+    let rita = story.rita.clone();
+    let cites = story.event_under(&state, &rita, "m.room.message", None, text("cites it"), &[]);
+    assert!(matches!(story.bring(&[cites]).await[..], [Outcome::Rejected(_)]));
+}
+
+/// An event that names what isn't here isn't kept, and is judged once that has come. Others of its batch are.
+#[tokio::test]
+async fn events_wait_for_those_that_they_name() {
+    let mut story = Story::new().await;
+    let first = story.by_rita("m.room.message", None, text("first"), &[]);
+    let second = story.by_rita("m.room.message", None, text("second"), &[first.event_id.clone()]);
+    let missing = Outcome::Missing(vec![first.event_id.clone()]);
+    let other = story.by_rita("m.room.message", None, text("other"), &[]);
+    assert_eq!(story.bring(&[second.clone(), other]).await, [missing, Outcome::Accepted]);
+    assert_eq!(story.bring(&[first, second]).await, [Outcome::Accepted, Outcome::Accepted]);
+}
+
+/// MB, SY-02: a membership that resolution takes away is gone everywhere: state, counts, queues.
+#[tokio::test]
+async fn sr_01_a_ban_on_another_branch_reaches_the_member() {
+    let mut story = Story::new().await;
+    let bob = user("bob");
+    story.world.rooms.join(&story.room, &bob, None).await.unwrap();
+    let branch = story.ends();
+    story.world.say(&story.room, &bob, "still here").await;
+    let ban = story.by_rita("m.room.member", Some(bob.as_str()), json!({ "membership": "ban" }), &branch);
+    assert_eq!(story.bring(&[ban]).await, [Outcome::Accepted]);
+    let snapshot = story.room.snapshot();
+    assert!(!snapshot.is_joined(&bob));
+    assert!(snapshot.local.iter().all(|member| member.user_id != bob));
+    let reloaded = story.reloaded().await;
+    assert_eq!((reloaded.joined, &reloaded.local), (snapshot.joined, &snapshot.local));
+    let rows = story.world.store.memberships(bob.as_str()).await.unwrap();
+    assert_eq!(rows[0].membership, "ban");
+}
+
+/// Ends are kept few: more than ten are joined by an event that nobody sees.
+#[tokio::test]
+async fn many_ends_are_joined() {
+    let mut story = Story::new().await;
+    let start = story.ends();
+    let many: Vec<Pdu> =
+        (0..40).map(|n| story.by_rita("m.room.message", None, text(&n.to_string()), &start)).collect();
+    assert!(story.bring(&many).await.iter().all(|outcome| *outcome == Outcome::Accepted));
+    assert!(story.ends().len() <= 11, "{}", story.ends().len());
+    let log = story.world.rooms.log_backwards(&story.room, i64::MAX, 100).await.unwrap();
+    assert!(log.iter().any(|event| !event.is_visible()));
+    let seqs: Vec<i64> = log.iter().map(|event| event.seq).collect();
+    assert!(seqs.windows(2).all(|pair| pair[0] == pair[1] + 1), "gap-free: {seqs:?}");
+}
+
+/// A second beginning, an event of another room, one that names itself by another room's events: refused or rejected.
+#[tokio::test]
+async fn a_room_has_one_beginning() {
+    let mut story = Story::new().await;
+    let second = story.by_rita("m.room.create", Some(""), json!({ "room_version": "12" }), &[]);
+    assert!(matches!(story.bring(&[second]).await[..], [Outcome::Rejected(_) | Outcome::Refused(_)]));
+    let other = story.world.room(&story.alice).await;
+    let foreign: Vec<OwnedEventId> =
+        other.snapshot().extremities.iter().map(|end| end.event_id.clone()).collect();
+    let elsewhere = story.by_rita("m.room.message", None, text("x"), &foreign);
+    assert!(matches!(story.bring(&[elsewhere]).await[..], [Outcome::Rejected(_)]));
+}
