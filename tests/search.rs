@@ -73,6 +73,34 @@ async fn se_01_words_are_found_in_messages_names_and_topics() {
     assert_eq!(found["count"], 1);
 }
 
+/// SE-02: the beginning of a word is searched for on every page, and the count grows to what there is.
+#[tokio::test]
+async fn se_02_beginnings_of_words_are_found_page_by_page() {
+    let server = Server::start(Table::new()).await;
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    for number in 1..=5 {
+        alice.send_text(&room, &format!("gardening {number}")).await;
+    }
+    for order in ["recent", "rank"] {
+        let criteria = json!({ "search_term": "garden", "order_by": order, "filter": { "limit": 2 } });
+        let (mut found, mut counts, mut from) = (Vec::new(), Vec::new(), String::new());
+        loop {
+            let page = ask(&alice, criteria.clone(), &encode(&from)).await;
+            found.extend(bodies(&page));
+            counts.push(page["count"].as_u64().expect("a count"));
+            match page["next_batch"].as_str() {
+                Some(next) if counts.len() < 10 => next.clone_into(&mut from),
+                _ => break,
+            }
+        }
+        let expected: Vec<String> = (1..=5).rev().map(|number| format!("gardening {number}")).collect();
+        assert_eq!(found, expected, "{order}");
+        assert!(counts.is_sorted() && counts[0] > 2, "{order}: {counts:?}");
+        assert_eq!(counts.last(), Some(&5), "{order}: {counts:?}");
+    }
+}
+
 /// SE-01: encrypted and redacted content is never found, an edit by its new text.
 #[tokio::test]
 async fn se_01_what_is_secret_or_gone_is_not_found() {

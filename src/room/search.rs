@@ -103,7 +103,7 @@ pub struct Searched {
     pub highlights: Vec<String>,
 }
 
-/// Where an answer goes on: below a position or, among the best, after so many; in a group only its own.
+/// Where an answer goes on: below a position, after so many of them; in a group only its own.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Place {
     #[serde(rename = "p", skip_serializing_if = "Option::is_none")]
@@ -114,6 +114,9 @@ struct Place {
     room: Option<OwnedRoomId>,
     #[serde(rename = "s", skip_serializing_if = "Option::is_none")]
     sender: Option<OwnedUserId>,
+    /// The last word is the beginning of one, on the pages that follow too.
+    #[serde(rename = "b", default, skip_serializing_if = "std::ops::Not::not")]
+    beginning: bool,
 }
 
 impl Place {
@@ -143,8 +146,11 @@ impl Rooms {
                 break;
             }
         }
-        let place = query.from.map(Place::parse).transpose()?.unwrap_or_default();
-        let words = question(query.term);
+        let mut place = query.from.map(Place::parse).transpose()?.unwrap_or_default();
+        let mut words = question(query.term);
+        if place.beginning {
+            words = beginning(words).unwrap_or_default();
+        }
         let mut answer = Searched {
             matches: Vec::new(),
             count: 0,
@@ -161,16 +167,20 @@ impl Rooms {
             Order::Rank => RANKED,
         };
         let mut found = self.scan(reader, &query, &place, &words, &rooms, wanted).await?;
-        if found.matches.is_empty() && found.more.is_none() && place.before.is_none() {
-            let beginnings = beginning(words);
-            if let Some(words) = beginnings {
-                found = self.scan(reader, &query, &place, &words, &rooms, wanted).await?;
-            }
+        let nothing = found.matches.is_empty() && found.more.is_none() && place.before.is_none();
+        if nothing
+            && !place.beginning
+            && let Some(words) = beginning(words)
+        {
+            place.beginning = true;
+            found = self.scan(reader, &query, &place, &words, &rooms, wanted).await?;
         }
-        answer.count = place.skip + found.matches.len() + usize::from(found.more.is_some());
+        let so_far = place.skip.saturating_add(found.matches.len());
+        answer.count = so_far.saturating_add(usize::from(found.more.is_some()));
         match query.order {
             Order::Recent => {
-                let more = found.more.map(|before| Place { before: Some(before), ..place.clone() });
+                let next = |before| Place { before: Some(before), skip: so_far, ..place.clone() };
+                let more = found.more.map(next);
                 answer.next_batch = more.map(|place| place.token());
                 answer.matches = found.matches;
             }
@@ -179,7 +189,7 @@ impl Rooms {
                     other.rank.total_cmp(&one.rank).then(other.position.cmp(&one.position))
                 });
                 answer.count = found.matches.len();
-                let skip = place.skip + query.limit;
+                let skip = place.skip.saturating_add(query.limit);
                 if answer.count > skip {
                     answer.next_batch = Some(Place { skip, ..place.clone() }.token());
                 }
