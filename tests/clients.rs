@@ -74,6 +74,20 @@ fn registration_token(server: &Server) -> String {
     token.trim().to_owned()
 }
 
+/// Messages page by page, people, public rooms and rooms in common, as Element looks for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn matrix_js_sdk_searches_messages_people_and_rooms() {
+    let server = Server::start(toml::Table::new()).await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut program = Command::new(installed(root.join(".cache/node")));
+    program.arg(root.join("tests/clients/search_js.mjs"));
+    program.args(["--url", server.url(), "--password", PASSWORD]);
+    // It has a deadline of its own.
+    let output = tokio::task::spawn_blocking(move || program.output()).await.expect("no panic");
+    let output = output.expect("the client can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// The whole play, and its end: both have seen one timeline, which is also the server's, before and after a restart.
 async fn chat(mut server: Server, host: Sdk, guest: Sdk, more: &[&str]) {
     let timeline = timeout(WHOLE_CHAT, async {

@@ -192,6 +192,22 @@ async fn pd_20_filters_by_words_and_types() {
 }
 
 #[tokio::test]
+async fn pd_20_the_rooms_of_a_network_are_its_own() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    alice.create_room(json!({ "visibility": "public", "name": "Tea" })).await;
+    let ask = async |body: Value| {
+        let page = alice.post("/v3/publicRooms", body).await.expect(200);
+        (page["chunk"].as_array().map(Vec::len), page["total_room_count_estimate"].clone())
+    };
+    assert_eq!(ask(json!({ "include_all_networks": true })).await, (Some(1), json!(1)));
+    assert_eq!(ask(json!({ "third_party_instance_id": "irc-freenode" })).await, (Some(0), json!(0)));
+    let both = json!({ "include_all_networks": true, "third_party_instance_id": "irc-freenode" });
+    alice.post("/v3/publicRooms", both).await.expect_error(400, "M_BAD_JSON");
+    server.http().post("/v3/publicRooms", None, json!({})).await.expect_error(401, "M_MISSING_TOKEN");
+}
+
+#[tokio::test]
 async fn a_room_of_the_directory_is_described() {
     let server = server().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);

@@ -8,7 +8,7 @@ use ruma::{
         directory::{get_public_rooms, get_public_rooms_filtered, get_room_visibility, set_room_visibility},
         room::{Visibility, aliases},
     },
-    directory::{PublicRoomsChunk, PublicRoomsChunkInit},
+    directory::{PublicRoomsChunk, PublicRoomsChunkInit, RoomNetwork},
     events::room::history_visibility::HistoryVisibility,
 };
 
@@ -157,7 +157,11 @@ async fn public_rooms_filtered(
         term: request.filter.generic_search_term.filter(|term| !term.is_empty()),
         room_types: room_types.collect(),
     };
-    let page = list(&app, request.server.as_deref(), &query).await?;
+    let page = match request.room_network {
+        // No room here is one of another network.
+        RoomNetwork::ThirdParty(_) => PublicRooms::default(),
+        _ => list(&app, request.server.as_deref(), &query).await?,
+    };
     let mut response = get_public_rooms_filtered::v3::Response::new();
     response.total_room_count_estimate = UInt::try_from(page.total).ok();
     response.chunk = page.rooms.into_iter().map(chunk).collect();

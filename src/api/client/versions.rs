@@ -20,7 +20,7 @@ const VERSIONS: [&str; 14] = [
 ];
 
 /// Features that some clients know only by the names they had as proposals.
-const FEATURES: [&str; 18] = [
+const FEATURES: [&str; 21] = [
     // Private read receipts, threaded receipts, unread counts by thread.
     "org.matrix.msc2285.stable",
     // Thread subscriptions; clients look for one or the other.
@@ -34,6 +34,8 @@ const FEATURES: [&str; 18] = [
     "org.matrix.msc3981",
     // Deleting account data.
     "org.matrix.msc3391",
+    // Types of rooms in the public directory.
+    "org.matrix.msc3827.stable",
     // Delayed events.
     "org.matrix.msc4140",
     "org.matrix.msc4140.stable",
@@ -45,6 +47,9 @@ const FEATURES: [&str; 18] = [
     "org.matrix.msc4155",
     "org.matrix.msc4380",
     "org.matrix.msc4380.stable",
+    // Rooms in common.
+    "uk.half-shot.msc2666.query_mutual_rooms",
+    "uk.half-shot.msc2666.query_mutual_rooms.stable",
     // Locking and suspending accounts.
     "uk.timedout.msc4323",
     // Profiles with fields of any name.
