@@ -85,12 +85,16 @@ pub struct Children<'a> {
 /// References to the events of one page that are told; past it, those to a few events would make every page slow.
 const REFERENCES: i64 = 5_000;
 
-/// What holds of a row of `relation` with this name that is shown, with the arguments `$3` to `$6` from a [`Shown`].
+// SQLite takes the tables of a `CROSS JOIN` in the order in which they stand. By itself it begins with all relations of the
+// room here, whose number it doesn't know to be more than that of the events asked about.
+
+/// What holds of a row of `relation` with this name that is shown, with the arguments `$3` to `$6` from a [`Shown`]. The sum
+/// keeps this range out of the choice of an index: that by type is the better one.
 macro_rules! shown {
     ($row:literal) => {
         concat!(
             $row,
-            ".seq BETWEEN $3 AND $4 AND ($5 = '' OR EXISTS (
+            ".seq + 0 BETWEEN $3 AND $4 AND ($5 = '' OR EXISTS (
                  SELECT 1 FROM json_each($5) v WHERE ",
             $row,
             ".seq >= CAST(v.value ->> 0 AS BIGINT) AND ",
@@ -130,9 +134,8 @@ impl Store {
                      UNION ALL
                      SELECT 2, f.parent, f.seq, f.event_id, 0, 0, FALSE FROM (
                          SELECT r.parent, r.seq, r.event_id FROM json_each($2) p
-                         JOIN relation r ON r.room = $1 AND r.parent = p.value ->> 0
-                                        AND r.rel_type = 'm.reference'
-                         WHERE ",
+                         CROSS JOIN relation r
+                         WHERE r.room = $1 AND r.parent = p.value ->> 0 AND r.rel_type = 'm.reference' AND ",
                     shown!("r"),
                     "    ORDER BY r.seq DESC LIMIT $8
                      ) f
@@ -140,7 +143,7 @@ impl Store {
                      SELECT 3, t.root, t.latest, NULL, t.oldest, t.replies, EXISTS (
                          SELECT 1 FROM relation r WHERE r.room = $1 AND r.parent = t.root
                          AND r.rel_type = 'm.thread' AND r.sender = $7
-                     ) FROM json_each($2) p JOIN thread t ON t.room = $1 AND t.root = p.value ->> 0"
+                     ) FROM json_each($2) p CROSS JOIN thread t WHERE t.room = $1 AND t.root = p.value ->> 0"
                 ),
                 room,
                 parents,
@@ -171,7 +174,7 @@ impl Store {
                 "SELECT t.root, t.oldest, t.latest, t.replies, EXISTS (
                      SELECT 1 FROM relation r WHERE r.room = $1 AND r.parent = t.root
                      AND r.rel_type = 'm.thread' AND r.sender = $3
-                 ) FROM json_each($2) p JOIN thread t ON t.room = $1 AND t.root = p.value",
+                 ) FROM json_each($2) p CROSS JOIN thread t WHERE t.room = $1 AND t.root = p.value",
                 room,
                 roots,
                 reader,
@@ -194,8 +197,8 @@ impl Store {
                     "SELECT r.parent, MIN(r.seq), MAX(r.seq), COUNT(*),
                             MAX(CASE WHEN r.sender = $7 THEN 1 ELSE 0 END) = 1
                      FROM json_each($2) p
-                     JOIN relation r ON r.room = $1 AND r.parent = p.value AND r.rel_type = 'm.thread'
-                     WHERE ",
+                     CROSS JOIN relation r
+                     WHERE r.room = $1 AND r.parent = p.value AND r.rel_type = 'm.thread' AND ",
                     shown!("r"),
                     " GROUP BY r.parent"
                 ),
@@ -233,8 +236,8 @@ impl Store {
                            AND ($5 = '' OR rel_type = $5) AND ($6 = '' OR kind = $6)
                          UNION
                          SELECT r.seq, r.event_id, r.sender, f.depth + 1 FROM found f
-                         JOIN relation r ON r.room = $1 AND r.parent = f.event_id
-                         WHERE f.depth < $8 AND ($5 = '' OR r.rel_type = $5) AND ($6 = '' OR r.kind = $6)
+                         CROSS JOIN relation r
+                         WHERE r.room = $1 AND r.parent = f.event_id AND f.depth < $8 AND ($5 = '' OR r.rel_type = $5) AND ($6 = '' OR r.kind = $6)
                      )
                      SELECT DISTINCT seq, sender FROM found WHERE seq > $3 AND seq <= $4 ORDER BY seq ",
                     $order,
