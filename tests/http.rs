@@ -159,7 +159,11 @@ async fn gn_10_capabilities_say_what_the_server_can_do() {
     let alice = server.register("alice").await;
     let capabilities = alice.get("/v3/capabilities").await.expect(200)["capabilities"].clone();
     assert_eq!(capabilities["m.room_versions"]["default"], "11");
-    assert_eq!(capabilities["m.room_versions"]["available"]["12"], "stable");
+    let versions = &capabilities["m.room_versions"]["available"];
+    assert_eq!(versions["12"], "stable");
+    assert_eq!(versions["org.matrix.msc3757.11"], "unstable");
+    assert_eq!(versions.as_object().map(serde_json::Map::len), Some(14), "{versions}");
+    assert_eq!(capabilities["m.forget_forced_upon_leave"]["enabled"], false, "MB-03");
     assert_eq!(capabilities["m.change_password"]["enabled"], true);
     assert_eq!(capabilities["m.3pid_changes"]["enabled"], false);
 }

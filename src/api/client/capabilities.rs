@@ -1,6 +1,7 @@
 //! What this server can do ("Capabilities negotiation"), and the small answers that say that it can't do something:
 //! calls through a relay, bridges, pushes.
 
+use hearth_federation::supported_versions;
 use ruma::{
     RoomVersionId,
     api::client::{
@@ -8,6 +9,7 @@ use ruma::{
         thirdparty::get_protocols::v3 as get_protocols,
         voip::get_turn_server_info::v3 as get_turn_server_info,
     },
+    room_version_rules::RoomVersionDisposition,
 };
 use serde_json::{Value, json};
 
@@ -25,22 +27,6 @@ pub(super) fn routes() -> Routes {
         .add::<get_pushers::Request, Session, _, _, _>(pushers)
 }
 
-/// Versions that rooms may be created with: all that are called stable.
-const ROOM_VERSIONS: [RoomVersionId; 12] = [
-    RoomVersionId::V1,
-    RoomVersionId::V2,
-    RoomVersionId::V3,
-    RoomVersionId::V4,
-    RoomVersionId::V5,
-    RoomVersionId::V6,
-    RoomVersionId::V7,
-    RoomVersionId::V8,
-    RoomVersionId::V9,
-    RoomVersionId::V10,
-    RoomVersionId::V11,
-    RoomVersionId::V12,
-];
-
 async fn capabilities(
     app: App,
     session: Session,
@@ -48,8 +34,9 @@ async fn capabilities(
 ) -> Result<Json<Value>, MatrixError> {
     let limits = app.delayed.limits();
     let delayed = json!({ "max_delay_ms": limits.max_delay, "max_scheduled": limits.max_scheduled });
-    let versions: serde_json::Map<String, Value> =
-        ROOM_VERSIONS.iter().map(|version| (version.to_string(), json!("stable"))).collect();
+    let versions: serde_json::Map<String, Value> = supported_versions()
+        .filter_map(|version| Some((version.to_string(), json!(stability(&version)?))))
+        .collect();
     let yes = json!({ "enabled": true });
     let no = json!({ "enabled": false });
     let mut capabilities = json!({
@@ -63,6 +50,8 @@ async fn capabilities(
         "m.set_avatar_url": yes,
         "m.3pid_changes": no,
         "m.get_login_token": no,
+        // MB-03: who leaves a room forgets it when they say so.
+        "m.forget_forced_upon_leave": no,
     });
     // LK-03: only for those who may do it.
     if session.admin {
@@ -71,6 +60,14 @@ async fn capabilities(
         capabilities["uk.timedout.msc4323"] = moderation;
     }
     Ok(Json(json!({ "capabilities": capabilities })))
+}
+
+/// Whether a room version is one that anybody may use, or one for trying out what isn't in the specification yet.
+fn stability(version: &RoomVersionId) -> Option<&'static str> {
+    match hearth_federation::rules(version).ok()?.disposition {
+        RoomVersionDisposition::Stable => Some("stable"),
+        RoomVersionDisposition::Unstable => Some("unstable"),
+    }
 }
 
 /// There is no relay for calls.
