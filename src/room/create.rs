@@ -3,15 +3,18 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UInt,
-    UserId,
+    MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId,
+    RoomVersionId, UInt, UserId,
     events::{StateEventType, TimelineEventType},
     serde::JsonObject,
 };
 use serde_json::{Value, json, value::to_raw_value};
 
-use super::{Core, Error, NewEvent, Rooms, snapshot::Snapshot, work::Work};
+use super::{Core, Error, NewEvent, Rooms, directory::named_aliases, snapshot::Snapshot, work::Work};
 use crate::store::{self, alias as alias_table, room as room_table};
+
+/// RV-33: the level of what only creators of version 12 may do: more than anybody else usually has.
+pub(super) const CREATORS_ALONE: i64 = 150;
 
 /// Sets of defaults for a new room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,7 @@ impl Rooms {
     /// Creates a room. It exists with all its first events, or not at all.
     pub async fn create(&self, new: NewRoom) -> Result<OwnedRoomId, Error> {
         let core = &self.core;
+        check_names(&new)?;
         let mut work = self.first_work(&new.version, &first_events(core, &new).await?).await?;
         let (number, room_id) = (work.snapshot().number, work.snapshot().room_id.clone());
         let batch = work.batch();
@@ -94,6 +98,23 @@ impl Rooms {
         let moment = last.map_or(now, |last| now.max(last + 1));
         MilliSecondsSinceUnixEpoch(UInt::try_from(moment).unwrap_or_default())
     }
+}
+
+/// AL-03: a room that isn't there yet may call itself only by the alias that it is made with.
+fn check_names(new: &NewRoom) -> Result<(), Error> {
+    for (kind, state_key, content) in &new.initial_state {
+        if *kind != StateEventType::RoomCanonicalAlias || !state_key.is_empty() {
+            continue;
+        }
+        for named in content.as_object().map(named_aliases).transpose()?.unwrap_or_default() {
+            let alias = <&RoomAliasId>::try_from(named)
+                .map_err(|_| Error::InvalidParam(format!("{named} is not a room alias")))?;
+            if new.alias.as_deref() != Some(alias) {
+                return Err(Error::BadAlias(format!("{alias} does not lead to this room")));
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn first_events(core: &Arc<Core>, new: &NewRoom) -> Result<Vec<NewEvent>, Error> {
@@ -236,7 +257,12 @@ pub(super) fn create_content(
 
 /// RC-03: in version 12 trusted invitees are creators too.
 fn add_creators(content: &mut Value, invites: &[OwnedUserId]) {
-    let mut creators = content["additional_creators"].as_array().cloned().unwrap_or_default();
+    let mut creators = match content.get("additional_creators") {
+        None => Vec::new(),
+        Some(Value::Array(creators)) => creators.clone(),
+        // RV-30: the room's rules refuse it, and the client gets to know.
+        Some(_) => return,
+    };
     for invitee in invites {
         if !creators.contains(&json!(invitee)) {
             creators.push(json!(invitee));
@@ -265,8 +291,7 @@ fn power_levels(new: &NewRoom, creators_are_privileged: bool) -> Value {
             "m.room.name": 50,
             "m.room.power_levels": 100,
             "m.room.server_acl": 100,
-            // RV-33: only a creator may upgrade a room of version 12.
-            "m.room.tombstone": if creators_are_privileged { 150 } else { 100 },
+            "m.room.tombstone": 100,
         },
         "events_default": 0,
         "invite": if new.preset == Preset::PublicChat { 50 } else { 0 },
@@ -279,6 +304,15 @@ fn power_levels(new: &NewRoom, creators_are_privileged: bool) -> Value {
     });
     for (key, value) in &new.power_levels {
         content[key] = json!(value);
+    }
+    let named = new.power_levels.get("events").is_some_and(|events| events.get("m.room.tombstone").is_some());
+    if creators_are_privileged && !named {
+        // RV-33: only a creator may upgrade a room of version 12, whatever else the client changes.
+        let state_default = content["state_default"].as_i64().unwrap_or(50);
+        let level = CREATORS_ALONE.max(state_default.saturating_add(1));
+        if let Some(events) = content["events"].as_object_mut() {
+            events.insert("m.room.tombstone".to_owned(), json!(level));
+        }
     }
     content
 }

@@ -148,7 +148,7 @@ fn guests_may_join(snapshot: &Snapshot) -> bool {
 }
 
 /// Every alias that an `m.room.canonical_alias` names, as it is written there.
-fn named_aliases(content: &Map<String, Value>) -> Result<Vec<&str>, Error> {
+pub(super) fn named_aliases(content: &Map<String, Value>) -> Result<Vec<&str>, Error> {
     let refused = |what: &str| Error::InvalidParam(format!("`{what}` is not what it should be"));
     let mut named = Vec::new();
     match content.get("alias") {

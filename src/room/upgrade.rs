@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
     Error, NewEvent, Room, Rooms, Snapshot,
-    create::{FirstEvents, create_content},
+    create::{CREATORS_ALONE, FirstEvents, create_content},
     writer,
 };
 use crate::store::{alias as alias_table, room as room_table};
@@ -33,9 +33,6 @@ const KEPT: [StateEventType; 8] = [
     StateEventType::RoomHistoryVisibility,
     StateEventType::RoomCanonicalAlias,
 ];
-
-/// RV-33: more than anybody but a creator has.
-const CREATORS_ALONE: i64 = 150;
 
 /// Lets a room be upgraded by one at a time.
 struct Upgrading<'a> {

@@ -234,6 +234,55 @@ async fn rv_33_power_levels_start_with_defaults_that_the_client_may_change() {
     assert!(tombstone > levels["state_default"].as_i64().expect("a level"));
 }
 
+/// RV-33: the level that keeps others from upgrading a room stays, unless the client says that it shouldn't.
+#[tokio::test]
+async fn rv_33_only_creators_upgrade_whatever_else_is_overridden() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    for (version, overriding, tombstone) in [
+        ("12", json!({}), json!(150)),
+        ("12", json!({ "events": { "m.room.name": 0 } }), json!(150)),
+        ("12", json!({ "state_default": 200 }), json!(201)),
+        ("12", json!({ "events": { "m.room.tombstone": 100 } }), json!(100)),
+        ("11", json!({ "events": { "m.room.name": 0 } }), Value::Null),
+        ("11", json!({}), json!(100)),
+    ] {
+        let body = json!({ "room_version": version, "power_level_content_override": overriding });
+        let room = alice.create_room(body).await;
+        let levels = state(&alice, &room, "m.room.power_levels", "").await;
+        assert_eq!(levels["events"]["m.room.tombstone"], tombstone, "version {version}: {overriding}");
+        for (key, value) in overriding["events"].as_object().into_iter().flatten() {
+            assert_eq!(levels["events"][key], *value, "version {version}");
+        }
+    }
+}
+
+/// AL-03: `initial_state` can't give a room a name that doesn't lead to it.
+#[tokio::test]
+async fn al_03_a_new_room_calls_itself_only_what_leads_to_it() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    alice.create_room(json!({ "room_alias_name": "other" })).await;
+    let body = |own: &str, content: Value| {
+        json!({
+            "room_alias_name": own,
+            "initial_state": [{ "type": "m.room.canonical_alias", "content": content }],
+        })
+    };
+    for (content, errcode) in [
+        (json!({ "alias": "#other:localhost" }), "M_BAD_ALIAS"),
+        (json!({ "alias": "#nowhere:localhost" }), "M_BAD_ALIAS"),
+        (json!({ "alt_aliases": ["#mine:localhost", "#other:localhost"] }), "M_BAD_ALIAS"),
+        (json!({ "alias": "mine" }), "M_INVALID_PARAM"),
+        (json!({ "alias": 1 }), "M_INVALID_PARAM"),
+    ] {
+        alice.post("/v3/createRoom", body("mine", content)).await.expect_error(400, errcode);
+    }
+    let room = alice.create_room(body("mine", json!({ "alt_aliases": ["#mine:localhost"] }))).await;
+    let named = state(&alice, &room, "m.room.canonical_alias", "").await;
+    assert_eq!(named, json!({ "alt_aliases": ["#mine:localhost"] }));
+}
+
 #[tokio::test]
 async fn mb_13_everybody_is_invited_once_and_told_that_it_is_direct() {
     let server = server().await;

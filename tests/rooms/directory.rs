@@ -61,6 +61,12 @@ async fn an_alias_is_removed_by_its_maker_or_by_who_may_name_the_room() {
     alice.delete(&alias_path("#one:localhost"), None).await.expect_error(404, "M_NOT_FOUND");
     let named = state(&alice, &room, "m.room.canonical_alias", "").await;
     assert_eq!(named.get("alias"), None, "AL-04: {named}");
+    // Bob may not name the room: what he takes away stays named until somebody does who may.
+    assert_eq!(named["alt_aliases"], json!(["#two:localhost"]));
+    point(&bob, "#two:localhost", &room).await.expect(200);
+    alice.delete(&alias_path("#two:localhost"), None).await.expect(200);
+    let named = state(&alice, &room, "m.room.canonical_alias", "").await;
+    assert_eq!(named, json!({ "alt_aliases": [] }), "AL-04");
     // A free name can be taken again.
     point(&carol, "#one:localhost", &room).await.expect(200);
 }

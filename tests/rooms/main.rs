@@ -10,6 +10,7 @@ mod limits;
 mod membership;
 mod owned_state;
 mod sending;
+mod versions;
 
 use common::{Server, User};
 use serde_json::Value;
