@@ -126,6 +126,35 @@ async fn sp_03_loops_end() {
     assert_eq!(names(&alice, &one, "").await, ["one", "two"]);
 }
 
+/// I8: of a space that names very many rooms which nobody shows, no page takes long, and none of those that are there is lost.
+#[tokio::test]
+async fn sp_01_a_page_looks_at_so_many_rooms_and_the_next_one_goes_on() {
+    let server = Server::start(Table::new()).await;
+    let alice = server.register("alice").await;
+    let there = open_room(&alice, "there").await;
+    let child = |room: String, order: String| {
+        let content = json!({ "via": ["localhost"], "order": order });
+        json!({ "type": "m.space.child", "state_key": room, "content": content })
+    };
+    let nowhere = (0..800).map(|number| child(format!("!nowhere{number}:localhost"), format!("{number:04}")));
+    let children: Vec<Value> = nowhere.chain([child(there, "9999".to_owned())]).collect();
+    let root = alice
+        .create_room(json!({
+            "name": "root", "creation_content": { "type": "m.space" }, "initial_state": children,
+        }))
+        .await;
+    let first = ask(&alice, &root, "").await.expect(200);
+    assert_eq!(named(&first), ["root"]);
+    assert_eq!(first["rooms"][0]["children_state"].as_array().map(Vec::len), Some(801));
+    let next = first["next_batch"].as_str().expect("there is more");
+    let second = ask(&alice, &root, &format!("?from={next}")).await.expect(200);
+    assert_eq!(named(&second), ["there"]);
+    assert_eq!(second.get("next_batch"), None);
+    // By its earlier name too.
+    let path = format!("/unstable/org.matrix.msc2946/rooms/{root}/hierarchy");
+    assert_eq!(named(&alice.get(&path).await.expect(200)), ["root"]);
+}
+
 /// SP-04, I10: only what the asker may join, read or is in; the rest looks as if it weren't there.
 #[tokio::test]
 async fn sp_04_rooms_are_shown_to_those_who_may_know_of_them() {
@@ -186,6 +215,7 @@ async fn rs_01_a_room_is_summed_up_for_those_who_may_know_of_it() {
         "room_id": room, "name": "Garden", "topic": "Growing", "canonical_alias": "#garden:localhost",
         "num_joined_members": 1, "world_readable": false, "guest_can_join": false, "join_rule": "public",
         "encryption": "m.megolm.v1.aes-sha2", "room_version": "11",
+        "im.nheko.summary.encryption": "m.megolm.v1.aes-sha2", "im.nheko.summary.room_version": "11",
     });
     for name in [room.as_str(), "%23garden:localhost"] {
         for path in [

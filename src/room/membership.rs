@@ -107,17 +107,19 @@ impl Rooms {
         Ok(())
     }
 
-    /// Whether a user is in one of the rooms whose members a rule lets in.
-    pub(super) async fn is_in_one_of(&self, user_id: &UserId, rule: &Restricted) -> bool {
+    /// Whether a user is in one of the rooms whose members a rule lets in. A rule may name very many: none is loaded for
+    /// this.
+    pub(super) async fn is_in_one_of(&self, user_id: &UserId, rule: &Restricted) -> Result<bool, Error> {
+        let mut stored = Vec::new();
         for allowed in &rule.allow {
-            if let AllowRule::RoomMembership(allowed) = allowed
-                && let Ok(allowed) = self.by_id(&allowed.room_id).await
-                && allowed.snapshot().is_joined(user_id)
-            {
-                return true;
+            let AllowRule::RoomMembership(allowed) = allowed else { continue };
+            match self.if_in_memory(&allowed.room_id) {
+                Some(room) if room.snapshot().is_joined(user_id) => return Ok(true),
+                Some(_) => {}
+                None => stored.push(allowed.room_id.as_str()),
             }
         }
-        false
+        Ok(!stored.is_empty() && self.core.store.is_in_one_of(user_id.as_str(), &stored).await?)
     }
 
     /// MB-07: somebody here who may invite, if a restricted room lets the user in for being in another room.
@@ -131,8 +133,7 @@ impl Rooms {
         else {
             return Ok(None);
         };
-        let qualifies = self.is_in_one_of(user_id, &restricted).await;
-        if !qualifies {
+        if !self.is_in_one_of(user_id, &restricted).await? {
             return Err(Error::forbidden("you are in none of the rooms whose members may join this one"));
         }
         let levels = snapshot.power_levels();
@@ -256,7 +257,9 @@ impl Rooms {
         content.remove("join_authorised_via_users_server");
         let present = room.snapshot().membership(target);
         match membership.as_str() {
-            "join" if sender == target && present == MembershipState::Leave => {
+            "join"
+                if sender == target && matches!(present, MembershipState::Leave | MembershipState::Knock) =>
+            {
                 if let Some(authorised_via) = self.authorising_user(room, sender).await? {
                     content.insert("join_authorised_via_users_server".to_owned(), json!(authorised_via));
                 }

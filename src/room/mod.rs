@@ -221,6 +221,12 @@ impl Rooms {
         Ok(Arc::new(Room::new(self.core.load(number).await?)))
     }
 
+    /// A room, if it is in memory at the moment.
+    fn if_in_memory(&self, room_id: &RoomId) -> Option<Arc<Room>> {
+        let number = *self.registry.lock().numbers.get(room_id)?;
+        self.in_memory(number)
+    }
+
     fn in_memory(&self, number: i64) -> Option<Arc<Room>> {
         let mut registry = self.registry.lock();
         if let Some(room) = registry.recent.get(&number) {

@@ -71,7 +71,7 @@ impl Rooms {
             cause => cause,
         })?;
         let snapshot = room.snapshot();
-        if !self.may_preview(&snapshot, user_id).await {
+        if !self.may_preview(&snapshot, user_id).await? {
             return Err(Error::NotFound(NO_PREVIEW));
         }
         let membership = user_id.map_or(MembershipState::Leave, |user_id| snapshot.membership(user_id));
@@ -79,20 +79,24 @@ impl Rooms {
     }
 
     /// SP-04: whether somebody may know that a room is there: it is open to them or to the world, or they are in it.
-    pub(super) async fn may_preview(&self, snapshot: &Snapshot, user_id: Option<&UserId>) -> bool {
+    pub(super) async fn may_preview(
+        &self,
+        snapshot: &Snapshot,
+        user_id: Option<&UserId>,
+    ) -> Result<bool, Error> {
         let rule = snapshot.join_rule();
         if matches!(rule, JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted(_))
             || snapshot.history_visibility() == HistoryVisibility::WorldReadable
         {
-            return true;
+            return Ok(true);
         }
-        let Some(user_id) = user_id else { return false };
+        let Some(user_id) = user_id else { return Ok(false) };
         if matches!(snapshot.membership(user_id), MembershipState::Join | MembershipState::Invite) {
-            return true;
+            return Ok(true);
         }
         match rule {
             JoinRule::Restricted(rule) => self.is_in_one_of(user_id, &rule).await,
-            _ => false,
+            _ => Ok(false),
         }
     }
 }

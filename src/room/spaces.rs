@@ -3,7 +3,7 @@
 //! A walk that isn't finished is kept in memory for its next page, under a token that only its user can use. It can be
 //! dropped at any time: then the token is refused and the client begins again.
 
-use std::{cmp::Ordering, collections::HashSet, num::NonZeroUsize};
+use std::{cmp::Ordering, collections::HashSet, sync::Arc};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -13,11 +13,14 @@ use serde_json::{json, value::RawValue, value::to_raw_value};
 
 use super::{Error, Event, Preview, Rooms, Snapshot, preview::NO_PREVIEW};
 
-/// Walks kept at a time.
-const WALKS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+/// Room ids in all walks that are kept, at most: some 40 MB.
+const KEPT: usize = 400_000;
 
 /// Rooms that one walk goes to, at most: also bounds what is kept of it.
 const MOST: usize = 10_000;
+
+/// Rooms that are looked at for one page, at most: of a space that shows none of its rooms no page takes long.
+const LOOKED_AT: usize = 500;
 
 /// The longest `order` that counts, in characters (SP-02).
 const LONGEST_ORDER: usize = 50;
@@ -64,16 +67,42 @@ impl Walk {
         None
     }
 
+    /// The room ids that it holds, and what it is beside them counted as some more.
+    fn size(&self) -> usize {
+        self.waiting.len() + self.seen.len() + 8
+    }
+
     fn goes_on(&self) -> bool {
         self.seen.len() < MOST && self.waiting.iter().any(|(room_id, _)| !self.seen.contains(room_id))
     }
 }
 
-pub(super) struct Walks(Mutex<LruCache<String, Walk>>);
+/// The walks that wait for their next page, by token; the least recently used go first.
+pub(super) struct Walks(Mutex<Kept>);
+
+struct Kept {
+    walks: LruCache<String, Arc<Walk>>,
+    /// The room ids in all of them.
+    rooms: usize,
+}
 
 impl Walks {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(LruCache::new(WALKS)))
+        Self(Mutex::new(Kept { walks: LruCache::unbounded(), rooms: 0 }))
+    }
+
+    fn get(&self, token: &str) -> Option<Arc<Walk>> {
+        self.0.lock().walks.get(token).cloned()
+    }
+
+    fn put(&self, token: String, walk: Walk) {
+        let mut kept = self.0.lock();
+        kept.rooms += walk.size();
+        kept.walks.put(token, Arc::new(walk));
+        while kept.rooms > KEPT {
+            let Some((_, oldest)) = kept.walks.pop_lru() else { break };
+            kept.rooms -= oldest.size();
+        }
     }
 }
 
@@ -98,7 +127,10 @@ impl Rooms {
             None => self.set_out(asked).await?,
         };
         let mut rooms = Vec::new();
-        while rooms.len() < limit {
+        for _ in 0..LOOKED_AT {
+            if rooms.len() == limit {
+                break;
+            }
             let Some((room_id, depth)) = walk.next() else { break };
             if let Some(room) = self.visit(&mut walk, &room_id, depth).await? {
                 rooms.push(room);
@@ -106,7 +138,7 @@ impl Rooms {
         }
         let next_batch = walk.goes_on().then(|| {
             let token = self.core.environment.entropy.token(24);
-            self.walks.0.lock().put(token.clone(), walk);
+            self.walks.put(token.clone(), walk);
             token
         });
         Ok(HierarchyPage { rooms, next_batch })
@@ -115,7 +147,7 @@ impl Rooms {
     async fn set_out(&self, asked: Hierarchy) -> Result<Walk, Error> {
         let root = asked.root.clone();
         let known = match self.by_id(&root).await {
-            Ok(room) => self.may_preview(&room.snapshot(), Some(&asked.user_id)).await,
+            Ok(room) => self.may_preview(&room.snapshot(), Some(&asked.user_id)).await?,
             Err(Error::NotFound(_)) => false,
             Err(cause) => return Err(cause),
         };
@@ -127,8 +159,8 @@ impl Rooms {
 
     /// The walk of a token stays, for an answer may get lost.
     fn walk(&self, token: &str, asked: &Hierarchy) -> Result<Walk, Error> {
-        let walk = self.walks.0.lock().get(token).filter(|walk| walk.asked == *asked).cloned();
-        walk.ok_or_else(|| {
+        let walk = self.walks.get(token).filter(|walk| walk.asked == *asked);
+        walk.map(|walk| Walk::clone(&walk)).ok_or_else(|| {
             Error::InvalidParam("`from` is not a token of this request, or is no longer valid".to_owned())
         })
     }
@@ -141,7 +173,7 @@ impl Rooms {
             Err(cause) => return Err(cause),
         };
         let snapshot = room.snapshot();
-        if !self.may_preview(&snapshot, Some(&walk.asked.user_id)).await {
+        if !self.may_preview(&snapshot, Some(&walk.asked.user_id)).await? {
             return Ok(None);
         }
         let mut children = children(&snapshot);
@@ -211,4 +243,44 @@ fn stripped(event: &Event) -> Result<Box<RawValue>, Error> {
         "type": event.pdu.kind,
     });
     to_raw_value(&stripped).map_err(|cause| Error::Internal(cause.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{owned_room_id, owned_user_id};
+
+    use super::*;
+
+    fn walk(rooms: usize) -> Walk {
+        let root = owned_room_id!("!root:localhost");
+        let asked = Hierarchy {
+            user_id: owned_user_id!("@alice:localhost"),
+            root: root.clone(),
+            suggested_only: false,
+            max_depth: None,
+        };
+        Walk { asked, waiting: vec![(root, 1); rooms], seen: HashSet::new() }
+    }
+
+    #[test]
+    fn what_is_kept_of_walks_is_bounded_and_the_oldest_goes_first() {
+        let walks = Walks::new();
+        for number in 0..100 {
+            walks.put(number.to_string(), walk(MOST));
+            assert!(walks.get("0").is_some(), "it was used after each of the others: {number}");
+        }
+        let kept = walks.0.lock();
+        assert!(kept.rooms <= KEPT);
+        assert_eq!(kept.rooms, kept.walks.iter().map(|(_, walk)| walk.size()).sum::<usize>());
+        assert!(kept.walks.contains("0") && kept.walks.contains("99") && !kept.walks.contains("1"));
+    }
+
+    #[test]
+    fn small_walks_are_not_without_number_either() {
+        let walks = Walks::new();
+        for number in 0..KEPT {
+            walks.put(number.to_string(), walk(0));
+        }
+        assert_eq!(walks.0.lock().walks.len(), KEPT / 8);
+    }
 }

@@ -200,6 +200,21 @@ impl Store {
         Ok(rows.map(|(room, room_id, membership)| MembershipRow { room, room_id, membership }).collect())
     }
 
+    /// Whether a user is joined to at least one of these rooms; those that aren't known count for nothing.
+    pub async fn is_in_one_of(&self, user_id: &str, room_ids: &[&str]) -> Result<bool, Error> {
+        let list = serde_json::to_string(room_ids).map_err(|cause| Error::Encoding(cause.to_string()))?;
+        let row: Option<(i64,)> = self
+            .optional(statement!(
+                "SELECT r.id FROM json_each($2) q JOIN room r ON r.room_id = q.value
+                 JOIN membership m ON m.room = r.id AND m.user_id = $1
+                 WHERE m.membership = 'join' LIMIT 1",
+                user_id,
+                list,
+            ))
+            .await?;
+        Ok(row.is_some())
+    }
+
     pub async fn is_forgotten(&self, user_id: &str, room: i64) -> Result<bool, Error> {
         let row: Option<(bool,)> = self
             .optional(statement!(
@@ -307,12 +322,13 @@ pub fn remove_membership(user_id: &str, room: i64) -> Statement {
     statement!("DELETE FROM membership WHERE user_id = $1 AND room = $2", user_id, room)
 }
 
-/// A new membership is never a forgotten one.
+/// A forgotten room stays forgotten (MB-01) until the user is asked in, asks to get in, or is in.
 pub fn set_membership(user_id: &str, room: i64, membership: &str, event: i64) -> Statement {
     statement!(
         "INSERT INTO membership (user_id, room, membership, event) VALUES ($1, $2, $3, $4)
          ON CONFLICT (user_id, room) DO UPDATE
-         SET membership = excluded.membership, event = excluded.event, forgotten = FALSE",
+         SET membership = excluded.membership, event = excluded.event,
+             forgotten = membership.forgotten AND excluded.membership IN ('leave', 'ban')",
         user_id,
         room,
         membership,

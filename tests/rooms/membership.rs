@@ -213,6 +213,91 @@ async fn mb_07_members_of_one_room_may_join_another_and_nobody_can_claim_to() {
     }
 }
 
+/// MB-07: asking to be let in takes nothing away from whoever may enter anyway, by either way of joining.
+#[tokio::test]
+async fn mb_07_who_knocked_and_now_qualifies_may_join() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    for by_state in [false, true] {
+        let space = alice.create_room(json!({ "preset": "public_chat" })).await;
+        let allow = json!([{ "type": "m.room_membership", "room_id": space }]);
+        let rules = json!({ "join_rule": "knock_restricted", "allow": allow });
+        let room = alice
+            .create_room(json!({ "initial_state": [{ "type": "m.room.join_rules", "content": rules }] }))
+            .await;
+        bob.post(&format!("/v3/knock/{room}"), json!({})).await.expect(200);
+        let join = async || {
+            if by_state {
+                let path = format!("/v3/rooms/{room}/state/m.room.member/{}", bob.user_id);
+                bob.put(&path, json!({ "membership": "join" })).await
+            } else {
+                bob.post(&format!("/v3/join/{room}"), json!({})).await
+            }
+        };
+        join().await.expect_error(403, "M_FORBIDDEN");
+        bob.join(&space).await;
+        join().await.expect(200);
+        let member = membership(&alice, &room, &bob).await;
+        assert_eq!(member["join_authorised_via_users_server"], alice.user_id.as_str());
+    }
+}
+
+/// AR-08: whoever lets somebody in has to be in the room, with the power to invite.
+#[tokio::test]
+async fn ar_08_nobody_is_let_in_where_nobody_may_invite() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let carol = server.register("carol").await;
+    let space = alice.create_room(json!({ "preset": "public_chat" })).await;
+    carol.join(&space).await;
+    let allow = json!([
+        { "type": "org.example.unheard-of", "room_id": space },
+        { "type": "m.room_membership", "room_id": "!nowhere:example.org" },
+        { "type": "m.room_membership", "room_id": space },
+    ]);
+    let rules = json!({ "join_rule": "restricted", "allow": allow });
+    let room = alice
+        .create_room(json!({
+            "invite": [bob.user_id],
+            "power_level_content_override": { "invite": 50 },
+            "initial_state": [{ "type": "m.room.join_rules", "content": rules }],
+        }))
+        .await;
+    bob.join(&room).await;
+    alice.post(&format!("/v3/rooms/{room}/leave"), json!({})).await.expect(200);
+    carol.post(&format!("/v3/join/{room}"), json!({})).await.expect_error(403, "M_FORBIDDEN");
+    assert_eq!(carol.get("/v3/joined_rooms").await.expect(200)["joined_rooms"], json!([space]));
+}
+
+/// MB-01: only being asked in, asking to get in, or being in brings a forgotten room back.
+#[tokio::test]
+async fn mb_01_a_forgotten_room_stays_forgotten_until_the_user_is_wanted_or_wants() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    alice.send_text(&room, "before").await;
+    let gone = async || {
+        let messages = bob.get(&format!("/v3/rooms/{room}/messages?dir=b")).await;
+        messages.expect_error(403, "M_FORBIDDEN");
+        let filter = encoded(r#"{"room":{"include_leave":true}}"#);
+        let sync = bob.sync_with(None, 0, &format!("&filter={filter}")).await;
+        assert_eq!(sync["rooms"]["leave"].get(&room), None);
+    };
+    bob.post(&format!("/v3/rooms/{room}/leave"), json!({})).await.expect(200);
+    bob.post(&format!("/v3/rooms/{room}/forget"), json!({})).await.expect(200);
+    gone().await;
+    for action in ["ban", "unban"] {
+        act(&alice, &room, action, &bob).await.expect(200);
+        gone().await;
+    }
+    act(&alice, &room, "invite", &bob).await.expect(200);
+    let sync = bob.sync(None, 0).await;
+    assert!(sync["rooms"]["invite"].get(&room).is_some(), "{sync}");
+    bob.join(&room).await;
+    bob.get(&format!("/v3/rooms/{room}/messages?dir=b")).await.expect(200);
+}
+
 #[tokio::test]
 async fn memberships_set_as_state_follow_the_same_rules() {
     let server = server().await;
