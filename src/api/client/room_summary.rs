@@ -27,6 +27,11 @@ struct Summary {
     preview: Preview,
     #[serde(skip_serializing_if = "Option::is_none")]
     membership: Option<MembershipState>,
+    /// Names that today's clients read, from before the proposal's last form.
+    #[serde(rename = "im.nheko.summary.room_version")]
+    early_room_version: String,
+    #[serde(rename = "im.nheko.summary.encryption", skip_serializing_if = "Option::is_none")]
+    early_encryption: Option<String>,
 }
 
 async fn summary(
@@ -44,5 +49,10 @@ async fn summary(
     };
     let user_id = visitor.session.as_ref().map(|session| &*session.user_id);
     let (preview, membership) = app.rooms.preview(room, user_id).await?;
-    Ok(Json(Summary { preview, membership: user_id.map(|_| membership) }))
+    Ok(Json(Summary {
+        membership: user_id.map(|_| membership),
+        early_room_version: preview.room_version.clone(),
+        early_encryption: preview.encryption.clone(),
+        preview,
+    }))
 }
