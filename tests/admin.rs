@@ -56,6 +56,82 @@ async fn lk_01_a_locked_account_may_log_out_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn lk_02_a_suspended_account_reads_and_leaves_but_hardly_writes() {
+    let server = Server::start(Table::new()).await;
+    let (root, alice, bob) =
+        (admin(&server, "root").await, server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let (joined, invited) =
+        (bob.create_room(json!({ "preset": "public_chat" })).await, bob.create_room(json!({})).await);
+    alice.join(&joined).await;
+    bob.join(&room).await;
+    bob.invite(&invited, &alice.user_id).await;
+    let (own, of_bob) = (alice.send_text(&room, "mine").await, bob.send_text(&room, "bob's").await);
+    let second = alice.send_text(&room, "mine too").await;
+    let suspend = path("suspend", &alice.user_id);
+    root.put(&suspend, json!({ "suspended": true })).await.expect(200);
+    let alice = server.login("alice").await;
+
+    let me = &alice.user_id;
+    let member = format!("/v3/rooms/{room}/state/m.room.member/{me}");
+    let redaction = |target: &str| (format!("/v3/rooms/{room}/redact/{target}/r{target}"), json!({}));
+    let redaction_by_send = |target: &str| {
+        (format!("/v3/rooms/{room}/send/m.room.redaction/s{target}"), json!({ "redacts": target }))
+    };
+    let text = json!({ "msgtype": "m.text", "body": "x" });
+    for (path, body) in [
+        (format!("/v3/rooms/{room}/send/m.room.message/t1"), text.clone()),
+        (format!("/v3/rooms/{room}/send/m.room.message/t2"), json!({ "redacts": own })),
+        (
+            format!("/v3/rooms/{room}/send/m.room.redaction/t3?org.matrix.msc4140.delay=1"),
+            json!({ "redacts": own }),
+        ),
+        (format!("/v3/rooms/{room}/send/m.room.redaction/t4"), json!({})),
+        redaction(&of_bob),
+        redaction_by_send(&of_bob),
+        redaction("$nothing"),
+        (format!("/v3/rooms/{room}/state/m.room.name"), json!({ "name": "x" })),
+        (member.clone(), json!({ "membership": "join", "displayname": "x" })),
+        (format!("/v3/rooms/{invited}/state/m.room.member/{me}"), json!({ "membership": "join" })),
+        (format!("/v3/rooms/{room}/state/m.room.member/{}", bob.user_id), json!({ "membership": "leave" })),
+        (format!("/v3/profile/{me}/displayname"), json!({ "displayname": "x" })),
+        (format!("/v3/rooms/{room}/typing/{me}"), json!({ "typing": true, "timeout": 1000 })),
+        ("/v3/directory/room/%23x:localhost".to_owned(), json!({ "room_id": room })),
+    ] {
+        alice.put(&path, body).await.expect_error(403, "M_USER_SUSPENDED");
+    }
+    for (path, body) in [
+        ("/v3/createRoom".to_owned(), json!({})),
+        (format!("/v3/join/{invited}"), json!({})),
+        (format!("/v3/rooms/{invited}/join"), json!({})),
+        (format!("/v3/knock/{invited}"), json!({})),
+        (format!("/v3/rooms/{room}/invite"), json!({ "user_id": "@x:localhost" })),
+        (format!("/v3/rooms/{room}/kick"), json!({ "user_id": bob.user_id })),
+        (format!("/v3/rooms/{room}/upgrade"), json!({ "new_version": "12" })),
+    ] {
+        alice.post(&path, body).await.expect_error(403, "M_USER_SUSPENDED");
+    }
+
+    // Reading, and what is one's own.
+    assert!(alice.sync(None, 0).await["rooms"]["join"][&room].is_object());
+    alice.get(&format!("/v3/rooms/{room}/messages?dir=b")).await.expect(200);
+    alice.post("/v3/user_directory/search", json!({ "search_term": "bob" })).await.expect(200);
+    alice.post(&format!("/v3/rooms/{room}/receipt/m.read/{of_bob}"), json!({})).await.expect(200);
+    alice.put(&format!("/v3/user/{me}/account_data/org.example.a"), json!({})).await.expect(200);
+    for (path, body) in [redaction(&own), redaction_by_send(&second)] {
+        alice.put(&path, body).await.expect(200);
+    }
+    alice.post(&format!("/v3/rooms/{invited}/leave"), json!({})).await.expect(200);
+    alice.post(&format!("/v3/rooms/{joined}/leave"), json!({})).await.expect(200);
+
+    root.put(&suspend, json!({ "suspended": false })).await.expect(200);
+    alice.send_text(&room, "back").await;
+    root.put(&suspend, json!({ "suspended": true })).await.expect(200);
+    alice.put(&member, json!({ "membership": "leave" })).await.expect(200);
+    alice.post("/v3/logout", json!({})).await.expect(200);
+}
+
+#[tokio::test]
 async fn lk_03_only_administrators_moderate_and_only_others_of_this_server() {
     let server = Server::start(Table::new()).await;
     let (root, other) = (admin(&server, "root").await, admin(&server, "other").await);

@@ -61,6 +61,8 @@ pub struct Session {
     pub admin: bool,
     /// The account may only log out ("Account locking").
     pub(super) locked: bool,
+    /// The account may read, but hardly write ("Account suspension").
+    pub suspended: bool,
     pub(super) token: TokenHash,
 }
 
@@ -308,6 +310,7 @@ fn known(token: TokenHash, row: &SessionRow, now: i64) -> Result<Known, Error> {
         device_id: <&DeviceId>::from(row.device_id.as_str()).to_owned(),
         admin: row.admin,
         locked: row.locked,
+        suspended: row.suspended,
         token,
     };
     Ok(Known { session, expires_ts: row.expires_ts, checked_ts: now })

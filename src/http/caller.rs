@@ -31,6 +31,9 @@ pub trait Caller: Sized + Send {
 
     /// Whose budget the request counts against.
     fn limit_key(&self) -> LimitKey;
+
+    /// Whether requests that aren't open to suspended accounts are refused.
+    fn is_suspended(&self) -> bool;
 }
 
 /// Anybody: no token is looked at.
@@ -54,6 +57,10 @@ impl Caller for Anonymous {
     fn limit_key(&self) -> LimitKey {
         LimitKey::Address(self.origin.ip)
     }
+
+    fn is_suspended(&self) -> bool {
+        false
+    }
 }
 
 impl Caller for Session {
@@ -64,6 +71,10 @@ impl Caller for Session {
 
     fn limit_key(&self) -> LimitKey {
         LimitKey::Account(self.recipient)
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.suspended
     }
 }
 
@@ -79,6 +90,10 @@ impl Caller for Visitor {
 
     fn limit_key(&self) -> LimitKey {
         self.session.as_ref().map_or(LimitKey::Address(self.origin.ip), Caller::limit_key)
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.session.as_ref().is_some_and(Caller::is_suspended)
     }
 }
 

@@ -42,6 +42,12 @@ impl MatrixError {
         Self::new(StatusCode::FORBIDDEN, "M_FORBIDDEN", error)
     }
 
+    /// LK-02
+    pub fn suspended() -> Self {
+        let text = "your account is suspended, and can't do this";
+        Self::new(StatusCode::FORBIDDEN, "M_USER_SUSPENDED", text)
+    }
+
     pub fn not_found(error: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "M_NOT_FOUND", error)
     }

@@ -9,6 +9,7 @@ mod listener;
 mod metrics;
 mod route;
 mod service;
+mod suspension;
 mod tls;
 
 pub use self::{

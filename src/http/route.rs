@@ -29,7 +29,7 @@ use ruma::api::{
 };
 use serde::de::IgnoredAny;
 
-use super::{Caller, MatrixError, metrics::RouteMetrics};
+use super::{Caller, MatrixError, metrics::RouteMetrics, suspension};
 use crate::{app::App, limits::Class};
 
 /// The largest body of a JSON request. The longest legal text (100,000 characters, plain and formatted) stays below it
@@ -154,7 +154,8 @@ impl Routes {
         if class != Class::Free {
             self.limited.insert((R::METHOD.to_string(), path.to_owned()));
         }
-        self.mount(R::METHOD, path, Endpoint { class, handler })
+        let open_to_suspended = suspension::is_open(&R::METHOD, path);
+        self.mount(R::METHOD, path, Endpoint { class, open_to_suspended, handler })
     }
 
     /// Mounts a plain axum handler. Its parameters are known by their order alone, not by their names (see `by_order`);
@@ -245,6 +246,7 @@ impl<T, H: Handler<T, App>> Handler<T, App> for Measured<H> {
 #[derive(Clone)]
 struct Endpoint<H> {
     class: Class,
+    open_to_suspended: bool,
     handler: H,
 }
 
@@ -289,6 +291,9 @@ impl<H> Endpoint<H> {
         let params = params.map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
         let caller = C::identify(&app, &parts).await?;
         app.limits.check(self.class, caller.limit_key()).map_err(MatrixError::limit_exceeded)?;
+        if !self.open_to_suspended && caller.is_suspended() {
+            return Err(MatrixError::suspended());
+        }
         let body = read(&parts, body).await?;
         let request = parse::<R>(parts, &params, &body)?;
         Ok(Box::pin((self.handler)(app, caller, request)))

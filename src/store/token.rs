@@ -11,6 +11,7 @@ pub struct SessionRow {
     pub device_id: String,
     pub admin: bool,
     pub locked: bool,
+    pub suspended: bool,
     pub expires_ts: Option<i64>,
     pub refresh_hash: Option<String>,
     /// It came from a refresh token that is still good: nobody has used the new tokens yet.
@@ -142,13 +143,34 @@ pub fn confirm_refresh(hash: &str, device: i64, since: i64) -> [Statement; 3] {
     ]
 }
 
-type SessionColumns = (i64, String, i64, String, bool, bool, Option<i64>, Option<String>, bool);
+type SessionColumns = (i64, String, i64, String, bool, bool, bool, Option<i64>, Option<String>, bool);
 
 impl From<SessionColumns> for SessionRow {
     fn from(row: SessionColumns) -> Self {
-        let (recipient, user_id, device, device_id, admin, locked, expires_ts, refresh_hash, unconfirmed) =
-            row;
-        Self { recipient, user_id, device, device_id, admin, locked, expires_ts, refresh_hash, unconfirmed }
+        let (
+            recipient,
+            user_id,
+            device,
+            device_id,
+            admin,
+            locked,
+            suspended,
+            expires_ts,
+            refresh_hash,
+            unconfirmed,
+        ) = row;
+        Self {
+            recipient,
+            user_id,
+            device,
+            device_id,
+            admin,
+            locked,
+            suspended,
+            expires_ts,
+            refresh_hash,
+            unconfirmed,
+        }
     }
 }
 
@@ -171,7 +193,8 @@ impl Store {
     pub async fn session(&self, hash: &str) -> Result<Option<SessionRow>, Error> {
         let row: Option<SessionColumns> = self
             .optional(statement!(
-                "SELECT a.recipient, a.user_id, d.id, d.device_id, a.admin, a.locked, t.expires_ts, t.refresh_hash,
+                "SELECT a.recipient, a.user_id, d.id, d.device_id, a.admin, a.locked, a.suspended,
+                        t.expires_ts, t.refresh_hash,
                         t.refresh_hash IS NOT NULL AND EXISTS (
                             SELECT 1 FROM refresh_token r
                             WHERE r.device = t.device AND r.next_hash = t.refresh_hash AND NOT r.spent)

@@ -1,8 +1,9 @@
 //! Sending events to a room: messages, state and redactions.
 
 use ruma::{
+    EventId, OwnedEventId, RoomId,
     api::client::{message::send_message_event, redact::redact_event, state::send_state_event},
-    events::TimelineEventType,
+    events::{StateEventType, TimelineEventType},
 };
 use sha2::{Digest as _, Sha256};
 
@@ -36,6 +37,11 @@ async fn send(
 ) -> Result<Json<Sent>, MatrixError> {
     let Delayable { now: request, delay, .. } = request;
     let kind = request.event_type.to_string();
+    if session.suspended {
+        let redacts = request.body.get_field::<OwnedEventId>("redacts").ok().flatten();
+        let target = redacts.filter(|_| kind == "m.room.redaction" && delay.is_none());
+        check_own(&app, &session, &request.room_id, target.as_deref()).await?;
+    }
     let txn = txn(&session, request.txn_id.as_str(), &["send", request.room_id.as_str(), &kind])?;
     let content = request.body.into_json();
     if let Some(delay) = delay {
@@ -54,6 +60,9 @@ async fn redact(
     session: Session,
     request: redact_event::v3::Request,
 ) -> Result<redact_event::v3::Response, MatrixError> {
+    if session.suspended {
+        check_own(&app, &session, &request.room_id, Some(&request.event_id)).await?;
+    }
     let scope = ["redact", request.room_id.as_str(), request.event_id.as_str()];
     let txn = txn(&session, request.txn_id.as_str(), &scope)?;
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
@@ -68,6 +77,9 @@ async fn set_state(
     request: Delayable<send_state_event::v3::Request>,
 ) -> Result<Json<Sent>, MatrixError> {
     let Delayable { now: request, delay, .. } = request;
+    if session.suspended && (delay.is_some() || !is_leaving(&session, &request)) {
+        return Err(MatrixError::suspended());
+    }
     let content = request.body.into_json();
     if let Some(delay) = delay {
         let (kind, state_key) = (request.event_type.to_string(), Some(request.state_key));
@@ -79,6 +91,29 @@ async fn set_state(
     let event_id =
         app.rooms.set_state(&room, &session.user_id, request.event_type, request.state_key, content).await?;
     Ok(Json(Sent::Now(event_id)))
+}
+
+/// LK-02: a suspended account may redact what it sent itself.
+async fn check_own(
+    app: &App,
+    session: &Session,
+    room_id: &RoomId,
+    target: Option<&EventId>,
+) -> Result<(), MatrixError> {
+    let target = target.ok_or_else(MatrixError::suspended)?;
+    let room = app.rooms.of_acquaintance(room_id).await?;
+    match app.rooms.event(&room, target).await {
+        Ok(event) if event.pdu.sender == session.user_id => Ok(()),
+        Ok(_) | Err(room::Error::NotFound(_)) => Err(MatrixError::suspended()),
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+/// LK-02: a suspended account may leave.
+fn is_leaving(session: &Session, request: &send_state_event::v3::Request) -> bool {
+    request.event_type == StateEventType::RoomMember
+        && request.state_key == session.user_id
+        && request.body.get_field::<String>("membership").ok().flatten().as_deref() == Some("leave")
 }
 
 /// GN-06: a transaction id counts for one device and one path.

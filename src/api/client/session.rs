@@ -38,6 +38,10 @@ impl Caller for Leaving {
     fn limit_key(&self) -> LimitKey {
         self.0.limit_key()
     }
+
+    fn is_suspended(&self) -> bool {
+        self.0.is_suspended()
+    }
 }
 
 async fn whoami(_: App, session: Session, _: whoami::Request) -> Result<whoami::Response, MatrixError> {
