@@ -19,6 +19,7 @@ use crate::{
     room::{
         self, Policy, Rooms,
         delayed::{self, DelayedEvents},
+        notices::{self, Notices},
     },
     shutdown::Shutdown,
     signing_key,
@@ -42,6 +43,7 @@ pub struct Hearth {
     pub accounts: Arc<Accounts>,
     pub rooms: Arc<Rooms>,
     pub delayed: Arc<DelayedEvents>,
+    pub notices: Notices,
     pub receipts: Receipts,
     pub typing: Arc<Typing>,
     pub syncs: Arc<Syncs>,
@@ -63,6 +65,20 @@ pub enum StartError {
     Rooms(#[from] room::Error),
 }
 
+impl Config {
+    /// Who speaks for the server.
+    fn notices(&self) -> Option<notices::Settings> {
+        let section = &self.server_notices;
+        let user_id = account::new_user_id(section.localpart.as_deref()?, &self.server_name).ok()?;
+        Some(notices::Settings {
+            user_id,
+            display_name: section.display_name.clone(),
+            avatar_url: section.avatar_url.clone(),
+            room_name: section.room_name.clone(),
+        })
+    }
+}
+
 impl Hearth {
     /// Opens the database and starts the services. The task is the database's writer, see [`Store::open`].
     pub async fn start(
@@ -80,14 +96,17 @@ impl Hearth {
             server_name: config.server_name.clone(),
             registration: config.registration.mode,
             shared_secret: config.registration.shared_secret.clone(),
+            reserved: config.notices().map(|notices| notices.user_id),
         };
         let accounts =
             Arc::new(Accounts::new(settings, store.clone(), sessions.clone(), environment.clone()));
+        let notices = config.notices();
         let policy = Policy {
             default_version: config.rooms.default_version.clone(),
             max_members: config.rooms.max_members as usize,
             max_text_chars: config.rooms.max_text_chars as usize,
             federate: config.federation.enabled,
+            notices: notices.as_ref().map(|notices| notices.user_id.clone()),
         };
         let (name, epoch) = store.identity(config.server_name.as_str(), environment.entropy.number()).await?;
         if name != config.server_name {
@@ -113,6 +132,7 @@ impl Hearth {
             },
             api::explain_delayed,
         );
+        let notices = Notices::new(store.clone(), Arc::clone(&accounts), Arc::clone(&rooms), notices);
         let limits = Limits::new(&config.limits);
         limits.load(&store).await?;
         let typing = Typing::new(queues.clone());
@@ -136,6 +156,7 @@ impl Hearth {
             syncs: Arc::new(syncs),
             accounts,
             delayed: Arc::new(delayed),
+            notices,
             rooms,
             sessions,
             queues,

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 
 use super::{Accounts, Error};
@@ -33,6 +33,8 @@ pub struct InvitePermissions(Option<Arc<Rules>>);
 
 #[derive(Debug)]
 struct Rules {
+    /// SN-01: the account by which the server itself speaks, which nobody turns away.
+    always: Option<OwnedUserId>,
     all_blocked: bool,
     lists: Option<Lists>,
 }
@@ -104,6 +106,7 @@ impl InvitePermissions {
     pub fn verdict(&self, inviter: &UserId) -> InviteVerdict {
         match &self.0 {
             None => InviteVerdict::Allowed,
+            Some(rules) if rules.always.as_deref() == Some(inviter) => InviteVerdict::Allowed,
             Some(rules) if rules.all_blocked => InviteVerdict::Blocked,
             Some(rules) => {
                 rules.lists.as_ref().map_or(InviteVerdict::Allowed, |lists| lists.verdict(inviter))
@@ -154,7 +157,8 @@ impl Accounts {
         let lists = lists.and_then(|content| serde_json::from_str::<Lists>(&content).ok());
         let lists = lists.filter(|lists| lists.enabled != Some(false));
         let takes_all = !all_blocked && lists.is_none();
-        Ok(InvitePermissions((!takes_all).then(|| Arc::new(Rules { all_blocked, lists }))))
+        let always = self.reserved.clone();
+        Ok(InvitePermissions((!takes_all).then(|| Arc::new(Rules { always, all_blocked, lists }))))
     }
 }
 

@@ -38,6 +38,7 @@ pub use self::{
     invites::{InvitePermissions, InviteVerdict},
     login::{DeviceRequest, Login},
     moderation::{Measure, OwnLimit},
+    name::new_user_id,
     profile::ProfileChange,
     push_rules::RuleChange,
     registration::{NewAccount, Registered},
@@ -59,6 +60,8 @@ pub struct Settings {
     pub registration: RegistrationMode,
     /// Who knows it can make accounts, whatever `registration` says.
     pub shared_secret: Option<String>,
+    /// A name that nobody can take: the server itself speaks under it.
+    pub reserved: Option<OwnedUserId>,
 }
 
 pub struct Accounts {
@@ -76,6 +79,7 @@ pub struct Accounts {
     server_name: OwnedServerName,
     registration: RegistrationMode,
     shared_secret: Option<String>,
+    reserved: Option<OwnedUserId>,
 }
 
 impl Accounts {
@@ -94,6 +98,7 @@ impl Accounts {
             server_name: settings.server_name,
             registration: settings.registration,
             shared_secret: settings.shared_secret,
+            reserved: settings.reserved,
         }
     }
 

@@ -49,7 +49,8 @@ impl Accounts {
             Some(name) => new_user_id(name, &self.server_name)?,
             None => new_user_id(&self.made_up_name(), &self.server_name)?,
         };
-        if self.store.account_of(user_id.as_str()).await?.is_some() {
+        let reserved = self.reserved.as_ref() == Some(&user_id);
+        if reserved || self.store.account_of(user_id.as_str()).await?.is_some() {
             return Err(Error::UserInUse);
         }
         Ok(user_id)

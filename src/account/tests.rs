@@ -52,6 +52,7 @@ impl World {
             server_name: owned_server_name!("example.org"),
             registration: RegistrationMode::Open,
             shared_secret: None,
+            reserved: None,
         };
         let accounts = Accounts::new(settings, store.clone(), sessions.clone(), environment);
         Self { accounts, sessions, store, clock, _dir: dir }

@@ -78,6 +78,7 @@ impl From<room::Error> for MatrixError {
         let answer = |status, errcode| Self::new(status, errcode, text.clone());
         match error {
             E::Forbidden(_) => Self::forbidden(text),
+            E::CannotLeaveNotices => answer(StatusCode::FORBIDDEN, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM"),
             E::InviteBlocked(_) => answer(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED"),
             E::NotFound(_) => Self::not_found(text),
             E::BadState(_) => answer(StatusCode::FORBIDDEN, "M_BAD_STATE"),

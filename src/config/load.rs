@@ -10,7 +10,7 @@ use super::{
     error::Problem,
     setting::{Key, Section as _, Setting as _, Shape},
 };
-use crate::limits::Class;
+use crate::{account::new_user_id, limits::Class};
 
 /// What the names of environment variables begin with: `HEARTH__SECTION__KEY`.
 const PREFIX: &str = "HEARTH__";
@@ -102,6 +102,16 @@ impl Config {
         if self.rooms.default_version.rules().is_none() {
             let cause = "the room versions are \"1\" to \"12\"";
             return Err(Error::value("rooms.default_version", &self.rooms.default_version, cause));
+        }
+        if let Some(localpart) = &self.server_notices.localpart
+            && let Err(cause) = new_user_id(localpart, &self.server_name)
+        {
+            return Err(Error::value("server_notices.localpart", localpart, cause.to_string()));
+        }
+        if let Some(url) = &self.server_notices.avatar_url
+            && !url.starts_with("mxc://")
+        {
+            return Err(Error::value("server_notices.avatar_url", url, "a picture is an mxc:// URL"));
         }
         for class in Class::LIMITED {
             let (name, rate) = (class.name(), self.limits.of(class));

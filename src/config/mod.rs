@@ -18,7 +18,7 @@ pub use self::{
     error::Error,
     sections::{
         Api, Database, DelayedEvents, Federation, Limits, Listener, Log, Rate, Registration,
-        RegistrationMode, Rooms, Support, UserDirectory,
+        RegistrationMode, Rooms, ServerNotices, Support, UserDirectory,
     },
 };
 
@@ -43,6 +43,8 @@ section! {
         pub delayed_events: DelayedEvents = DelayedEvents::default();
         /// Looking for people.
         pub user_directory: UserDirectory = UserDirectory::default();
+        /// What the server itself says to its users, when an administrator has something to tell them.
+        pub server_notices: ServerNotices = ServerNotices::default();
         /// Rooms shared with other homeservers.
         pub federation: Federation = Federation::default();
         /// How often clients may do what costs the server something. Whoever asks too often is told when to try again.

@@ -116,6 +116,20 @@ section! {
 }
 
 section! {
+    /// What the server itself says to its users, when an administrator has something to tell them.
+    pub struct ServerNotices {
+        /// The name of the account that speaks. Without it there are no server notices.
+        pub localpart: Option<String> = None, example "\"notices\"";
+        /// What the account is called.
+        pub display_name: String = "Server Notices".to_owned();
+        /// The account's picture, and that of the rooms.
+        pub avatar_url: Option<String> = None, example "\"mxc://example.org/picture\"";
+        /// What the rooms are called.
+        pub room_name: String = "Server Notices".to_owned();
+    }
+}
+
+section! {
     /// Looking for people.
     pub struct UserDirectory {
         /// Whether people find everybody with an account here. When off they find those with whom they share a room, and

@@ -47,6 +47,15 @@ pub struct NewRoom {
 impl Rooms {
     /// Creates a room. It exists with all its first events, or not at all.
     pub async fn create(&self, new: NewRoom) -> Result<OwnedRoomId, Error> {
+        self.create_with(new, |_| Vec::new()).await
+    }
+
+    /// [`Self::create`], along with what else has to be written of the room of that number.
+    pub(super) async fn create_with(
+        &self,
+        new: NewRoom,
+        also: impl FnOnce(i64) -> Vec<store::Statement>,
+    ) -> Result<OwnedRoomId, Error> {
         let core = &self.core;
         check_names(&new)?;
         let mut work = self.first_work(&new.version, &first_events(core, &new).await?).await?;
@@ -58,6 +67,9 @@ impl Rooms {
         if let Some(alias) = &new.alias {
             let now = core.environment.clock.now_ms();
             batch.push(alias_table::insert(alias.as_str(), number, new.creator.as_str(), now));
+        }
+        for statement in also(number) {
+            batch.push(statement);
         }
         work.commit(None).await.map_err(|cause| match (cause, new.alias) {
             (store::Error::Conflict, Some(alias)) => Error::AliasInUse(alias),

@@ -49,7 +49,7 @@ impl Rooms {
             }
             let left = async {
                 let room = self.by_number(row.room).await?;
-                self.leave(&room, user_id, None).await
+                self.leave_for_ever(&room, user_id, None).await
             };
             match left.await {
                 Ok(()) => {}

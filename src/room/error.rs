@@ -16,6 +16,8 @@ pub enum Error {
     /// The rules of the room, or of this server, don't allow it.
     #[error("{0}")]
     Forbidden(String),
+    #[error("the server's own notices can't be turned away")]
+    CannotLeaveNotices,
     #[error("{0} takes no invites")]
     InviteBlocked(OwnedUserId),
     /// It doesn't exist, or the user may not know that it does.

@@ -179,6 +179,17 @@ impl Rooms {
         user_id: &UserId,
         reason: Option<String>,
     ) -> Result<(), Error> {
+        self.check_rejectable(room, user_id)?;
+        self.leave_for_ever(room, user_id, reason).await
+    }
+
+    /// [`Self::leave`], of one whose account has ended.
+    pub(super) async fn leave_for_ever(
+        &self,
+        room: &Arc<Room>,
+        user_id: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Error> {
         let snapshot = room.snapshot();
         match snapshot.membership(user_id) {
             MembershipState::Leave if snapshot.member(user_id).is_some() => return Ok(()),
@@ -265,6 +276,7 @@ impl Rooms {
                 }
             }
             "invite" => self.core.check_invitable(sender, target).await?,
+            "leave" if sender == target => self.check_rejectable(room, sender)?,
             _ => {}
         }
         // MB-09

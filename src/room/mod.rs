@@ -17,6 +17,7 @@ mod filter;
 mod forks;
 mod history;
 mod membership;
+pub mod notices;
 mod preview;
 mod receive;
 #[cfg(test)]
@@ -46,7 +47,9 @@ use std::{
 use hearth_federation::SigningKey;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
-use ruma::{EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, events::StateEventType};
+use ruma::{
+    EventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, events::StateEventType,
+};
 use tokio::sync::Notify;
 
 use self::{cache::EventCache, error::NOT_A_MEMBER, snapshot::Extremity, spaces::Walks, writer::Inbox};
@@ -85,6 +88,8 @@ pub struct Policy {
     pub max_text_chars: usize,
     /// Whether new rooms may have members on other servers.
     pub federate: bool,
+    /// The account of server notices.
+    pub notices: Option<OwnedUserId>,
 }
 
 /// What all rooms share.

@@ -39,6 +39,7 @@ impl World {
             server_name: server_name.clone(),
             registration: RegistrationMode::Closed,
             shared_secret: None,
+            reserved: None,
         };
         let accounts = Accounts::new(settings, store.clone(), sessions, environment.clone());
         let key = signing_key::load_or_make(dir.path(), &*environment.entropy).unwrap();
@@ -47,6 +48,7 @@ impl World {
             max_members: 100,
             max_text_chars: 100_000,
             federate: true,
+            notices: None,
         };
         let accounts = Arc::new(accounts);
         let rooms = Rooms::new(store.clone(), accounts, environment, server_name, key, policy).await.unwrap();

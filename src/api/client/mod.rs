@@ -29,6 +29,7 @@ mod reports;
 mod room_summary;
 mod search;
 mod send;
+mod server_notices;
 mod session;
 mod spaces;
 mod state;
@@ -72,6 +73,7 @@ pub(super) fn routes() -> Routes {
         room_summary::routes(),
         search::routes(),
         send::routes(),
+        server_notices::routes(),
         session::routes(),
         spaces::routes(),
         state::routes(),
