@@ -79,16 +79,50 @@ pub struct Timeline {
     pub prev_batch: Option<String>,
 }
 
-/// The state of a room as the request wants it: at the start of the timeline, or at its end.
-#[derive(Default, Serialize)]
-pub struct StateBody {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<Events>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub state_after: Option<Events>,
+/// Which state of a room a request wants (SY-05), and the name that the answer gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateForm {
+    /// At the start of the timeline.
+    Before,
+    /// At the end of the timeline.
+    After,
+    /// The same for clients from before 1.16, which know only the name of the proposal.
+    EarlyAfter,
 }
 
-#[derive(Default, Serialize)]
+impl StateForm {
+    pub(super) fn is_after(self) -> bool {
+        self != Self::Before
+    }
+
+    pub(super) fn body(self, events: Events) -> StateBody {
+        match self {
+            Self::Before => StateBody::Before(events),
+            Self::After => StateBody::After(events),
+            Self::EarlyAfter => StateBody::EarlyAfter(events),
+        }
+    }
+}
+
+/// The state of a room as the request wants it.
+#[derive(Serialize)]
+pub enum StateBody {
+    #[serde(rename = "state")]
+    Before(Events),
+    #[serde(rename = "state_after")]
+    After(Events),
+    #[serde(rename = "org.matrix.msc4222.state_after")]
+    EarlyAfter(Events),
+}
+
+impl StateBody {
+    pub(super) fn is_empty(&self) -> bool {
+        let (Self::Before(events) | Self::After(events) | Self::EarlyAfter(events)) = self;
+        events.is_empty()
+    }
+}
+
+#[derive(Serialize)]
 pub struct JoinedRoom {
     pub timeline: Timeline,
     #[serde(flatten)]
@@ -137,7 +171,7 @@ pub struct KnockedRoom {
     pub knock_state: Events,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 pub struct LeftRoom {
     pub timeline: Timeline,
     #[serde(flatten)]

@@ -17,7 +17,7 @@ use ruma::OwnedUserId;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    body::{RoomsBody, SyncBody},
+    body::{RoomsBody, StateForm, SyncBody},
     changes::{Changes, RoomChanges},
     filter::SyncFilter,
     initial::InitialSyncs,
@@ -69,12 +69,12 @@ pub struct Request {
     pub filter: Arc<SyncFilter>,
     pub timeout: Duration,
     pub full_state: bool,
-    pub use_state_after: bool,
+    pub state: StateForm,
 }
 
 impl Request {
     fn key(&self) -> String {
-        format!("{} {} {}", self.use_state_after, self.full_state, self.filter.key())
+        format!("{:?} {} {}", self.state, self.full_state, self.filter.key())
     }
 }
 

@@ -12,6 +12,7 @@ mod long_poll;
 mod room;
 
 pub use self::{
+    body::StateForm,
     filter::SyncFilter,
     long_poll::{Error, Request, Syncs},
 };

@@ -189,8 +189,7 @@ impl RoomSync<'_> {
             && joined.ephemeral.is_empty()
             && joined.account_data.is_empty()
             && joined.unread_notifications.is_none()
-            && joined.state.state.as_ref().is_none_or(Events::is_empty)
-            && joined.state.state_after.as_ref().is_none_or(Events::is_empty);
+            && joined.state.is_empty();
         Ok((!empty || arrived || self.whole).then_some(joined))
     }
 
@@ -334,11 +333,7 @@ impl RoomSync<'_> {
     }
 
     fn no_state(&self) -> StateBody {
-        if self.request.use_state_after {
-            StateBody { state: None, state_after: Some(Events::default()) }
-        } else {
-            StateBody { state: Some(Events::default()), state_after: None }
-        }
+        self.request.state.body(Events::default())
     }
 
     /// All state, or what changed since event `since`: up to the start of the timeline, or to its end (SY-05).
@@ -351,7 +346,7 @@ impl RoomSync<'_> {
         sight: Option<&Sight>,
     ) -> Result<StateBody, Error> {
         let rooms = &self.syncs.rooms;
-        let at = if self.request.use_state_after { slice.end } else { slice.before };
+        let at = if self.request.state.is_after() { slice.end } else { slice.before };
         let all = arrived || self.whole;
         let mut events: Vec<Arc<Event>> = if all {
             let unchanged = at >= snapshot.last_seq
@@ -384,11 +379,7 @@ impl RoomSync<'_> {
         events.retain(|event| self.request.filter.state(event));
         events.sort_unstable_by_key(|event| event.seq);
         let events = self.client_events(&events, sight, self.request.filter.fields()).await?;
-        Ok(if self.request.use_state_after {
-            StateBody { state: None, state_after: Some(events.into()) }
-        } else {
-            StateBody { state: Some(events.into()), state_after: None }
-        })
+        Ok(self.request.state.body(events.into()))
     }
 
     /// Puts state that the filter keeps out of the timeline among the state before it: else the device would never hear of

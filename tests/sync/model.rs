@@ -34,7 +34,7 @@ impl Drop for Seed {
 enum Style {
     Plain,
     /// Takes the state from `state_after`.
-    After(&'static str),
+    After(&'static str, &'static str),
     /// Loads members lazily.
     Lazy,
     /// Wants nothing but messages in its timelines.
@@ -87,7 +87,7 @@ impl Client {
         let mut query = String::new();
         match self.style {
             Style::Plain => {}
-            Style::After(name) => query = format!("&{name}=true"),
+            Style::After(name, _) => query = format!("&{name}=true"),
             Style::Lazy => room["state"] = json!({ "lazy_load_members": true }),
             Style::Messages => room["timeline"]["types"] = json!(["m.room.message"]),
         }
@@ -142,9 +142,9 @@ impl Client {
         if new {
             *view = View { joined: true, ..View::default() };
         }
-        if matches!(self.style, Style::After(_)) {
+        if let Style::After(_, key) = self.style {
             assert_eq!(body["state"], Value::Null, "SY-05");
-            view.apply(body["state_after"]["events"].as_array().expect("SY-05: always there"));
+            view.apply(body[key]["events"].as_array().expect("SY-05: always there"));
         } else {
             view.apply(body["state"]["events"].as_array().expect("always there"));
             view.apply(events(timeline));
@@ -304,10 +304,10 @@ async fn run(seed: u64, steps: usize) {
     }
     let styles = [
         Style::Plain,
-        Style::After("use_state_after"),
+        Style::After("use_state_after", "state_after"),
         Style::Lazy,
         Style::Messages,
-        Style::After("org.matrix.msc4222.use_state_after"),
+        Style::After("org.matrix.msc4222.use_state_after", "org.matrix.msc4222.state_after"),
     ];
     let mut clients = Vec::new();
     for user in &users {

@@ -13,7 +13,7 @@ use crate::{
     app::App,
     http::{Caller, MatrixError, Routes, Whole, json_response},
     limits::LimitKey,
-    live::{self, SyncFilter},
+    live::{self, StateForm, SyncFilter},
 };
 
 pub(super) fn routes() -> Routes {
@@ -23,14 +23,15 @@ pub(super) fn routes() -> Routes {
 /// A session, and whether the request asks for the state after the timeline by the name from before 1.16.
 struct Syncer {
     session: Session,
-    state_after: bool,
+    early_state_after: bool,
 }
 
 impl Caller for Syncer {
     async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
         let query = parts.uri.query().unwrap_or_default();
-        let state_after = query.split('&').any(|pair| pair == "org.matrix.msc4222.use_state_after=true");
-        Ok(Self { session: Session::identify(app, parts).await?, state_after })
+        let early_state_after =
+            query.split('&').any(|pair| pair == "org.matrix.msc4222.use_state_after=true");
+        Ok(Self { session: Session::identify(app, parts).await?, early_state_after })
     }
 
     fn limit_key(&self) -> LimitKey {
@@ -64,7 +65,11 @@ fn sync(
     let since = request.since.filter(|since| !since.is_empty()).map(|since| since.parse()).transpose();
     let timeout = request.timeout.unwrap_or(Duration::ZERO);
     let full_state = request.full_state;
-    let use_state_after = request.use_state_after || caller.state_after;
+    let state = match (request.use_state_after, caller.early_state_after) {
+        (true, _) => StateForm::After,
+        (false, true) => StateForm::EarlyAfter,
+        (false, false) => StateForm::Before,
+    };
     let session = caller.session;
     async move {
         let since = since.map_err(|_| MatrixError::invalid_param("`since` is not a token of this server"))?;
@@ -72,7 +77,7 @@ fn sync(
             Filter::Inline(filter) => filter,
             Filter::Stored(id) => Box::pin(app.syncs.stored_filter(session.recipient, id)).await?,
         };
-        let request = live::Request { since, filter, timeout, full_state, use_state_after };
+        let request = live::Request { since, filter, timeout, full_state, state };
         let body = app.syncs.sync(session, request).await?;
         Ok(Whole(json_response(http::StatusCode::OK, body)))
     }
