@@ -55,13 +55,23 @@ async fn matrix_js_sdk_invites_matrix_nio_where_registration_needs_a_token() {
 /// Threads, edits and reactions as Element uses them, with their lists, counts and receipts.
 #[tokio::test(flavor = "multi_thread")]
 async fn matrix_js_sdk_has_threads_edits_and_reactions() {
+    plays("relations_js.mjs").await;
+}
+
+/// Trees of rooms, ways into them and moves to new versions, as Element has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn matrix_js_sdk_finds_its_way_through_spaces_and_upgrades() {
+    plays("spaces_js.mjs").await;
+}
+
+/// One program that plays all parts itself, with deadlines of its own, and ends well if all came true.
+async fn plays(program: &str) {
     let server = Server::start(toml::Table::new()).await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut program = Command::new(installed(root.join(".cache/node")));
-    program.arg(root.join("tests/clients/relations_js.mjs"));
-    program.args(["--url", server.url(), "--password", PASSWORD]);
-    // Each step of it has its own deadline.
-    let output = tokio::task::spawn_blocking(move || program.output()).await.expect("no panic");
+    let mut command = Command::new(installed(root.join(".cache/node")));
+    command.arg(root.join("tests/clients").join(program));
+    command.args(["--url", server.url(), "--password", PASSWORD]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
     let output = output.expect("the client can be started");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -77,15 +87,7 @@ fn registration_token(server: &Server) -> String {
 /// Messages page by page, people, public rooms and rooms in common, as Element looks for them.
 #[tokio::test(flavor = "multi_thread")]
 async fn matrix_js_sdk_searches_messages_people_and_rooms() {
-    let server = Server::start(toml::Table::new()).await;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut program = Command::new(installed(root.join(".cache/node")));
-    program.arg(root.join("tests/clients/search_js.mjs"));
-    program.args(["--url", server.url(), "--password", PASSWORD]);
-    // It has a deadline of its own.
-    let output = tokio::task::spawn_blocking(move || program.output()).await.expect("no panic");
-    let output = output.expect("the client can be started");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    plays("search_js.mjs").await;
 }
 
 /// The whole play, and its end: both have seen one timeline, which is also the server's, before and after a restart.
