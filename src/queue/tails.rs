@@ -45,7 +45,7 @@ struct Inner {
     floor: i64,
     /// Each with the thread of its event.
     entries: VecDeque<(Entry, Option<Arc<str>>)>,
-    /// The last number at which something that fades changed for this recipient.
+    /// The last number at which something that fades changed for this recipient, or may have before the tail began.
     fading: u64,
     unread: UnreadCounts,
 }
@@ -76,9 +76,9 @@ impl Tails {
 
     pub fn of(&self, recipient: i64) -> Arc<Tail> {
         let mut tails = self.read.lock();
-        // The head is read under the lock that `committed` takes: no commit falls between the two.
-        let floor = self.head();
-        Arc::clone(tails.entry(recipient).or_insert_with(|| Arc::new(Tail::new(floor))))
+        // Both are read under the lock that `committed` and `fade` take: nothing falls between.
+        let (floor, fading) = (self.head(), self.fading());
+        Arc::clone(tails.entry(recipient).or_insert_with(|| Arc::new(Tail::new(floor, fading))))
     }
 
     /// Announces a change of something that fades; `change` is called with its number before anybody wakes.
@@ -139,8 +139,8 @@ impl Subscriber for Tails {
 }
 
 impl Tail {
-    fn new(floor: i64) -> Self {
-        let inner = Inner { floor, entries: VecDeque::new(), fading: 0, unread: UnreadCounts::default() };
+    fn new(floor: i64, fading: u64) -> Self {
+        let inner = Inner { floor, entries: VecDeque::new(), fading, unread: UnreadCounts::default() };
         Self { inner: Mutex::new(inner), wake: Notify::new() }
     }
 
@@ -231,6 +231,17 @@ mod tests {
         }
         assert_eq!(tail.read(0, 200), None);
         assert_eq!(tail.read(72, 200).unwrap().len(), LENGTH);
+    }
+
+    #[test]
+    fn what_faded_before_a_tail_began_may_be_news() {
+        let tails = Tails::new(1);
+        drop(tails.of(7));
+        tails.sweep();
+        tails.fade([7], |_| {});
+        let tail = tails.of(7);
+        assert!(tail.has_news(0, 0));
+        assert!(!tail.has_news(0, 1));
     }
 
     #[test]

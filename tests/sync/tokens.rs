@@ -61,7 +61,7 @@ async fn tokens_of_the_future_and_of_other_times_get_a_full_answer() {
     assert_eq!(answer["rooms"], Value::Null, "{answer}");
     alice.typing(&room, true).await;
     let answer = alice.sync(Some(&since), 0).await;
-    assert!(find(&join(&answer, &room)["ephemeral"], "m.typing", None).is_some());
+    assert!(find(&join(&answer, &room)["ephemeral"], "m.typing", None).is_some(), "{answer}");
 }
 
 #[tokio::test]
