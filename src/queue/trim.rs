@@ -1,4 +1,5 @@
-//! Keeps queues short: entries that all living devices of a user have passed go, and those older than the horizon.
+//! Keeps queues short: entries that all living devices of a user have passed go, and those older than the horizon. What
+//! was answered to transactions goes after the same time: no client tries one again that late (I3).
 //!
 //! A token from before the horizon is answered from the room logs, which keep everything.
 
@@ -12,7 +13,7 @@ use super::Queues;
 use crate::{
     environment::Environment,
     shutdown::Shutdown,
-    store::{self, Batch, queue as queue_table},
+    store::{self, Batch, Store, queue as queue_table, room::trim_txns},
 };
 
 /// How often cursors are written down and queues are cut behind them.
@@ -22,6 +23,11 @@ const HOUR_MS: i64 = 3_600_000;
 
 /// How long entries are kept for a device that doesn't come back.
 const HORIZON_MS: i64 = 30 * 24 * HOUR_MS;
+
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// Devices whose transactions are forgotten in one write.
+const DEVICES: i64 = 100;
 
 /// Accounts whose queues are cut in one write.
 const ACCOUNTS: i64 = 200;
@@ -44,13 +50,21 @@ impl Cursors {
 pub async fn keep_trimmed(queues: Queues, environment: Environment, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last_hour = 0;
+    let (mut last_hour, mut last_day) = (0, 0);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = shutdown.wait() => return,
         }
-        if let Err(cause) = trim(&queues, environment.clock.now_ms(), &mut last_hour).await {
+        let now_ms = environment.clock.now_ms();
+        // Each row is looked at, so not as often.
+        if now_ms - last_day >= DAY_MS {
+            last_day = now_ms;
+            if let Err(cause) = forget_txns(&queues.store, now_ms).await {
+                warn!(%cause, "old transactions were not forgotten");
+            }
+        }
+        if let Err(cause) = trim(&queues, now_ms, &mut last_hour).await {
             // Nothing is lost by queues that are too long; the next round tries again.
             warn!(%cause, "message queues were not trimmed");
         }
@@ -82,4 +96,64 @@ async fn trim(queues: &Queues, now_ms: i64, last_hour: &mut i64) -> Result<(), s
     }
     debug!(devices, "message queues trimmed");
     Ok(())
+}
+
+/// Forgets what was answered to transactions before the horizon.
+pub(super) async fn forget_txns(store: &Store, now_ms: i64) -> Result<(), store::Error> {
+    let horizon = now_ms - HORIZON_MS;
+    // Below zero are those of the server's own, see `room::delayed`.
+    store.commit(trim_txns(i64::MIN, 0, horizon)).await?;
+    let last = store.last_device().await?;
+    for first in (0..=last).step_by(DEVICES as usize) {
+        store.commit(trim_txns(first, first + DEVICES, horizon)).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        queue::Tails,
+        store::{Durability, TxnRow},
+    };
+
+    #[tokio::test]
+    async fn i3_transactions_are_remembered_up_to_the_horizon() {
+        let dir = tempfile::tempdir().unwrap();
+        let tails = Arc::new(Tails::new(1));
+        let (store, _writer) =
+            Store::open(&dir.path().join("hearth.db"), Durability::Normal, tails).await.unwrap();
+        let now_ms = 100 * DAY_MS;
+        let devices = [-3, 1, 99, 100, 250];
+        let mut batch = Batch::new();
+        for device in devices {
+            for (age, txn_id) in [(HORIZON_MS + 1, "old"), (HORIZON_MS - 1, "new")] {
+                batch.txn(TxnRow {
+                    device,
+                    path: 7,
+                    txn_id: txn_id.to_owned(),
+                    event: "$event".to_owned(),
+                    created_ts: now_ms - age,
+                });
+            }
+        }
+        batch.push(store::statement!("UPDATE counter SET value = 250 WHERE name = 'device'"));
+        store.commit(batch).await.unwrap();
+        forget_txns(&store, now_ms).await.unwrap();
+
+        let keys = devices.iter().flat_map(|device| [(*device, 7, "old"), (*device, 7, "new")]);
+        let keys = serde_json::to_string(&keys.collect::<Vec<_>>()).unwrap();
+        let mut left: Vec<(i64, String)> = store
+            .txns(keys)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|(device, _, txn_id, _)| (device, txn_id))
+            .collect();
+        left.sort();
+        assert_eq!(left, devices.map(|device| (device, "new".to_owned())));
+    }
 }

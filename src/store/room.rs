@@ -18,6 +18,11 @@ pub struct MembershipRow {
     pub membership: String,
 }
 
+/// Forgets the transactions of some devices (`from ≤ device < to`) that were answered before `horizon`.
+pub fn trim_txns(from: i64, to: i64, horizon: i64) -> Statement {
+    statement!("DELETE FROM txn WHERE device >= $1 AND device < $2 AND created_ts < $3", from, to, horizon)
+}
+
 impl Store {
     pub async fn room(&self, number: i64) -> Result<Option<RoomRow>, Error> {
         let row: Option<(String, String)> =
@@ -283,6 +288,12 @@ impl Store {
             ))
             .await?;
         Ok(rows.into_iter().map(|(number,)| number).collect())
+    }
+
+    /// The last number that was given to a device.
+    pub async fn last_device(&self) -> Result<i64, Error> {
+        let (last,): (i64,) = self.one(statement!("SELECT value FROM counter WHERE name = 'device'")).await?;
+        Ok(last)
     }
 
     /// The answers that were given to these transactions, each `[device, path, txn_id]` in JSON.
