@@ -83,6 +83,12 @@ impl Accounts {
         Ok((found, false))
     }
 
+    /// PF-04: whether somebody may know of another, who shares a room with them or is in one that is open to strangers.
+    pub async fn may_know(&self, user_id: &UserId, other: &UserId) -> Result<bool, Error> {
+        let others = json!([other]).to_string();
+        Ok(user_id == other || !self.store.acquaintances(user_id.as_str(), others).await?.is_empty())
+    }
+
     async fn person(&self, id: &str) -> Result<Person, Error> {
         let profile = match <&UserId>::try_from(id) {
             Ok(user_id) => self.member_profile(user_id).await?,

@@ -17,8 +17,8 @@ use self::setting::section;
 pub use self::{
     error::Error,
     sections::{
-        Api, Database, DelayedEvents, Federation, Limits, Listener, Log, Rate, Registration,
-        RegistrationMode, Rooms, ServerNotices, Support, UserDirectory,
+        Api, Database, DelayedEvents, Federation, Limits, Listener, Log, LookUp, Profiles, Rate,
+        Registration, RegistrationMode, Rooms, ServerNotices, Support, UserDirectory,
     },
 };
 
@@ -41,6 +41,8 @@ section! {
         pub rooms: Rooms = Rooms::default();
         /// Events that are sent later.
         pub delayed_events: DelayedEvents = DelayedEvents::default();
+        /// What users say about themselves.
+        pub profiles: Profiles = Profiles::default();
         /// Looking for people.
         pub user_directory: UserDirectory = UserDirectory::default();
         /// What the server itself says to its users, when an administrator has something to tell them.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::setting::{section, value};
 use crate::{limits::Class, store::Durability};
 
-value!(Api, RegistrationMode, ContactRole, Durability);
+value!(Api, RegistrationMode, ContactRole, Durability, LookUp);
 
 /// An API that a listener can serve.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
@@ -31,6 +31,16 @@ pub enum RegistrationMode {
     #[default]
     Token,
     Open,
+}
+
+/// Who may look a profile up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LookUp {
+    #[default]
+    Everybody,
+    Users,
+    Acquaintances,
 }
 
 /// What a support contact is for ("Getting support for a server").
@@ -126,6 +136,15 @@ section! {
         pub avatar_url: Option<String> = None, example "\"mxc://example.org/picture\"";
         /// What the rooms are called.
         pub room_name: String = "Server Notices".to_owned();
+    }
+}
+
+section! {
+    /// What users say about themselves.
+    pub struct Profiles {
+        /// Who may look a profile up: "everybody"; "users", those who are logged in; or "acquaintances", users who share a room
+        /// with its owner or could enter one that its owner is in.
+        pub look_up: LookUp = LookUp::Everybody;
     }
 }
 

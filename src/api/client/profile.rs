@@ -1,16 +1,20 @@
 //! Profiles ("Profiles"): those of local users, open to everybody.
 
-use ruma::api::client::profile::{
-    delete_profile_field::v3 as delete, get_profile::v3 as get, get_profile_field::v3 as get_field,
-    set_profile_field::v3 as set_field,
+use ruma::{
+    UserId,
+    api::client::profile::{
+        delete_profile_field::v3 as delete, get_profile::v3 as get, get_profile_field::v3 as get_field,
+        set_profile_field::v3 as set_field,
+    },
 };
 use serde_json::{Map, Value, json};
 
 use super::{body::Body, own};
 use crate::{
-    account::{ProfileChange, Session},
+    account::{self, ProfileChange, Session},
     app::App,
-    http::{Anonymous, Json, MatrixError, Routes},
+    config::LookUp,
+    http::{Json, MatrixError, Routes, Visitor},
 };
 
 type SetField = Body<set_field::Request, Map<String, Value>>;
@@ -24,11 +28,31 @@ pub fn routes() -> Routes {
         .add(delete_field)
 }
 
-async fn get(app: App, _: Anonymous, request: get::Request) -> Result<Json<Map<String, Value>>, MatrixError> {
+/// PF-04: a profile that may not be seen isn't there.
+async fn may_look_up(app: &App, visitor: &Visitor, user_id: &UserId) -> Result<(), MatrixError> {
+    let allowed = match (app.config.profiles.look_up, &visitor.session) {
+        (LookUp::Everybody, _) | (LookUp::Users, Some(_)) => true,
+        (_, None) => return Err(MatrixError::missing_token()),
+        (LookUp::Acquaintances, Some(session)) => app.accounts.may_know(&session.user_id, user_id).await?,
+    };
+    if allowed { Ok(()) } else { Err(account::Error::NotFound("profile").into()) }
+}
+
+async fn get(
+    app: App,
+    visitor: Visitor,
+    request: get::Request,
+) -> Result<Json<Map<String, Value>>, MatrixError> {
+    may_look_up(&app, &visitor, &request.user_id).await?;
     Ok(Json(app.accounts.profile(&request.user_id).await?))
 }
 
-async fn get_field(app: App, _: Anonymous, request: get_field::Request) -> Result<Json<Value>, MatrixError> {
+async fn get_field(
+    app: App,
+    visitor: Visitor,
+    request: get_field::Request,
+) -> Result<Json<Value>, MatrixError> {
+    may_look_up(&app, &visitor, &request.user_id).await?;
     let field = request.field.as_str();
     let value = app.accounts.profile(&request.user_id).await?.remove(field);
     let value = value.ok_or_else(|| MatrixError::not_found("this profile has no such field"))?;
@@ -40,6 +64,10 @@ async fn set_field(app: App, session: Session, request: SetField) -> Result<Json
     own::check_text(&session, user_id)?;
     let value = request.content.get(field);
     let value = value.ok_or_else(|| MatrixError::missing_param(format!("the body has no {field:.255}")))?;
+    // PF-02. Of the two that everybody knows, clients have always sent what they liked along with them.
+    if request.content.len() > 1 && !["displayname", "avatar_url"].contains(&field) {
+        return Err(MatrixError::bad_json(format!("the body may have {field:.255} only")));
+    }
     let change = app.accounts.set_profile_field(session.recipient, field, value.clone()).await?;
     tell_rooms(&app, &session, change).await?;
     Ok(Json(json!({})))

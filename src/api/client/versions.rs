@@ -13,10 +13,12 @@ pub(super) fn routes() -> Routes {
     Routes::default().add::<Request, Anonymous, _, _, _>(versions)
 }
 
-/// Versions whose endpoints that real clients use are all here. `r0.6.1` is for those from before the numbers.
-const VERSIONS: [&str; 14] = [
+/// Versions by which clients choose paths: what each of them added for rooms and accounts is here. That calls, media,
+/// encryption or OAuth are missing, clients find out by the answer of the endpoint in question, whatever the version.
+/// `r0.6.1` is for those from before the numbers.
+const VERSIONS: [&str; 20] = [
     "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11",
-    "v1.12", "v1.13",
+    "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 ];
 
 /// Features that some clients know only by the names they had as proposals.
