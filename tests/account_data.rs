@@ -260,31 +260,77 @@ async fn fi_08_malformed_filters_are_refused() {
 #[tokio::test]
 async fn pu_04_the_predefined_rules_are_those_of_the_specification() {
     let (_server, alice) = server_with_alice().await;
-    let ids = |rules: &Value| {
-        let rules = rules.as_array().unwrap().iter();
-        rules.map(|rule| rule["rule_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
-    };
+    // "Predefined Rules" of version 1.19.
+    let text = include_str!("predefined_push_rules.json").replace("[the user's Matrix ID]", &alice.user_id);
+    let expected: Value = serde_json::from_str(&text).unwrap();
     for path in ["/v3/pushrules/", "/v3/pushrules", "/r0/pushrules/"] {
         let global = alice.get(path).await.expect(200)["global"].clone();
-        let expected = [
-            "master",
-            "suppress_notices",
-            "invite_for_me",
-            "member_event",
-            "is_user_mention",
-            "is_room_mention",
-            "tombstone",
-            "reaction",
-            "room.server_acl",
-            "suppress_edits",
-        ];
-        assert_eq!(ids(&global["override"]), expected.map(|id| format!(".m.rule.{id}")));
-        let expected = ["call", "encrypted_room_one_to_one", "room_one_to_one", "message", "encrypted"];
-        assert_eq!(ids(&global["underride"]), expected.map(|id| format!(".m.rule.{id}")));
-        for kind in ["content", "room", "sender"] {
-            assert_eq!(global[kind], json!([]), "{kind}");
+        for kind in ["override", "content", "room", "sender", "underride"] {
+            let id = |rule: &Value| rule["rule_id"].as_str().unwrap().to_owned();
+            let (polls, rules): (Vec<Value>, Vec<Value>) = global[kind]
+                .as_array()
+                .unwrap()
+                .iter()
+                .cloned()
+                .partition(|rule| id(rule).contains(".poll_"));
+            let specified = expected.get(kind).cloned().unwrap_or(json!([]));
+            assert_eq!(Value::Array(rules), specified, "{kind}");
+            // MSC3930, under either name.
+            let polls: Vec<String> = polls.iter().map(id).collect();
+            let names: &[&str] = match kind {
+                "override" => &["response"],
+                "underride" => &["start_one_to_one", "start", "end_one_to_one", "end"],
+                _ => &[],
+            };
+            let named =
+                |prefix: &str| names.iter().map(|name| format!("{prefix}.rule.poll_{name}")).collect();
+            let expected: [Vec<String>; 2] = [named(".m"), named(".org.matrix.msc3930")];
+            assert_eq!(polls, expected.concat(), "{kind}");
         }
         assert_eq!(alice.get("/v3/pushrules/global/").await.expect(200), global);
+    }
+}
+
+/// PU-02, PU-03, PU-10: what users of one room hear of a message by rules that agree, differ, or are about themselves.
+#[tokio::test]
+async fn pu_02_each_is_notified_by_their_own_rules() {
+    let (server, alice) = server_with_alice().await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let mut others = Vec::new();
+    for name in ["plain", "loud", "louder", "named", "quiet", "muting"] {
+        let user = server.register(name).await;
+        user.put(&profile_path(&user, "displayname"), json!({ "displayname": name })).await.expect(200);
+        user.join(&room).await;
+        others.push(user);
+    }
+    let [plain, loud, louder, named, quiet, muting] = &others[..] else { panic!("six users") };
+    let cake = json!({ "pattern": "cake", "actions": ["notify", { "set_tweak": "highlight" }] });
+    for user in [loud, louder] {
+        user.put("/v3/pushrules/global/content/cake", cake.clone()).await.expect(200);
+    }
+    let by_name = json!({ "conditions": [{ "kind": "contains_display_name" }],
+        "actions": ["notify", { "set_tweak": "highlight", "value": true }] });
+    named.put("/v3/pushrules/global/override/by_name", by_name).await.expect(200);
+    let master = "/v3/pushrules/global/override/.m.rule.master/enabled";
+    quiet.put(master, json!({ "enabled": true })).await.expect(200);
+    let mute = format!("/v3/pushrules/global/room/{room}");
+    muting.put(&mute, json!({ "actions": ["dont_notify"] })).await.expect(200);
+
+    let mention = json!({ "user_ids": [louder.user_id, muting.user_id, quiet.user_id] });
+    for content in [
+        json!({ "msgtype": "m.text", "body": "There is Cake, named!" }),
+        json!({ "msgtype": "m.text", "body": "cupcakes", "m.mentions": mention }),
+        json!({ "msgtype": "m.notice", "body": "cake" }),
+    ] {
+        alice.send_event(&room, "m.room.message", content).await;
+    }
+    for (user, notifications, highlights) in
+        [(plain, 2, 0), (loud, 2, 1), (louder, 2, 2), (named, 2, 1), (quiet, 0, 0), (muting, 1, 1)]
+    {
+        let answer = user.sync(None, 0).await;
+        let unread = &answer["rooms"]["join"][&room]["unread_notifications"];
+        let expected = json!({ "notification_count": notifications, "highlight_count": highlights });
+        assert_eq!(*unread, expected, "{}", user.user_id);
     }
 }
 

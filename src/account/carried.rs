@@ -30,7 +30,7 @@ impl Accounts {
                 self.set_tag(recipient, new, &tag, info).await?;
             }
         }
-        for rule in carried_rules(&*self.push_rules(recipient, user_id).await?, old_id, new_id) {
+        for rule in carried_rules(&self.push_rules(recipient, user_id).await?, old_id, new_id) {
             let change = RuleChange::Put { rule, after: None, before: None };
             self.change_push_rules(recipient, user_id, change).await?;
         }

@@ -28,7 +28,7 @@ mod thread_subscriptions;
 
 use std::sync::Arc;
 
-use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId, push::Ruleset};
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 
 pub use self::{
     devices::{DeviceInfo, LogOut},
@@ -50,6 +50,7 @@ pub use crate::store::account_data::GLOBAL;
 use crate::{
     config::RegistrationMode,
     environment::Environment,
+    push::{RuleSet, RuleSets},
     store::{Store, account::AccountRow},
 };
 
@@ -71,8 +72,8 @@ pub struct Accounts {
     passwords: Passwords,
     interactive: Interactive,
     nonces: Nonces,
-    /// `None`: the user has the predefined rules.
-    push_rules: Arc<Kept<Option<Arc<Ruleset>>>>,
+    push_rules: Arc<Kept<Arc<RuleSet>>>,
+    rule_sets: RuleSets,
     ignored: Arc<Kept<IgnoredUsers>>,
     invites: Arc<Kept<InvitePermissions>>,
     turns: data::Turns,
@@ -91,6 +92,7 @@ impl Accounts {
             interactive: Interactive::new(environment.clone()),
             nonces: Nonces::new(environment.clone()),
             push_rules: Arc::default(),
+            rule_sets: RuleSets::default(),
             ignored: Arc::default(),
             invites: Arc::default(),
             turns: data::Turns::default(),

@@ -1,18 +1,21 @@
 //! Push rules ("Push Rules"): the account data `m.push_rules` of a user.
 //!
-//! Most users never change the rules that the specification predefines: nothing is stored for them. Whoever has rules of
-//! their own has them in memory too, since each message to each of their rooms asks for them.
+//! Most users never change the rules that the specification predefines: nothing is stored for them. What the rules of
+//! somebody say is kept in memory, ready to be applied, since each message to each of their rooms asks for it.
 
 use std::sync::Arc;
 
 use ruma::{
-    UserId,
+    OwnedUserId, UserId,
     push::{Action, AnyPushRuleRef, NewPushRule, PushCondition, RuleKind, Ruleset},
 };
 use serde_json::{Value, json};
 
 use super::{Accounts, Error};
-use crate::store::{self, account_data::GLOBAL};
+use crate::{
+    push::{self, RuleSet},
+    store::{self, account_data::GLOBAL},
+};
 
 /// The type of the account data.
 pub(super) const TYPE: &str = "m.push_rules";
@@ -73,12 +76,23 @@ fn content(rules: &Ruleset) -> Result<Value, Error> {
 }
 
 impl Accounts {
-    /// A user's rules, if they differ from the predefined ones.
-    pub async fn custom_push_rules(&self, recipient: i64) -> Result<Option<Arc<Ruleset>>, store::Error> {
-        self.push_rules.get(recipient, self.stored_push_rules(recipient)).await
+    /// What a user's rules say. Users whose rules agree have the same set.
+    pub async fn rule_set(&self, recipient: i64) -> Result<Arc<RuleSet>, store::Error> {
+        self.push_rules.get(recipient, self.stored_rule_set(recipient)).await
     }
 
-    async fn stored_push_rules(&self, recipient: i64) -> Result<Option<Arc<Ruleset>>, store::Error> {
+    async fn stored_rule_set(&self, recipient: i64) -> Result<Arc<RuleSet>, store::Error> {
+        let Some((rules, user_id)) = self.stored_push_rules(recipient).await? else {
+            return Ok(Arc::clone(&push::DEFAULT));
+        };
+        Ok(self.rule_sets.shared(RuleSet::new(&rules, &user_id)))
+    }
+
+    /// A user's rules, if they ever changed them, and who it is.
+    async fn stored_push_rules(
+        &self,
+        recipient: i64,
+    ) -> Result<Option<(Ruleset, OwnedUserId)>, store::Error> {
         let Some(content) = self.store.account_data(recipient, GLOBAL, TYPE).await? else { return Ok(None) };
         let content: Content = match serde_json::from_str(&content) {
             Ok(content) => content,
@@ -89,22 +103,23 @@ impl Accounts {
         };
         let mut rules = content.global;
         let account = self.store.account(recipient).await?;
-        if let Some(user_id) = account.and_then(|account| UserId::parse(account.user_id).ok()) {
-            // The specification may have predefined others since they were stored.
-            rules.update_with_server_default(Ruleset::server_default(&user_id));
-        }
-        Ok(Some(Arc::new(rules)))
+        let Some(user_id) = account.and_then(|account| UserId::parse(account.user_id).ok()) else {
+            return Ok(None);
+        };
+        // There may be other predefined ones since they were stored.
+        rules.update_with_server_default(push::predefined(&user_id));
+        Ok(Some((rules, user_id)))
     }
 
     /// All rules of a user, the predefined ones included.
-    pub async fn push_rules(&self, recipient: i64, user_id: &UserId) -> Result<Arc<Ruleset>, Error> {
-        let custom = self.custom_push_rules(recipient).await?;
-        Ok(custom.unwrap_or_else(|| Arc::new(Ruleset::server_default(user_id))))
+    pub async fn push_rules(&self, recipient: i64, user_id: &UserId) -> Result<Ruleset, Error> {
+        let stored = self.stored_push_rules(recipient).await?;
+        Ok(stored.map_or_else(|| push::predefined(user_id), |(rules, _)| rules))
     }
 
     /// The content of the account data `m.push_rules`, which exists for everybody.
     pub async fn push_rules_content(&self, recipient: i64, user_id: &UserId) -> Result<Value, Error> {
-        content(&*self.push_rules(recipient, user_id).await?)
+        content(&self.push_rules(recipient, user_id).await?)
     }
 
     /// Changes a user's rules.
@@ -115,8 +130,7 @@ impl Accounts {
         change: RuleChange,
     ) -> Result<(), Error> {
         let _turn = self.turns.of(recipient).await;
-        let stored = self.stored_push_rules(recipient).await?;
-        let mut rules = stored.map_or_else(|| Ruleset::server_default(user_id), Arc::unwrap_or_clone);
+        let mut rules = self.push_rules(recipient, user_id).await?;
         apply(&mut rules, change)?;
         self.write(recipient, GLOBAL, TYPE, content(&rules)?.to_string()).await
     }
@@ -272,7 +286,7 @@ mod tests {
     use super::*;
 
     fn defaults() -> Ruleset {
-        Ruleset::server_default(user_id!("@alice:example.org"))
+        push::predefined(user_id!("@alice:example.org"))
     }
 
     fn rule(id: &str) -> NewPushRule {

@@ -1,20 +1,14 @@
 //! From an accepted event to the queues: who gets a pointer, and what their push rules say of it.
 //!
 //! The rules are evaluated here, once an event, in the transaction of the event: readers only look at flags. Members
-//! whose rules are the default ones share one evaluation, unless the event names them.
+//! whose rules agree share one evaluation.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, LazyLock},
+    collections::{HashMap, HashSet},
+    sync::Arc,
 };
 
-use futures_util::FutureExt;
-use ruma::{
-    OwnedUserId, UInt, UserId,
-    events::AnySyncTimelineEvent,
-    push::{Action, AnyPushRuleRef, FlattenedJson, PushConditionRoomCtx, Ruleset},
-    serde::Raw,
-};
+use ruma::UserId;
 use serde::Deserialize;
 
 use super::{
@@ -23,6 +17,7 @@ use super::{
 };
 use crate::{
     account::{Accounts, IgnoredUsers},
+    push::{self, Facts, Named, Outcome, RuleSet},
     queue::{Kind, flags},
     store::{self, Batch, Delivery, Item},
 };
@@ -30,8 +25,8 @@ use crate::{
 /// What members want to hear of, as far as it isn't what everybody does.
 #[derive(Default)]
 pub(super) struct Wishes {
-    /// The rules of those who have changed theirs, by recipient.
-    pub(super) rules: HashMap<i64, Arc<Ruleset>>,
+    /// The rules of those who don't have the predefined ones, by recipient.
+    pub(super) rules: HashMap<i64, Arc<RuleSet>>,
     /// Whom those ignore who ignore somebody.
     pub(super) ignored: HashMap<i64, IgnoredUsers>,
     /// Who doesn't want the invite that is being fanned out.
@@ -41,8 +36,9 @@ pub(super) struct Wishes {
 impl Wishes {
     /// Finds out what somebody wants, unless it is known.
     pub(super) async fn learn(&mut self, accounts: &Accounts, recipient: i64) -> Result<(), store::Error> {
-        if let Some(custom) = accounts.custom_push_rules(recipient).await? {
-            self.rules.insert(recipient, custom);
+        let rules = accounts.rule_set(recipient).await?;
+        if !Arc::ptr_eq(&rules, &push::DEFAULT) {
+            self.rules.insert(recipient, rules);
         }
         let ignored = accounts.ignored_users(recipient).await?;
         if !ignored.is_empty() {
@@ -50,32 +46,6 @@ impl Wishes {
         }
         Ok(())
     }
-}
-
-/// A user that nobody is: with its rules, an event is judged for everybody whom it doesn't name.
-static NOBODY: LazyLock<OwnedUserId> =
-    LazyLock::new(|| UserId::parse("@:invalid").unwrap_or_else(|_| ruma::owned_user_id!("@nobody:invalid")));
-static DEFAULT_RULES: LazyLock<Ruleset> = LazyLock::new(|| Ruleset::server_default(&NOBODY));
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Outcome {
-    notify: bool,
-    highlight: bool,
-}
-
-/// What of the content matters here.
-#[derive(Default, Deserialize)]
-struct Content {
-    #[serde(rename = "m.mentions", default)]
-    mentions: Mentions,
-}
-
-#[derive(Default, Deserialize)]
-struct Mentions {
-    #[serde(default)]
-    user_ids: Vec<String>,
-    #[serde(default)]
-    room: bool,
 }
 
 /// What an event does to the state.
@@ -101,12 +71,17 @@ pub(super) fn fan_out(
     wishes: &Wishes,
 ) {
     let pdu = &event.pdu;
-    let content = if pdu.content.get().contains("\"m.mentions\"") {
-        pdu.content_as::<Content>().unwrap_or_default()
-    } else {
-        Content::default()
-    };
-    let judge = Judge::new(before, event, &content.mentions, wishes);
+    let powers = || before.power_levels().into();
+    let facts = Facts::new(
+        &pdu.kind.to_string(),
+        &pdu.sender,
+        &before.room_id,
+        pdu.state_key.as_deref(),
+        pdu.content.get(),
+        before.joined,
+        &powers,
+    );
+    let mut judge = Judge::new(before, event, &facts, wishes);
     let newcomers = touched.members.iter().filter(|member| !before.local.contains(member));
 
     let recipients = before.local.iter().chain(newcomers).map(|member| {
@@ -132,73 +107,50 @@ pub(super) fn fan_out(
     });
 }
 
-/// Applies push rules to one event.
+/// Finds out what the rules of each member say of one event, once for all whose rules agree and whom it names alike.
 struct Judge<'a> {
+    before: &'a Snapshot,
     event: &'a Event,
-    json: FlattenedJson,
-    context: PushConditionRoomCtx,
-    named: &'a [String],
+    facts: &'a Facts<'a>,
+    mentioned: HashSet<&'a str>,
     wishes: &'a Wishes,
-    /// What the default rules say to somebody whom the event doesn't name.
-    common: Outcome,
+    /// By the set of rules, and whether the event is state about the member and mentions them.
+    known: HashMap<(*const RuleSet, bool, bool), Outcome>,
 }
 
 impl<'a> Judge<'a> {
-    fn new(before: &Snapshot, event: &'a Event, mentions: &'a Mentions, wishes: &'a Wishes) -> Self {
-        let raw: Raw<AnySyncTimelineEvent> = Raw::from_json(event.pdu.json.clone());
-        let members = UInt::try_from(before.joined as u64).unwrap_or(UInt::MAX);
-        let mut context =
-            PushConditionRoomCtx::new(before.room_id.clone(), members, NOBODY.clone(), String::new());
-        // Only mentions of the whole room and rules of somebody's own ask for power levels.
-        if mentions.room || !wishes.rules.is_empty() {
-            context = context.with_power_levels(before.power_levels().into());
-        }
-        let mut judge = Self {
-            event,
-            json: FlattenedJson::from_raw(&raw),
-            context,
-            named: &mentions.user_ids,
-            wishes,
-            common: Outcome::default(),
-        };
-        judge.common = judge.apply(&DEFAULT_RULES, &judge.context);
-        judge
+    fn new(before: &'a Snapshot, event: &'a Event, facts: &'a Facts<'a>, wishes: &'a Wishes) -> Self {
+        Self { before, event, facts, mentioned: facts.mentioned(), wishes, known: HashMap::new() }
     }
 
-    fn outcome(&self, member: &LocalMember) -> Outcome {
-        let user = member.user_id.as_str();
+    fn outcome(&mut self, member: &LocalMember) -> Outcome {
+        let sender = &self.event.pdu.sender;
         // PU-02: nobody is notified of what they did themselves.
-        if self.event.pdu.sender == member.user_id {
+        if *sender == member.user_id || self.wishes.uninviting == Some(member.recipient) {
             return Outcome::default();
         }
-        let ignored = self.wishes.ignored.get(&member.recipient);
-        if self.wishes.uninviting == Some(member.recipient)
-            || ignored.is_some_and(|ignored| ignored.contains(&self.event.pdu.sender))
-        {
+        if self.wishes.ignored.get(&member.recipient).is_some_and(|ignored| ignored.contains(sender)) {
             return Outcome::default();
         }
-        let custom = self.wishes.rules.get(&member.recipient);
-        let named =
-            self.event.pdu.state_key.as_deref() == Some(user) || self.named.iter().any(|named| named == user);
-        if custom.is_none() && !named {
-            return self.common;
+        let rules = self.wishes.rules.get(&member.recipient).unwrap_or(&push::DEFAULT);
+        let named = Named {
+            by_state_key: self.event.pdu.state_key.as_deref() == Some(member.user_id.as_str()),
+            mentioned: self.mentioned.contains(member.user_id.as_str()),
+            display_name: None,
+        };
+        if rules.asks_for_names() {
+            let display_name = display_name(self.before, &member.user_id);
+            return rules.apply(self.facts, Named { display_name: display_name.as_deref(), ..named });
         }
-        let mut context = self.context.clone();
-        context.user_id = member.user_id.clone();
-        match custom {
-            Some(rules) => self.apply(rules, &context),
-            None => self.apply(&Ruleset::server_default(&member.user_id), &context),
-        }
+        let key = (Arc::as_ptr(rules), named.by_state_key, named.mentioned);
+        *self.known.entry(key).or_insert_with(|| rules.apply(self.facts, named))
     }
+}
 
-    fn apply(&self, rules: &Ruleset, context: &PushConditionRoomCtx) -> Outcome {
-        // No condition we support waits for anything.
-        let applies =
-            |rule: &AnyPushRuleRef<'_>| rule.applies(&self.json, context).now_or_never() == Some(true);
-        let actions = rules.iter().find(applies).map(AnyPushRuleRef::actions).unwrap_or_default();
-        Outcome {
-            notify: actions.iter().any(Action::should_notify),
-            highlight: actions.iter().any(Action::is_highlight),
-        }
+fn display_name(room: &Snapshot, user_id: &UserId) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Content {
+        displayname: Option<String>,
     }
+    room.member(user_id)?.pdu.content_as::<Content>().ok()?.displayname
 }

@@ -48,8 +48,15 @@ async fn pu_03_no_pattern_and_no_text_stop_a_room() {
         }
     }
     assert!(refused > 100, "costly patterns have an end: {refused} were refused");
+    put(&bob, "content/inner", json!({ "actions": highlight(), "pattern": "ab" })).await.expect(200);
     put(&bob, "content/short", json!({ "actions": highlight(), "pattern": "a" })).await.expect(200);
-    for text in ["aa ".repeat(33_000), "a".repeat(100_000), "ä".repeat(100_000), "a-".repeat(50_000)] {
+    for text in [
+        "aa ".repeat(33_000),
+        "a".repeat(100_000),
+        "ä".repeat(100_000),
+        "a-".repeat(50_000),
+        "xab ".repeat(25_000),
+    ] {
         alice.send_text(&room, &text).await;
     }
     assert_eq!(highlights(&bob, &room).await, 1, "`a` is a word of the last");
