@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Answer, Server, User};
+use common::{Answer, Server, User, rounds};
 use serde_json::{Value, json};
 use toml::Table;
 
@@ -153,6 +153,45 @@ async fn sp_01_a_page_looks_at_so_many_rooms_and_the_next_one_goes_on() {
     // By its earlier name too.
     let path = format!("/unstable/org.matrix.msc2946/rooms/{root}/hierarchy");
     assert_eq!(named(&alice.get(&path).await.expect(200)), ["root"]);
+}
+
+/// SP-01, SP-04: however many children there are, the pages have each that may be seen, once and in its place.
+#[tokio::test]
+async fn sp_01_a_large_space_is_told_whole_to_each_as_far_as_they_may_see() {
+    let server = Server::start(Table::new()).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let root = space(&alice, "root").await;
+    let restricted = json!({
+        "join_rule": "restricted", "allow": [{ "type": "m.room_membership", "room_id": root }],
+    });
+    let restricted = json!([{ "type": "m.room.join_rules", "state_key": "", "content": restricted }]);
+    for number in 0..rounds(60, 5_000) {
+        let name = format!("{number}");
+        let room = match number % 3 {
+            0 => open_room(&alice, &name).await,
+            1 => alice.create_room(json!({ "name": name, "initial_state": restricted })).await,
+            _ => alice.create_room(json!({ "name": name })).await,
+        };
+        add(&alice, &root, &room, json!({ "order": format!("{number:05}") })).await;
+    }
+    let all = async |user: &User| {
+        let (mut found, mut from) = (Vec::new(), String::new());
+        loop {
+            let page = ask(user, &root, &format!("?limit=25{from}")).await.expect(200);
+            assert!(named(&page).len() <= 25);
+            found.extend(named(&page));
+            let Some(next) = page["next_batch"].as_str() else { return found };
+            from = format!("&from={next}");
+        }
+    };
+    let expected = |seen: fn(usize) -> bool| {
+        let children = (0..rounds(60, 5_000)).filter(|number| seen(*number)).map(|number| number.to_string());
+        std::iter::once("root".to_owned()).chain(children).collect::<Vec<_>>()
+    };
+    assert_eq!(all(&alice).await, expected(|_| true));
+    assert_eq!(all(&bob).await, expected(|number| number % 3 == 0));
+    bob.join(&root).await;
+    assert_eq!(all(&bob).await, expected(|number| number % 3 != 2));
 }
 
 /// SP-04, I10: only what the asker may join, read or is in; the rest looks as if it weren't there.
