@@ -58,6 +58,12 @@ async fn matrix_js_sdk_has_threads_edits_and_reactions() {
     plays("relations_js.mjs").await;
 }
 
+/// Events that are sent later, as those who are in a call have them.
+#[tokio::test(flavor = "multi_thread")]
+async fn matrix_js_sdk_leaves_a_call_by_a_delayed_event() {
+    plays("delayed_js.mjs").await;
+}
+
 /// Trees of rooms, ways into them and moves to new versions, as Element has them.
 #[tokio::test(flavor = "multi_thread")]
 async fn matrix_js_sdk_finds_its_way_through_spaces_and_upgrades() {
