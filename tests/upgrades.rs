@@ -134,7 +134,7 @@ async fn up_01_spaces_bans_and_join_rules_go_over() {
         ("10", "knock_restricted"),
         ("12", "knock_restricted"),
         ("9", "restricted"),
-        ("7", "invite"),
+        ("7", "knock"),
         ("6", "invite"),
     ] {
         let new = upgrade(&alice, &old, json!({ "new_version": version })).await;

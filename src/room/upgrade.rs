@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use hearth_federation::json::MAX_SAFE_INTEGER;
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomVersionId, UserId,
     events::{StateEventType, TimelineEventType, room::member::MembershipState},
@@ -222,14 +223,30 @@ fn state(sender: &UserId, kind: &StateEventType, content: &Value) -> Result<NewE
 /// What a state event of the old room says, unless it was redacted.
 fn kept(old: &Snapshot, kind: &StateEventType, state_key: &str) -> Option<Value> {
     let event = old.state.get(kind, state_key).filter(|event| event.redacted_by.is_none())?;
-    event.pdu.content_as().ok()
+    let mut content = event.pdu.content_as().ok()?;
+    make_canonical(&mut content);
+    Some(content)
+}
+
+/// RV-11: events of others in rooms of old versions may have numbers that new events can't have. They become the nearest
+/// integers to zero that can be.
+fn make_canonical(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let integer = number.as_i64().or_else(|| number.as_f64().map(|number| number as i64));
+            *value = json!(integer.map(|integer| integer.clamp(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER)));
+        }
+        Value::Array(values) => values.iter_mut().for_each(make_canonical),
+        Value::Object(values) => values.values_mut().for_each(make_canonical),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 /// The join rules, as far as the new version has them; the next stricter ones else.
 fn join_rules(content: Value, rules: &AuthorizationRules) -> Value {
     let mut rule = content["join_rule"].as_str().unwrap_or("invite");
     if rule == "knock_restricted" && !rules.knock_restricted_join_rule {
-        rule = "restricted";
+        rule = if rules.restricted_join_rule { "restricted" } else { "knock" };
     }
     if (rule == "restricted" && !rules.restricted_join_rule) || (rule == "knock" && !rules.knocking) {
         rule = "invite";
@@ -273,6 +290,7 @@ fn make_integer(level: &mut Value) {
         _ => None,
     };
     *level = json!(integer);
+    make_canonical(level);
 }
 
 /// The power levels of the new room, whose creators these are.
@@ -300,4 +318,41 @@ fn power_levels(old: &Snapshot, rules: &AuthorizationRules, creators: &BTreeSet<
     levels.insert("users".to_owned(), Value::Object(users));
     levels.insert("events".to_owned(), Value::Object(events));
     Value::Object(levels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rv_11_numbers_of_old_versions_become_integers_that_new_events_can_have() {
+        let old = r#"{
+            "a": [1.9, -1.9, 1e300, 9007199254740992, -9223372036854775808, 18446744073709551615, 7],
+            "b": { "c": { "d": 0.5 }, "e": "0.5", "f": null, "g": true }
+        }"#;
+        let mut content = serde_json::from_str(old).unwrap();
+        make_canonical(&mut content);
+        let most = MAX_SAFE_INTEGER;
+        let expected = json!({
+            "a": [1, -1, most, most, -most, most, 7],
+            "b": { "c": { "d": 0 }, "e": "0.5", "f": null, "g": true },
+        });
+        assert_eq!(content, expected);
+    }
+
+    #[test]
+    fn rv_19_rv_20_levels_of_old_versions_become_integers() {
+        for (written, level) in [
+            (json!(" +050 "), json!(50)),
+            (json!("-3"), json!(-3)),
+            (json!(50.9), json!(50)),
+            (json!(9_223_372_036_854_775_807_i64), json!(MAX_SAFE_INTEGER)),
+            (json!("many"), Value::Null),
+            (json!([50]), Value::Null),
+        ] {
+            let mut found = written.clone();
+            make_integer(&mut found);
+            assert_eq!(found, level, "{written}");
+        }
+    }
 }
