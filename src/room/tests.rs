@@ -271,3 +271,26 @@ async fn positions_lead_to_the_last_event_that_they_cover() {
     assert_eq!(world.rooms.place(&room, "r7").await.unwrap(), 7);
     assert!(matches!(world.rooms.place(&room, "garbage").await, Err(Error::InvalidParam(_))));
 }
+
+/// Who makes an account while an invitation to it is on its way hears of it, though their first sync came too early.
+#[tokio::test]
+async fn an_invitation_reaches_an_account_that_was_made_meanwhile() {
+    let (alice, carol) = (user("alice"), user("carol"));
+    let world = World::new(&[alice.as_str()]).await;
+    let room = world.room(&alice).await;
+    let core = &world.rooms.core;
+    let mut work = work::Work::start(core, Snapshot::clone(&room.snapshot())).await.unwrap();
+    let invite = NewEvent {
+        sender: alice,
+        kind: TimelineEventType::RoomMember,
+        state_key: Some(carol.to_string()),
+        content: to_raw_value(&json!({ "membership": "invite" })).unwrap(),
+        redacts: None,
+    };
+    work.append_all(&[invite], None).await.unwrap();
+    world.store.commit(add_account(carol.as_str(), None, false, 0)).await.unwrap();
+    work.commit(Some(&room)).await.unwrap();
+    let recipient = core.accounts.recipient(&carol).await.unwrap().unwrap();
+    let queue = world.store.queue(recipient, 0, i64::MAX).await.unwrap();
+    assert_eq!(queue.iter().map(|entry| entry.item).collect::<Vec<_>>(), [room.snapshot().last_seq]);
+}

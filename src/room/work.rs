@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use hearth_federation::{Draft, MAX_PREV_EVENTS, Position};
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, UserId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, UserId,
     events::{StateEventType, TimelineEventType, room::member::MembershipState},
 };
 use serde::Deserialize;
@@ -25,8 +25,8 @@ use super::{
 use crate::{
     account::InviteVerdict,
     store::{
-        self, Batch, EventRow, StateRow, TxnRow, event as event_table, receipt::clear_unread,
-        room as room_table, search as search_table,
+        self, Batch, Delivery, EventRow, Item, Kind, StateRow, TxnRow, event as event_table, flags,
+        receipt::clear_unread, room as room_table, search as search_table,
     },
 };
 
@@ -42,6 +42,8 @@ pub(super) struct Work<'a> {
     pub(super) events: Vec<Arc<Event>>,
     /// The states after the events of this batch, by `seq`.
     pub(super) states: HashMap<i64, State>,
+    /// Users of this server's name without an account, each with the event that is about them.
+    strangers: Vec<(OwnedUserId, i64)>,
     /// Whether other events than before are without a follower.
     pub(super) ends_changed: bool,
     /// When the events happen, if that isn't now.
@@ -62,6 +64,7 @@ impl<'a> Work<'a> {
             last_step: 0,
             events: Vec::new(),
             states: HashMap::new(),
+            strangers: Vec::new(),
             ends_changed: false,
             time: None,
         })
@@ -159,6 +162,13 @@ impl<'a> Work<'a> {
             self.core.check_relation(&self.snapshot, &self.events, &event, related).await?;
         }
 
+        if target.is_none()
+            && event.pdu.membership().is_some()
+            && let Some(Ok(user_id)) = event.pdu.state_key.as_deref().map(UserId::parse)
+            && user_id.server_name() == self.core.server_name
+        {
+            self.strangers.push((user_id, event.seq));
+        }
         let before = self.snapshot.clone();
         if before.extremities.len() > MAX_PREV_EVENTS {
             // It leaves some ends aside, so it has to say what it was judged by.
@@ -375,11 +385,18 @@ impl<'a> Work<'a> {
     }
 
     /// Makes all of it durable; then `room` is what the copy was. A new room is in nobody's memory yet.
-    pub(super) async fn commit(self, room: Option<&Arc<Room>>) -> Result<(), store::Error> {
-        let core = Arc::clone(self.core);
+    pub(super) async fn commit(mut self, room: Option<&Arc<Room>>) -> Result<(), store::Error> {
+        let (core, number) = (Arc::clone(self.core), self.snapshot.number);
+        let strangers = std::mem::take(&mut self.strangers);
         let batch = self.into_batch(room);
         if !batch.is_empty() {
             core.store.commit(batch).await?;
+        }
+        for (user_id, seq) in strangers {
+            if let Err(cause) = core.tell_newcomer(&user_id, number, seq).await {
+                // What was asked for is durable; their next first sync has it.
+                tracing::warn!(%user_id, room = number, seq, %cause, "a new account may not hear of an event about it");
+            }
         }
         Ok(())
     }
@@ -407,6 +424,19 @@ impl<'a> Work<'a> {
             }
         });
         batch
+    }
+}
+
+impl Core {
+    /// Somebody may have made their account while an event about them was on its way, and have synced already: then they
+    /// hear of it now. Whoever comes later finds it in their first sync.
+    async fn tell_newcomer(&self, user_id: &UserId, room: i64, seq: i64) -> Result<(), store::Error> {
+        let Some(recipient) = self.accounts.recipient(user_id).await? else { return Ok(()) };
+        let mut batch = Batch::new();
+        let recipients = vec![(recipient, flags::STATE | flags::OWN_MEMBERSHIP)];
+        let (step, kind, item, thread) = (batch.step(), Kind::Event, Item::Value(seq), String::new());
+        batch.deliver(Delivery { step, kind, room, item, thread, recipients });
+        self.store.commit(batch).await.map(drop)
     }
 }
 
