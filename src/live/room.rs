@@ -132,12 +132,16 @@ impl RoomSync<'_> {
     /// The user's membership after event `end`; `None` if they had none by then.
     async fn membership(&self, snapshot: &Snapshot, end: i64) -> Result<Option<MembershipState>, Error> {
         let user_id = &self.session.user_id;
-        let Some(current) = snapshot.member(user_id) else { return Ok(None) };
-        if current.seq <= end {
-            return Ok(Some(snapshot.membership(user_id)));
+        if snapshot.last_silent == 0 {
+            let Some(current) = snapshot.member(user_id) else { return Ok(None) };
+            if current.seq <= end {
+                return Ok(Some(snapshot.membership(user_id)));
+            }
         }
         let member = self.syncs.rooms.members_at(&self.room, [&**user_id], end).await?.pop();
-        Ok(member.map(|member| member.membership()))
+        // Who had a membership that resolution took away is out.
+        let gone = || (!self.changes.own_memberships.is_empty()).then_some(MembershipState::Leave);
+        Ok(member.map(|member| member.membership()).or_else(gone))
     }
 
     /// The user's memberships since the device was up to date, beginning with the one at that time.

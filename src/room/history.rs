@@ -335,6 +335,8 @@ impl Rooms {
         let (mut found, mut older) = (Vec::new(), Vec::new());
         for user_id in users {
             match current.member(user_id) {
+                // What resolution has changed took effect at another seq than that of the event.
+                _ if current.last_silent > 0 => older.push(user_id),
                 Some(member) if member.seq <= at => found.push(Arc::clone(member)),
                 Some(_) => older.push(user_id),
                 None => {}

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use hearth_federation::{Draft, Limits, Pdu, Position, Received, References, SigningKey, Verified};
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, UInt, UserId, events::StateEventType,
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, UInt, UserId,
+    events::{StateEventType, room::member::MembershipState},
     owned_server_name, owned_user_id,
 };
 use serde_json::{Value, json, value::to_raw_value};
@@ -26,6 +27,8 @@ struct Story {
     alice: OwnedUserId,
     rita: OwnedUserId,
     time: u32,
+    /// What the next event redacts.
+    redacts: Option<OwnedEventId>,
 }
 
 impl Story {
@@ -34,7 +37,7 @@ impl Story {
         let world = World::new(&[alice.as_str(), "@bob:localhost"]).await;
         let room = world.room(&alice).await;
         let rita = owned_user_id!("@rita:elsewhere");
-        let mut story = Self { world, room, alice, rita, time: 0 };
+        let mut story = Self { world, room, alice, rita, time: 0, redacts: None };
         story.set("m.room.join_rules", json!({ "join_rule": "public" })).await;
         story.set("m.room.power_levels", json!({ "users": { "@rita:elsewhere": 100 } })).await;
         let join =
@@ -98,7 +101,7 @@ impl Story {
             kind: kind.into(),
             state_key: state_key.map(str::to_owned),
             content: to_raw_value(&content).unwrap(),
-            redacts: None,
+            redacts: self.redacts.take(),
         };
         let auth = draft.auth_types(version).unwrap();
         let auth = auth.iter().filter_map(|(kind, key)| Some(state.get(kind, key)?.pdu.event_id.clone()));
@@ -268,4 +271,91 @@ async fn a_room_has_one_beginning() {
         other.snapshot().extremities.iter().map(|end| end.event_id.clone()).collect();
     let elsewhere = story.by_rita("m.room.message", None, text("x"), &foreign);
     assert!(matches!(story.bring(&[elsewhere]).await[..], [Outcome::Rejected(_)]));
+}
+
+/// RD-01, RD-02: a redaction that comes before its target is unseen until the target comes, which is redacted then.
+#[tokio::test]
+async fn rd_01_a_redaction_waits_for_its_target() {
+    let mut story = Story::new().await;
+    let start = story.ends();
+    let message = story.by_rita("m.room.message", None, text("regretted"), &start);
+    story.redacts = Some(message.event_id.clone());
+    let redaction = story.by_rita("m.room.redaction", None, json!({}), &start);
+    assert_eq!(story.bring(&[redaction.clone()]).await, [Outcome::Accepted]);
+    let sight = Sight::everything();
+    let shown = async |story: &Story, id: &OwnedEventId| {
+        story.world.rooms.visible_event(&story.room, &sight, id).await.ok()
+    };
+    assert!(shown(&story, &redaction.event_id).await.is_none());
+    assert_eq!(story.bring(&[message.clone()]).await, [Outcome::Accepted]);
+    let message = shown(&story, &message.event_id).await.unwrap();
+    assert_eq!(message.pdu.content.get(), "{}");
+    let redaction = shown(&story, &redaction.event_id).await.unwrap();
+    assert_eq!(message.redacted_by, Some(redaction.seq));
+    // Both in one batch, the redaction first.
+    let message = story.by_rita("m.room.message", None, text("regretted too"), &start);
+    story.redacts = Some(message.event_id.clone());
+    let redaction = story.by_rita("m.room.redaction", None, json!({}), &start);
+    story.bring(&[redaction, message.clone()]).await;
+    let message = shown(&story, &message.event_id).await.unwrap();
+    assert_eq!(message.pdu.content.get(), "{}");
+}
+
+/// RD-01: what nobody allows is neither applied nor shown.
+#[tokio::test]
+async fn rd_01_a_redaction_that_nobody_allows_does_nothing() {
+    let mut story = Story::new().await;
+    let guest = owned_user_id!("@guest:elsewhere");
+    let join =
+        story.event(&guest, "m.room.member", Some(guest.as_str()), json!({ "membership": "join" }), &[]);
+    story.bring(&[join]).await;
+    let message = story.world.say(&story.room, &story.alice, "stays").await;
+    story.redacts = Some(message.clone());
+    let redaction = story.event(&guest, "m.room.redaction", None, json!({}), &[]);
+    assert_eq!(story.bring(&[redaction.clone()]).await, [Outcome::Accepted]);
+    let message = story.world.rooms.event(&story.room, &message).await.unwrap();
+    assert!(message.redacted_by.is_none() && message.pdu.content.get().contains("stays"));
+    let hidden =
+        story.world.rooms.visible_event(&story.room, &Sight::everything(), &redaction.event_id).await;
+    assert!(hidden.is_err());
+}
+
+/// SR-11, HV-04: a join that resolution takes back is gone from the state, the members, the past and what may be seen.
+#[tokio::test]
+async fn sr_11_a_join_that_was_not_allowed_elsewhere_is_taken_back() {
+    let mut story = Story::new().await;
+    let bob = user("bob");
+    let branch = story.ends();
+    story.world.rooms.join(&story.room, &bob, None).await.unwrap();
+    let joined_at = story.room.snapshot().last_seq;
+    let closed = story.by_rita("m.room.join_rules", Some(""), json!({ "join_rule": "invite" }), &branch);
+    assert_eq!(story.bring(&[closed]).await, [Outcome::Accepted]);
+    let snapshot = story.room.snapshot();
+    assert!(snapshot.member(&bob).is_none() && snapshot.last_silent == snapshot.last_seq);
+    assert!(snapshot.local.iter().all(|member| member.user_id != bob));
+    let rooms = &story.world.rooms;
+    let at = async |seq| rooms.membership_at(&story.room, &bob, seq).await.unwrap();
+    assert_eq!(at(joined_at).await, MembershipState::Join);
+    assert_eq!(at(snapshot.last_seq).await, MembershipState::Leave);
+    assert!(story.world.store.memberships(bob.as_str()).await.unwrap().is_empty());
+    story.world.say(&story.room, &story.alice, "among ourselves").await;
+    assert!(rooms.reading(&story.room, &bob).await.is_err());
+    let reloaded = story.reloaded().await;
+    assert_eq!((reloaded.joined, reloaded.last_silent), (snapshot.joined, snapshot.last_silent));
+}
+
+/// I7: an event that names itself, or one that is no event of the room, stops none of the others.
+#[tokio::test]
+async fn i7_a_bad_event_stops_none_of_its_batch() {
+    let mut story = Story::new().await;
+    let good = story.by_rita("m.room.message", None, text("good"), &[]);
+    let mut stray = story.by_rita("m.room.message", None, text("of another room"), &[]);
+    stray.room_id = ruma::owned_room_id!("!another:elsewhere");
+    let mut own = story.by_rita("m.room.message", None, text("names itself"), &[]);
+    own.prev_events.push(own.event_id.clone());
+    let outcomes = story.bring(&[stray, own, good]).await;
+    assert!(
+        matches!(outcomes[..], [Outcome::Refused(_), Outcome::Refused(_), Outcome::Accepted]),
+        "{outcomes:?}"
+    );
 }
