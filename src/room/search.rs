@@ -142,8 +142,14 @@ impl Rooms {
     /// Searches the messages that somebody may see.
     pub async fn search(&self, reader: Reader<'_>, query: Query<'_>) -> Result<Searched, Error> {
         for _ in 0..PATIENCE {
-            if !self.index_some().await? {
-                break;
+            match self.index_some().await {
+                Ok(true) => {}
+                Ok(false) => break,
+                // Where nothing can be written, what is indexed can still be found. The indexer says what is wrong.
+                Err(cause) => {
+                    tracing::debug!(%cause, "searching without the latest messages");
+                    break;
+                }
             }
         }
         let mut place = query.from.map(Place::parse).transpose()?.unwrap_or_default();
@@ -248,28 +254,15 @@ impl Rooms {
         loop {
             let hits = self.core.store.search(&words, &or, before, STRIDE).await?;
             let last = hits.len() < STRIDE as usize;
-            for hit in &hits {
+            let events = self.hits(reader, &hits, rooms, &mut sights).await?;
+            for (hit, event) in hits.iter().zip(events) {
                 if found.matches.len() == wanted || scanned == SCAN {
                     found.more = Some(before);
                     return Ok(found);
                 }
                 scanned += 1;
                 before = hit.position;
-                if !rooms.contains_key(&hit.room) {
-                    continue;
-                }
-                let (room, sight) = match sights.entry(hit.room) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(place) => {
-                        let room = self.by_number(hit.room).await?;
-                        let sight = Arc::new(self.sight(&room, reader.user_id).await?);
-                        place.insert((room, sight))
-                    }
-                };
-                if !sight.may_see(hit.seq) {
-                    continue;
-                }
-                let Some(event) = self.hit(room, *hit).await? else { continue };
+                let (Some(event), Some((room, sight))) = (event, sights.get(&hit.room)) else { continue };
                 let wanted_key =
                     keys.is_empty() || keys.iter().any(|key| Some(key) == key_of(&event.pdu).as_ref());
                 let wanted_sender = place.sender.as_ref().is_none_or(|sender| *sender == event.pdu.sender);
@@ -290,10 +283,34 @@ impl Rooms {
         }
     }
 
-    /// The event of a hit, if it may still be shown.
-    async fn hit(&self, room: &Room, hit: Hit) -> Result<Option<Arc<Event>>, Error> {
-        let event = self.events(room, &[hit.seq]).await?.pop();
-        Ok(event.filter(|event| event.is_visible() && event.redacted_by.is_none()))
+    /// The events of hits, each in its place, as far as they are in these rooms and may be shown. One question a room.
+    async fn hits(
+        &self,
+        reader: Reader<'_>,
+        hits: &[Hit],
+        rooms: &HashMap<i64, OwnedRoomId>,
+        sights: &mut HashMap<i64, (Arc<Room>, Arc<Sight>)>,
+    ) -> Result<Vec<Option<Arc<Event>>>, Error> {
+        let mut wanted: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        for hit in hits.iter().filter(|hit| rooms.contains_key(&hit.room)) {
+            wanted.entry(hit.room).or_default().push(hit.seq);
+        }
+        let mut found: HashMap<(i64, i64), Arc<Event>> = HashMap::new();
+        for (number, mut seqs) in wanted {
+            let (room, sight) = match sights.entry(number) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let room = self.by_number(number).await?;
+                    let sight = Arc::new(self.sight(&room, reader.user_id).await?);
+                    place.insert((room, sight))
+                }
+            };
+            seqs.retain(|seq| sight.may_see(*seq));
+            let events = self.events(room, &seqs).await?.into_iter();
+            let shown = events.filter(|event| event.is_visible() && event.redacted_by.is_none());
+            found.extend(shown.map(|event| ((number, event.seq), event)));
+        }
+        Ok(hits.iter().map(|hit| found.remove(&(hit.room, hit.seq))).collect())
     }
 
     /// Indexes what waits, for as long as the server runs.
