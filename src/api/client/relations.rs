@@ -80,23 +80,29 @@ struct Answer {
     recursion_depth: Option<i64>,
 }
 
+/// The fields are those of three types, which have no other name in common.
+macro_rules! asked {
+    ($request:ident, $rel_type:expr, $event_type:expr) => {
+        Asked {
+            rel_type: $rel_type,
+            event_type: $event_type,
+            room_id: $request.room_id,
+            event_id: $request.event_id,
+            from: $request.from,
+            to: $request.to,
+            dir: $request.dir,
+            limit: $request.limit,
+            recurse: $request.recurse,
+        }
+    };
+}
+
 async fn all(
     app: App,
     asker: Asker,
     request: get_relating_events::v1::Request,
 ) -> Result<Json<Answer>, MatrixError> {
-    let asked = Asked {
-        room_id: request.room_id,
-        event_id: request.event_id,
-        rel_type: None,
-        event_type: None,
-        from: request.from,
-        to: request.to,
-        dir: request.dir,
-        limit: request.limit,
-        recurse: request.recurse,
-    };
-    answer(app, asker, asked).await
+    answer(app, asker, asked!(request, None, None)).await
 }
 
 async fn of_type(
@@ -104,18 +110,8 @@ async fn of_type(
     asker: Asker,
     request: get_relating_events_with_rel_type::v1::Request,
 ) -> Result<Json<Answer>, MatrixError> {
-    let asked = Asked {
-        room_id: request.room_id,
-        event_id: request.event_id,
-        rel_type: Some(request.rel_type.to_string()),
-        event_type: None,
-        from: request.from,
-        to: request.to,
-        dir: request.dir,
-        limit: request.limit,
-        recurse: request.recurse,
-    };
-    answer(app, asker, asked).await
+    let rel_type = request.rel_type.to_string();
+    answer(app, asker, asked!(request, Some(rel_type), None)).await
 }
 
 async fn of_event_type(
@@ -123,18 +119,8 @@ async fn of_event_type(
     asker: Asker,
     request: get_relating_events_with_rel_type_and_event_type::v1::Request,
 ) -> Result<Json<Answer>, MatrixError> {
-    let asked = Asked {
-        room_id: request.room_id,
-        event_id: request.event_id,
-        rel_type: Some(request.rel_type.to_string()),
-        event_type: Some(request.event_type.to_string()),
-        from: request.from,
-        to: request.to,
-        dir: request.dir,
-        limit: request.limit,
-        recurse: request.recurse,
-    };
-    answer(app, asker, asked).await
+    let (rel_type, event_type) = (request.rel_type.to_string(), request.event_type.to_string());
+    answer(app, asker, asked!(request, Some(rel_type), Some(event_type))).await
 }
 
 async fn answer(app: App, asker: Asker, asked: Asked) -> Result<Json<Answer>, MatrixError> {
