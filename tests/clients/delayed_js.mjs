@@ -3,25 +3,10 @@
 // is one.
 
 import assert from "node:assert/strict";
-import { parseArgs } from "node:util";
-import * as sdk from "matrix-js-sdk";
+import { register, run } from "./play.mjs";
 
-const PATIENCE = 60_000; // milliseconds until all of it counts as failed
 const HOUR = 3_600_000;
 const MEMBER = "org.matrix.msc3401.call.member";
-
-for (const level of ["trace", "debug", "log", "info", "warn"]) console[level] = () => {};
-
-const { values: options } = parseArgs({ options: { url: { type: "string" }, password: { type: "string" } } });
-
-/** A new user's client, which doesn't sync. */
-async function register(name) {
-    const login = await sdk
-        .createClient({ baseUrl: options.url })
-        .registerRequest({ username: name, password: options.password, auth: { type: "m.login.dummy" } });
-    const { user_id: userId, device_id: deviceId, access_token: accessToken } = login;
-    return sdk.createClient({ baseUrl: options.url, userId, deviceId, accessToken });
-}
 
 async function play() {
     const [alice, bob] = [await register("alice"), await register("bob")];
@@ -71,15 +56,4 @@ async function play() {
     });
 }
 
-const late = setTimeout(() => {
-    process.stderr.write(`not within ${PATIENCE} ms\n`);
-    process.exit(1);
-}, PATIENCE);
-try {
-    await play();
-    clearTimeout(late);
-} catch (failure) {
-    process.stderr.write(`${failure.stack ?? failure}\n`);
-    process.exit(1);
-}
-process.exit(0);
+await run(play);

@@ -3,15 +3,11 @@
 // it. `tests/clients.rs` runs it; README.md beside this file says of what it is one.
 
 import assert from "node:assert/strict";
-import { parseArgs } from "node:util";
-import * as sdk from "matrix-js-sdk";
+import { Room } from "matrix-js-sdk";
 import { RoomHierarchy } from "matrix-js-sdk/lib/room-hierarchy.js";
+import { register, run } from "./play.mjs";
 
 const PATIENCE = 60_000; // milliseconds until a step counts as failed
-
-for (const level of ["trace", "debug", "log", "info", "warn", "error"]) console[level] = () => {};
-
-const { values: options } = parseArgs({ options: { url: { type: "string" }, password: { type: "string" } } });
 
 /** Waits until the condition holds; gives what it gave. */
 async function until(what, condition) {
@@ -27,12 +23,8 @@ async function until(what, condition) {
 const clients = [];
 
 /** A new user's client, at its first whole sync. */
-async function register(name) {
-    const login = await sdk
-        .createClient({ baseUrl: options.url })
-        .registerRequest({ username: name, password: options.password, auth: { type: "m.login.dummy" } });
-    const { user_id: userId, device_id: deviceId, access_token: accessToken } = login;
-    const client = sdk.createClient({ baseUrl: options.url, userId, deviceId, accessToken });
+async function enter(name) {
+    const client = await register(name);
     clients.push(client);
     await client.startClient({ lazyLoadMembers: true });
     await until(`${name} syncs`, () => client.isInitialSyncComplete());
@@ -53,7 +45,7 @@ function joined(client, roomId) {
 /** The whole hierarchy below a space, by pages of two, as the SDK puts it together. */
 async function hierarchy(client, spaceId, suggestedOnly) {
     // A stranger's client doesn't know the room: Element makes one up too.
-    const root = client.getRoom(spaceId) ?? new sdk.Room(spaceId, client, client.getUserId());
+    const root = client.getRoom(spaceId) ?? new Room(spaceId, client, client.getUserId());
     const found = new RoomHierarchy(root, 2, 10, suggestedOnly);
     for (let pages = 0; found.canLoadMore; pages++) {
         assert.ok(pages < 20, "pages without end");
@@ -166,17 +158,11 @@ async function upgrade(alice, bob, { house, hall }) {
 }
 
 async function play() {
-    const [alice, bob] = [await register("alice"), await register("bob")];
+    const [alice, bob] = [await enter("alice"), await enter("bob")];
     const rooms = await spaces(alice, bob);
     await summaries(bob, rooms);
     await upgrade(alice, bob, rooms);
     for (const client of clients) client.stopClient();
 }
 
-try {
-    await play();
-} catch (failure) {
-    process.stderr.write(`${failure.stack ?? failure}\n`);
-    process.exit(1);
-}
-process.exit(0);
+await run(play);
