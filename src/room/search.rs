@@ -43,8 +43,8 @@ const SHORTEST_PREFIX: usize = 3;
 
 /// Events that one answer looks at, at most.
 const SCAN: usize = 2_000;
-/// … and that are looked at together.
-const STRIDE: i64 = 200;
+/// … and that are looked at together, at least.
+const STRIDE: usize = 200;
 /// The newest matches, among which the best are the best.
 const RANKED: usize = 500;
 /// Up to so many rooms the index is asked for them alone.
@@ -251,9 +251,11 @@ impl Rooms {
         let ignored = self.core.accounts.ignored_users(reader.recipient).await?;
         let mut sights: HashMap<i64, (Arc<Room>, Arc<Sight>)> = HashMap::new();
         let (mut before, mut scanned) = (place.before.unwrap_or(i64::MAX), 0);
+        // Each question to the index costs as much as all that begins with the last word: one has to do.
+        let stride = STRIDE.max(wanted + 1);
         loop {
-            let hits = self.core.store.search(&words, &or, before, STRIDE).await?;
-            let last = hits.len() < STRIDE as usize;
+            let hits = self.core.store.search(&words, &or, before, stride as i64).await?;
+            let last = hits.len() < stride;
             let events = self.hits(reader, &hits, rooms, &mut sights).await?;
             for (hit, event) in hits.iter().zip(events) {
                 if found.matches.len() == wanted || scanned == SCAN {
