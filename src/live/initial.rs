@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::long_poll::Error;
+use super::syncs::Error;
 
 /// How long an answer waits for a client that gave up.
 const KEPT: Duration = Duration::from_mins(2);

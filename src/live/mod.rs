@@ -1,8 +1,9 @@
 //! Readers for clients: what a user's queue announces, in the shape of `/sync`.
 //!
-//! [`changes`] turns a span of a queue into what changed a room; [`room`] makes a room's part of the answer; [`long_poll`]
-//! waits. A reader costs what changed for its user, whatever the number of their rooms.
+//! [`changes`] turns a span of a queue into what changed a room, [`room`] makes a room's part of the answer, [`answer`] puts
+//! it together; [`long_poll`] waits. A reader costs what changed for its user, whatever the number of their rooms.
 
+mod answer;
 mod body;
 mod changes;
 mod filter;
@@ -10,9 +11,11 @@ mod initial;
 mod lazy;
 mod long_poll;
 mod room;
+mod syncs;
 
 pub use self::{
     body::StateForm,
     filter::SyncFilter,
-    long_poll::{Error, Request, Syncs},
+    long_poll::Request,
+    syncs::{Error, Syncs, Wanted},
 };

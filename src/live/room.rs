@@ -14,7 +14,7 @@ use super::{
         UnreadBody,
     },
     changes::RoomChanges,
-    long_poll::{Error, Request, Syncs},
+    syncs::{Error, Syncs, Wanted},
 };
 use crate::{
     account::{IgnoredUsers, InvitePermissions, InviteVerdict, Session},
@@ -39,7 +39,7 @@ const STRIPPED: [StateEventType; 8] = [
 pub(super) struct RoomSync<'a> {
     pub(super) syncs: &'a Syncs,
     pub(super) session: &'a Session,
-    pub(super) request: &'a Request,
+    pub(super) wanted: &'a Wanted,
     pub(super) room: Arc<Room>,
     pub(super) changes: RoomChanges,
     /// The device has nothing of this room yet, or asked for all of its state.
@@ -107,7 +107,7 @@ impl RoomSync<'_> {
     fn shows(&self, event: &Arc<Event>) -> bool {
         // SY-19: state is part of the room, whoever set it.
         let ignored = !event.pdu.is_state() && self.is_ignored(Some(event));
-        event.is_visible() && !ignored && self.request.filter.timeline(event)
+        event.is_visible() && !ignored && self.wanted.filter.timeline(event)
     }
 
     fn is_ignored(&self, event: Option<&Arc<Event>>) -> bool {
@@ -243,7 +243,7 @@ impl RoomSync<'_> {
     /// The end of the room's log up to event `end`, as far back as the user may see it without a break, and not back to
     /// event `known`.
     async fn visible_until(&self, end: i64, known: Option<i64>) -> Result<Slice, Error> {
-        let limit = self.request.filter.timeline_limit();
+        let limit = self.wanted.filter.timeline_limit();
         let sight = self.syncs.rooms.sight(&self.room, &self.session.user_id).await?;
         let nothing = Slice { events: Vec::new(), before: end, end, limited: false, sight: None };
         let Some((visible, newest)) = sight.range_up_to(end) else { return Ok(nothing) };
@@ -279,7 +279,7 @@ impl RoomSync<'_> {
 
     /// The events that the queue announced.
     async fn announced(&self, end: i64) -> Result<Slice, Error> {
-        let limit = self.request.filter.timeline_limit();
+        let limit = self.wanted.filter.timeline_limit();
         let seqs = &self.changes.seqs;
         let mut events: Vec<Arc<Event>> = Vec::new();
         let mut limited = false;
@@ -318,7 +318,7 @@ impl RoomSync<'_> {
 
     async fn timeline(&self, slice: &Slice, sight: Option<&Sight>) -> Result<Timeline, Error> {
         let prev_batch = Some(Token::Room { seq: slice.before }.to_string());
-        let events = self.client_events(&slice.events, sight, self.request.filter.fields()).await?;
+        let events = self.client_events(&slice.events, sight, self.wanted.filter.fields()).await?;
         Ok(Timeline { events, limited: slice.limited, prev_batch })
     }
 
@@ -328,7 +328,7 @@ impl RoomSync<'_> {
         sight: Option<&Sight>,
         fields: &super::filter::Fields,
     ) -> Result<Vec<Box<RawValue>>, Error> {
-        if self.request.filter.federation_format() {
+        if self.wanted.filter.federation_format() {
             return Ok(events.iter().map(|event| event.pdu.json.clone()).collect());
         }
         let reader = Reader::of(self.session);
@@ -337,7 +337,7 @@ impl RoomSync<'_> {
     }
 
     fn no_state(&self) -> StateBody {
-        self.request.state.body(Events::default())
+        self.wanted.state.body(Events::default())
     }
 
     /// All state, or what changed since event `since`: up to the start of the timeline, or to its end (SY-05).
@@ -350,7 +350,7 @@ impl RoomSync<'_> {
         sight: Option<&Sight>,
     ) -> Result<StateBody, Error> {
         let rooms = &self.syncs.rooms;
-        let at = if self.request.state.is_after() { slice.end } else { slice.before };
+        let at = if self.wanted.state.is_after() { slice.end } else { slice.before };
         let all = arrived || self.whole;
         let mut events: Vec<Arc<Event>> = if all {
             let unchanged = at >= snapshot.last_seq
@@ -377,13 +377,13 @@ impl RoomSync<'_> {
         if at < slice.end && (slice.has_holes() || silent) && (all || self.changes.state) {
             self.fill_holes(slice, &mut events).await?;
         }
-        if self.request.filter.lazy_members() {
+        if self.wanted.filter.lazy_members() {
             events = self.lazily(slice, events, all, since, at).await?;
         }
-        events.retain(|event| self.request.filter.state(event));
+        events.retain(|event| self.wanted.filter.state(event));
         events.sort_unstable_by_key(|event| event.seq);
-        let events = self.client_events(&events, sight, self.request.filter.fields()).await?;
-        Ok(self.request.state.body(events.into()))
+        let events = self.client_events(&events, sight, self.wanted.filter.fields()).await?;
+        Ok(self.wanted.state.body(events.into()))
     }
 
     /// Puts state that the filter keeps out of the timeline among the state before it: else the device would never hear of
@@ -418,7 +418,7 @@ impl RoomSync<'_> {
         if all {
             wanted.insert(user_id);
         }
-        let redundant = self.request.filter.redundant_members();
+        let redundant = self.wanted.filter.redundant_members();
         let is_member = |event: &Event| event.pdu.kind == TimelineEventType::RoomMember;
         let (device, room) = (self.session.device, self.room.number);
         let is_news = |member: &UserId| self.syncs.lazy.is_news(device, room, member, self.span);
@@ -470,7 +470,7 @@ impl RoomSync<'_> {
             None => self.syncs.unread(self.session.recipient, self.room.number).await?,
         };
         // SY-15
-        if !self.request.filter.threads() {
+        if !self.wanted.filter.threads() {
             return Ok((Some(unread.total().into()), None));
         }
         let threads = unread.threads.iter();
@@ -489,7 +489,7 @@ impl RoomSync<'_> {
         };
         let mut events = Vec::new();
         if let Some(receipts) = receipt_event(&receipts, &self.session.user_id)
-            && self.request.filter.ephemeral("m.receipt")
+            && self.wanted.filter.ephemeral("m.receipt")
         {
             events.push(raw(&receipts)?);
         }
@@ -501,7 +501,7 @@ impl RoomSync<'_> {
             typing => typing.clone(),
         };
         if let Some(typing) = typing
-            && self.request.filter.ephemeral("m.typing")
+            && self.wanted.filter.ephemeral("m.typing")
         {
             events.push(raw(&json!({ "type": "m.typing", "content": { "user_ids": typing } }))?);
         }
@@ -518,7 +518,7 @@ impl RoomSync<'_> {
         } else {
             self.syncs.store.account_data_changed(recipient, &self.changes.account_data).await?
         };
-        super::long_poll::account_data_events(rows, |kind| self.request.filter.room_account_data(kind))
+        super::answer::account_data_events(rows, |kind| self.wanted.filter.room_account_data(kind))
     }
 }
 

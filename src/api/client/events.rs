@@ -264,7 +264,8 @@ async fn synced(
     let since = since.map_err(|_| MatrixError::invalid_param("`from` is not a token of this server"))?;
     let filter = serde_json::from_value(filter.clone()).map_err(|cause| MatrixError::internal(&cause))?;
     let filter = Arc::new(live::SyncFilter::new(filter));
-    let request = live::Request { since, filter, timeout, full_state: false, state: live::StateForm::Before };
+    let wanted = live::Wanted { filter, full_state: false, state: live::StateForm::Before };
+    let request = live::Request { since, timeout, wanted };
     let body = app.syncs.sync(session, request).await?;
     serde_json::from_slice(&body).map_err(|cause| MatrixError::internal(&cause))
 }

@@ -13,7 +13,7 @@ use crate::{
     app::App,
     http::{Caller, MatrixError, Routes, Whole, json_response},
     limits::LimitKey,
-    live::{self, StateForm, SyncFilter},
+    live::{self, StateForm, SyncFilter, Wanted},
 };
 
 pub(super) fn routes() -> Routes {
@@ -77,7 +77,8 @@ fn sync(
             Filter::Inline(filter) => filter,
             Filter::Stored(id) => Box::pin(app.syncs.stored_filter(session.recipient, id)).await?,
         };
-        let request = live::Request { since, filter, timeout, full_state, state };
+        let wanted = Wanted { filter, full_state, state };
+        let request = live::Request { since, timeout, wanted };
         let body = app.syncs.sync(session, request).await?;
         Ok(Whole(json_response(http::StatusCode::OK, body)))
     }
