@@ -2,7 +2,7 @@
 //!
 //! Only handlers see this whole; a service is given just what it needs.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ruma::OwnedServerName;
 use tokio::task::{JoinHandle, JoinSet};
@@ -13,7 +13,10 @@ use crate::{
     config::Config,
     environment::Environment,
     limits::Limits,
-    live::Syncs,
+    live::{
+        Syncs,
+        stream::{self, Streams},
+    },
     queue::{self, Queues, Tails},
     receipts::Receipts,
     room::{
@@ -47,6 +50,7 @@ pub struct Hearth {
     pub receipts: Receipts,
     pub typing: Arc<Typing>,
     pub syncs: Arc<Syncs>,
+    pub streams: Arc<Streams>,
 }
 
 /// Why a server can't start.
@@ -147,13 +151,20 @@ impl Hearth {
             epoch,
             shutdown.clone(),
         );
+        let syncs = Arc::new(syncs);
+        let settings = stream::Settings {
+            heartbeat: Duration::from_millis(u64::from(config.stream.heartbeat_ms)),
+            patience: Duration::from_millis(u64::from(config.stream.patience_ms)),
+            max_frame_bytes: stream::max_frame_bytes(config.rooms.max_text_chars as usize),
+        };
         let app = Self {
+            streams: Arc::new(Streams::new(Arc::clone(&syncs), environment.clone(), settings)),
             receipts: Receipts::new(store.clone(), Arc::clone(&rooms), environment.clone()),
             typing,
             server_name: config.server_name.clone(),
             limits: Arc::new(limits),
             shutdown,
-            syncs: Arc::new(syncs),
+            syncs,
             accounts,
             delayed: Arc::new(delayed),
             notices,

@@ -63,12 +63,13 @@ pub struct Session {
     pub(super) locked: bool,
     /// The account may read, but hardly write ("Account suspension").
     pub suspended: bool,
+    /// When the token ends, if it does, in Unix milliseconds.
+    pub expires_ts: Option<i64>,
     pub(super) token: TokenHash,
 }
 
 struct Known {
     session: Session,
-    expires_ts: Option<i64>,
     checked_ts: i64,
 }
 
@@ -311,13 +312,14 @@ fn known(token: TokenHash, row: &SessionRow, now: i64) -> Result<Known, Error> {
         admin: row.admin,
         locked: row.locked,
         suspended: row.suspended,
+        expires_ts: row.expires_ts,
         token,
     };
-    Ok(Known { session, expires_ts: row.expires_ts, checked_ts: now })
+    Ok(Known { session, checked_ts: now })
 }
 
 fn alive(known: &Known, now: i64) -> Result<Session, Error> {
-    if known.expires_ts.is_some_and(|expires| expires <= now) {
+    if known.session.expires_ts.is_some_and(|expires| expires <= now) {
         return Err(Error::UnknownToken { soft_logout: true });
     }
     Ok(known.session.clone())

@@ -13,6 +13,9 @@ const EXTRAS: &[(&str, &str)] = &[
     ("GET", "/_matrix/client/v3/auth/{}/fallback/web"),
     ("POST", "/_matrix/client/r0/auth/{}/fallback/web"),
     ("POST", "/_matrix/client/v3/auth/{}/fallback/web"),
+    // Hearth's own: `api-spec/stream.md`.
+    ("GET", "/_matrix/client/unstable/hearth/v1/gateway"),
+    ("GET", "/_matrix/client/unstable/hearth/v1/stream"),
     // An empty state key may be left out.
     ("GET", "/_matrix/client/r0/rooms/{}/state/{}"),
     ("GET", "/_matrix/client/v3/rooms/{}/state/{}"),

@@ -85,7 +85,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     for (listener, socket) in app.config.listener.iter().zip(sockets) {
         let apis: BTreeSet<Api> = listener.serve.iter().copied().collect();
         let router = api::router(Arc::clone(&app), &apis, Some(&recorder));
-        let site = Site::new(router, listener.behind_proxy, app.environment.entropy.number());
+        let secure = listener.tls.is_some();
+        let site = Site::new(router, listener.behind_proxy, secure, app.environment.entropy.number());
         let tls = match &listener.tls {
             Some(tls) => Some(server_config(&tls.certificate, &tls.key)?),
             None => None,
@@ -248,8 +249,11 @@ async fn drain(app: &App, all_gone: &mut mpsc::Receiver<()>) {
     let mut wake = interval(Duration::from_millis(100));
     loop {
         tokio::select! {
-            // Nothing is ever sent: the last connection closes it.
-            _ = all_gone.recv() => return,
+            // Nothing is ever sent: the last connection closes it. Sockets are no longer connections.
+            () = async {
+                let _ = all_gone.recv().await;
+                app.streams.drained().await;
+            } => return,
             // Again and again, for a request that was being read when it was announced may begin to wait only now.
             _ = wake.tick() => app.queues.tails().nudge_all(),
             () = tokio::time::sleep_until(deadline) => {

@@ -18,7 +18,7 @@ pub use self::{
     error::Error,
     sections::{
         Api, Database, DelayedEvents, Federation, Limits, Listener, Log, LookUp, Profiles, Rate,
-        Registration, RegistrationMode, Rooms, ServerNotices, Support, UserDirectory,
+        Registration, RegistrationMode, Rooms, ServerNotices, Stream, Support, UserDirectory,
     },
 };
 
@@ -51,6 +51,8 @@ section! {
         pub federation: Federation = Federation::default();
         /// How often clients may do what costs the server something. Whoever asks too often is told when to try again.
         pub limits: Limits = Limits::default();
+        /// Sockets that clients hold in place of `/sync`.
+        pub stream: Stream = Stream::default();
         /// What goes to the log, which is the standard error output.
         pub log: Log = Log::default();
         /// Whom users can turn to; served as /.well-known/matrix/support if anything is set.

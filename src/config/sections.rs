@@ -209,6 +209,17 @@ section! {
 }
 
 section! {
+    /// Sockets that clients hold in place of `/sync`.
+    pub struct Stream {
+        /// How long client or server may be silent before they say that they are there. Proxies in front of the server have
+        /// to keep silent connections for longer.
+        pub heartbeat_ms: u32 = 30_000;
+        /// How long a client may leave what waits for it unread or unacknowledged.
+        pub patience_ms: u32 = 30_000;
+    }
+}
+
+section! {
     /// What goes to the log, which is the standard error output.
     pub struct Log {
         /// "error", "warn", "info", "debug" or "trace", or by part of the server: `info,hearth::http=debug` logs every

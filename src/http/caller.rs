@@ -11,16 +11,28 @@ use crate::{
     limits::LimitKey,
 };
 
-/// The address of the other end of the connection, put into each request's extensions by the listener.
+/// The other end of the connection, put into each request's extensions by the listener.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
+pub struct Peer {
+    pub address: SocketAddr,
+    /// Whether what it sends is encrypted on its way.
+    pub secure: bool,
+}
+
+/// Where a client found this server, if nobody has configured it: the address that it asked for.
+pub fn base_url(parts: &Parts) -> Option<String> {
+    let secure = parts.extensions.get::<Peer>().is_some_and(|peer| peer.secure);
+    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str))?;
+    Some(format!("{}://{host}", if secure { "https" } else { "http" }))
+}
 
 /// Where a request came from: the connection's other end, and what its client calls itself.
 pub fn origin(parts: &Parts) -> Origin {
     let peer = parts.extensions.get::<Peer>();
     let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     Origin {
-        ip: peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip()),
+        ip: peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip()),
         user_agent: agent.map(|agent| agent.chars().take(256).collect()),
     }
 }
@@ -63,8 +75,16 @@ impl Caller for Anonymous {
     }
 }
 
+/// Put into a request that comes from a socket, whose session is known.
+#[derive(Clone)]
+pub struct Attached(pub Session);
+
 impl Caller for Session {
     async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
+        if let Some(Attached(session)) = parts.extensions.get() {
+            app.sessions.still(session).await?;
+            return Ok(session.clone());
+        }
         let token = token(parts).ok_or_else(MatrixError::missing_token)?;
         Ok(app.sessions.authenticate(&token, &origin(parts)).await?)
     }

@@ -153,8 +153,8 @@ impl Connections {
         I: Read + Write + Unpin + Send + 'static,
     {
         let service = service_fn(|request| self.site.answer(peer, request));
-        let connection = std::pin::pin!(self.http1.serve_connection(io, service));
-        self.see_through(connection, http1::Connection::graceful_shutdown, peer).await;
+        let connection = std::pin::pin!(self.http1.serve_connection(io, service).with_upgrades());
+        self.see_through(connection, http1::UpgradeableConnection::graceful_shutdown, peer).await;
     }
 
     async fn speak_http2<I>(&self, io: I, peer: SocketAddr)

@@ -11,13 +11,15 @@ mod route;
 mod service;
 mod suspension;
 mod tls;
+mod web_socket;
 
 pub use self::{
-    caller::{Anonymous, Caller, Peer, Visitor, origin, token},
+    caller::{Anonymous, Attached, Caller, Peer, Visitor, base_url, origin, token},
     error::MatrixError,
     listener::{Listener, announce},
     metrics::Recorder,
     route::{Json, Reply, Routes, Whole, json_response, read},
-    service::{Site, unrecognized_method, unrecognized_path},
+    service::{Site, caught, unrecognized_method, unrecognized_path},
     tls::server_config,
+    web_socket::open_socket,
 };

@@ -35,13 +35,15 @@ pub struct Site {
     router: Router,
     /// A reverse proxy says who the client is.
     behind_proxy: bool,
+    /// The listener speaks TLS.
+    secure: bool,
     /// The number of the next request. It begins at random, so that ids of two runs don't meet in one log.
     next: AtomicU64,
 }
 
 impl Site {
-    pub fn new(router: Router, behind_proxy: bool, seed: u64) -> Arc<Self> {
-        Arc::new(Self { router, behind_proxy, next: AtomicU64::new(seed) })
+    pub fn new(router: Router, behind_proxy: bool, secure: bool, seed: u64) -> Arc<Self> {
+        Arc::new(Self { router, behind_proxy, secure, next: AtomicU64::new(seed) })
     }
 
     /// Answers one request; never fails. What can be done at once is done before the future is made, which every waiting
@@ -90,9 +92,11 @@ impl Site {
 
     fn route(&self, peer: SocketAddr, request: Request<Incoming>) -> RouteFuture<Infallible> {
         let mut request = request.map(Body::new);
-        let client = if self.behind_proxy { forwarded_for(request.headers()) } else { None };
-        let peer = client.map_or(peer, |client| SocketAddr::new(client, 0));
-        request.extensions_mut().insert(Peer(peer));
+        let proxied = self.behind_proxy.then(|| request.headers());
+        let client = proxied.and_then(forwarded_for);
+        let address = client.map_or(peer, |client| SocketAddr::new(client, 0));
+        let secure = self.secure || proxied.is_some_and(forwarded_securely);
+        request.extensions_mut().insert(Peer { address, secure });
         without_trailing_slash(request.uri_mut());
         self.router.clone().call(request)
     }
@@ -100,7 +104,7 @@ impl Site {
 
 /// The answer, whatever happens on the way. A handler that panicked has lost its own request only: state that it shared
 /// is behind locks that don't poison.
-async fn caught(answer: RouteFuture<Infallible>) -> Response<Body> {
+pub async fn caught(answer: RouteFuture<Infallible>) -> Response<Body> {
     match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(Ok(response)) => response,
         Err(panic) => {
@@ -114,6 +118,12 @@ async fn caught(answer: RouteFuture<Infallible>) -> Response<Body> {
 fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
     let last = headers.get_all("x-forwarded-for").iter().next_back()?;
     last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+}
+
+/// Whether the nearest proxy says that it was asked over HTTPS.
+fn forwarded_securely(headers: &HeaderMap) -> bool {
+    let last = headers.get_all("x-forwarded-proto").iter().next_back();
+    last.is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
 }
 
 /// For paths that no route has.

@@ -1,7 +1,7 @@
 //! Readers for clients: what a user's queue announces, in the shape of `/sync`.
 //!
 //! [`changes`] turns a span of a queue into what changed a room, [`room`] makes a room's part of the answer, [`answer`] puts
-//! it together; [`long_poll`] waits. A reader costs what changed for its user, whatever the number of their rooms.
+//! it together; [`long_poll`] waits, [`stream`] holds a socket. A reader costs what changed for its user, whatever the number of their rooms.
 
 mod answer;
 mod body;
@@ -11,6 +11,7 @@ mod initial;
 mod lazy;
 mod long_poll;
 mod room;
+pub mod stream;
 mod syncs;
 
 pub use self::{

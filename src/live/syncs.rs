@@ -36,6 +36,8 @@ pub enum Error {
     Store(#[from] crate::store::Error),
     #[error("an answer can't be written: {0}")]
     Encoding(#[from] serde_json::Error),
+    #[error("there is no such method")]
+    UnknownMethod,
     /// The task that worked for this request is gone.
     #[error("the answer got lost")]
     Gone,

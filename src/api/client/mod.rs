@@ -12,6 +12,7 @@ mod device;
 mod directory;
 mod events;
 mod filter;
+mod gateway;
 mod history;
 mod interactive;
 mod login;
@@ -33,6 +34,7 @@ mod server_notices;
 mod session;
 mod spaces;
 mod state;
+mod stream;
 mod sync;
 mod tags;
 mod thread_subscriptions;
@@ -57,6 +59,7 @@ pub(super) fn routes() -> Routes {
         directory::routes(),
         events::routes(),
         filter::routes(),
+        gateway::routes(),
         history::routes(),
         interactive::routes(),
         login::routes(),
@@ -77,6 +80,7 @@ pub(super) fn routes() -> Routes {
         session::routes(),
         spaces::routes(),
         state::routes(),
+        stream::routes(),
         sync::routes(),
         tags::routes(),
         thread_subscriptions::routes(),

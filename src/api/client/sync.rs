@@ -93,6 +93,9 @@ impl From<live::Error> for MatrixError {
         match cause {
             live::Error::Token(cause) => Self::invalid_param(cause.to_string()),
             live::Error::Account(cause) => cause.into(),
+            live::Error::UnknownMethod => {
+                Self::new(http::StatusCode::NOT_FOUND, "M_UNRECOGNIZED", cause.to_string())
+            }
             live::Error::Room(_) | live::Error::Store(_) | live::Error::Encoding(_) | live::Error::Gone => {
                 Self::internal(&cause)
             }

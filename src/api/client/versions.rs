@@ -22,7 +22,9 @@ const VERSIONS: [&str; 20] = [
 ];
 
 /// Features that some clients know only by the names they had as proposals.
-const FEATURES: [&str; 21] = [
+const FEATURES: [&str; 22] = [
+    // The stream (api-spec/stream.md).
+    "hearth.stream.v1",
     // Private read receipts, threaded receipts, unread counts by thread.
     "org.matrix.msc2285.stable",
     // Thread subscriptions; clients look for one or the other.

@@ -1,0 +1,51 @@
+//! The opening handshake of a WebSocket (RFC 6455, 4.2).
+
+use axum::{
+    body::Body,
+    extract::{FromRequestParts as _, Request},
+    response::Response,
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use yawc::{IncomingUpgrade, Options};
+
+use super::MatrixError;
+use crate::live::stream::Socket;
+
+/// Agrees to a WebSocket with this subprotocol. The socket is there once the answer has been sent; `None` if the client is
+/// gone by then.
+pub async fn open_socket(
+    request: Request,
+    subprotocol: &'static str,
+    options: Options,
+) -> Result<(Response, impl Future<Output = Option<Socket>> + Send + 'static), MatrixError> {
+    let (mut parts, _) = request.into_parts();
+    let upgraded = parts.extensions.get::<OnUpgrade>().cloned();
+    let (Some(upgraded), Ok(upgrade)) =
+        (upgraded, IncomingUpgrade::from_request_parts(&mut parts, &()).await)
+    else {
+        let text = "this is for WebSockets (version 13, over HTTP/1.1)";
+        return Err(MatrixError::new(StatusCode::UPGRADE_REQUIRED, "M_UNKNOWN", text));
+    };
+    if !offers(&parts.headers, subprotocol) {
+        let text = format!("offer the subprotocol {subprotocol} in Sec-WebSocket-Protocol");
+        return Err(MatrixError::invalid_param(text));
+    }
+    let (answer, _) = upgrade.upgrade(options.clone()).map_err(|cause| MatrixError::internal(&cause))?;
+    let mut answer = answer.map(Body::new);
+    answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+    let extensions = answer.headers().get(header::SEC_WEBSOCKET_EXTENSIONS).cloned();
+    let socket = async move {
+        let connected = Box::new(TokioIo::new(upgraded.await.ok()?));
+        let extensions = extensions.as_ref().and_then(|extensions| extensions.to_str().ok());
+        Socket::open(connected, extensions, options).ok()
+    };
+    Ok((answer, socket))
+}
+
+fn offers(headers: &HeaderMap, subprotocol: &str) -> bool {
+    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut offers = offers.filter_map(|offers| offers.to_str().ok()).flat_map(|offers| offers.split(','));
+    offers.any(|offer| offer.trim() == subprotocol)
+}

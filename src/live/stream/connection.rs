@@ -1,0 +1,590 @@
+//! One socket from its first frame to its last: who it belongs to, what it was sent, and what it has to be told.
+
+use std::{pin::pin, str::FromStr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use ruma::api::client::filter::FilterDefinition;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    Entered, Methods, Newcomer, Socket, Streams,
+    calls::{Calls, Done},
+    frames::{
+        Auth, Authenticated, Beat, BeatParams, InRoom, Inbound, NewToken, Outbound, Position, Typed, sync,
+    },
+    socket::{Heard, Wire},
+    window::Window,
+};
+use crate::{
+    account::{self, Origin, Session},
+    live::{
+        body::StateForm,
+        filter::SyncFilter,
+        syncs::{Error, Place, Syncs, Wanted, encode},
+    },
+    queue::{Tail, Token},
+};
+
+/// How long a client may take to say who it is.
+const INTRODUCTION: Duration = Duration::from_secs(10);
+
+/// When a socket that had to make room for a newer one of its device may come back.
+const CROWDED: Duration = Duration::from_secs(30);
+
+/// How long requests at work may take once the server is about to stop.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Signs of life that may be missing.
+const MISSED: u32 = 2;
+
+/// Frames a second, and how many more at a time: far more than any client that works has to send.
+const FRAMES: (std::num::NonZeroU32, std::num::NonZeroU32) =
+    (std::num::NonZeroU32::new(200).unwrap(), std::num::NonZeroU32::new(2_000).unwrap());
+
+/// Requests for methods that don't exist, before the client counts as broken.
+const UNKNOWN_METHODS: u32 = 32;
+
+/// The longest id of a request, in bytes.
+const MAX_ID: usize = 255;
+
+/// Why a socket is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Close {
+    /// The other side is no longer there, or has closed it.
+    Gone,
+    /// It doesn't speak WebSocket as it should.
+    Protocol(u16, String),
+    Internal,
+    UnknownMethods,
+    NotAFrame(String),
+    NoIntroduction,
+    /// With the errcode.
+    SessionEnded(String),
+    PositionUnusable,
+    TooSlow,
+    TooMany(Duration),
+    Draining,
+    SoftLogout,
+}
+
+impl Close {
+    /// Code and reason, of at most 123 bytes (RFC 6455, 5.5.1).
+    pub(super) fn told(self) -> Option<(u16, String)> {
+        let (code, reason) = match self {
+            Self::Gone => return None,
+            Self::Protocol(code, reason) => (code, reason),
+            Self::Internal => (4000, "the server failed; resume".to_owned()),
+            Self::UnknownMethods => (4001, "too many requests for methods that don't exist".to_owned()),
+            Self::NotAFrame(reason) => (4002, reason),
+            Self::NoIntroduction => (4003, "no `auth` came in time".to_owned()),
+            Self::SessionEnded(errcode) => (4004, errcode),
+            Self::PositionUnusable => (4007, "`since` is not usable: sync afresh".to_owned()),
+            Self::TooSlow => (4008, "syncs were not read or not acknowledged in time; resume".to_owned()),
+            Self::TooMany(wait) => (4010, format!("{}", wait.as_millis().max(1))),
+            Self::Draining => (4011, "this node is about to stop".to_owned()),
+            Self::SoftLogout => (4013, "the access token has expired: refresh it".to_owned()),
+        };
+        let end = (0..=reason.len().min(123)).rev().find(|end| reason.is_char_boundary(*end));
+        Some((code, reason[..end.unwrap_or_default()].to_owned()))
+    }
+}
+
+/// What a socket reads once it is known whose it is.
+struct Reader {
+    session: Session,
+    wanted: Arc<Wanted>,
+    tail: Arc<Tail>,
+    /// Where the client is once it has read all that was sent, and the name that it has for that.
+    sent: Place,
+    pos: String,
+    /// How far the queue was looked at; what lies between is not for this client.
+    seen: Place,
+    window: Window,
+    entered: Entered,
+}
+
+pub(super) struct Connection {
+    streams: Arc<Streams>,
+    newcomer: Option<Newcomer>,
+    wire: Wire,
+    methods: Arc<dyn Methods>,
+    /// Whose token came with the request to open the socket.
+    opener: Option<Session>,
+    origin: Origin,
+    reader: Option<Box<Reader>>,
+    calls: Calls,
+    frames: DefaultDirectRateLimiter,
+    unknown_methods: u32,
+    opened: Instant,
+    /// The next time to say that we are there, and how often that was since the client last did.
+    beat: Instant,
+    beats: u32,
+    /// What the client had taken by the last of them.
+    taken: u64,
+    /// Since when there is something for the client that it doesn't take, and what it had taken by then.
+    waiting: Option<(Instant, u64)>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        streams: Arc<Streams>,
+        newcomer: Newcomer,
+        socket: Socket,
+        opener: Option<Session>,
+        origin: Origin,
+        methods: Arc<dyn Methods>,
+    ) -> Self {
+        let now = Instant::now();
+        let mut connection = Self {
+            streams,
+            newcomer: Some(newcomer),
+            wire: Wire::new(socket),
+            methods,
+            opener,
+            origin,
+            reader: None,
+            calls: Calls::default(),
+            frames: RateLimiter::direct(Quota::per_second(FRAMES.0).allow_burst(FRAMES.1)),
+            unknown_methods: 0,
+            opened: now,
+            beat: now,
+            beats: 0,
+            taken: 0,
+            waiting: None,
+        };
+        connection.heard_something(now);
+        connection
+    }
+
+    pub(super) async fn run(mut self) {
+        let close = match self.serve().await {
+            Ok(close) | Err(close) => close,
+        };
+        // What a closed socket held is free while its client reads why.
+        self.reader = None;
+        self.wire.close(close).await;
+    }
+
+    async fn serve(&mut self) -> Result<Close, Close> {
+        let syncs = Arc::clone(&self.streams.syncs);
+        let mut stop = pin!(syncs.shutdown.wait());
+        let hello = Typed::Hello {
+            heartbeat_ms: self.streams.settings.heartbeat.as_millis() as u64,
+            max_frame_bytes: self.streams.settings.max_frame_bytes,
+            features: &self.methods.names(),
+        };
+        self.wire.send(Outbound::Typed(hello).encode())?;
+        loop {
+            let tail = self.reader.as_ref().map(|reader| Arc::clone(&reader.tail));
+            // Before looking for news, so that what comes meanwhile is not missed.
+            let woken = tail.as_ref().map(|tail| tail.woken());
+            let leave = self.reader.as_ref().map(|reader| Arc::clone(&reader.entered.leave));
+            Box::pin(self.deliver()).await?;
+            let until = self.deadline();
+            let reading = !self.calls.is_full();
+            let answering = !self.calls.is_idle() && !self.wire.is_busy();
+            tokio::select! {
+                heard = self.wire.turn(reading) => Box::pin(self.heard(heard?)).await?,
+                () = resolved(woken) => Box::pin(self.check()).await?,
+                done = self.calls.next(), if answering => self.answer(done)?,
+                () = sleep_until(until) => Box::pin(self.tick()).await?,
+                () = resolved(leave.as_ref().map(|leave| leave.notified())) => {
+                    return Err(Close::TooMany(CROWDED));
+                }
+                () = &mut stop => return Ok(Box::pin(self.drain()).await),
+            }
+        }
+    }
+
+    /// Sends what has come for the client, if it takes it.
+    async fn deliver(&mut self) -> Result<(), Close> {
+        let busy = self.wire.is_busy();
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        let syncs = &self.streams.syncs;
+        let to = syncs.now();
+        if !reader.tail.has_news(reader.seen.position, reader.seen.fading) {
+            if !busy {
+                self.waiting = None;
+            }
+            return Ok(());
+        }
+        if busy || !reader.window.is_open() {
+            let written = self.wire.written();
+            self.waiting.get_or_insert_with(|| (Instant::now(), written));
+            return Ok(());
+        }
+        self.waiting = None;
+        let body = syncs.changes(&reader.session, &reader.wanted, reader.seen, to).await;
+        let body = match body {
+            Ok(body) => body,
+            Err(cause) => return Err(self.failed(cause)),
+        };
+        reader.seen = to;
+        if body.is_empty() {
+            return Ok(());
+        }
+        let Ok(body) = encode(&body) else { return Err(Close::Internal) };
+        let from = std::mem::replace(&mut reader.pos, syncs.token(to));
+        reader.sent = to;
+        reader.window.sent(to, body.len());
+        self.wire.send(sync(Some(&from), &reader.pos, &body))
+    }
+
+    async fn heard(&mut self, heard: Heard) -> Result<(), Close> {
+        let text = match heard {
+            Heard::Flushed => return Ok(()),
+            Heard::Beat => None,
+            Heard::Text(text) => Some(text),
+        };
+        let now = Instant::now();
+        self.heard_something(now);
+        if let Err(too_early) = self.frames.check() {
+            use governor::clock::{Clock as _, DefaultClock};
+            return Err(Close::TooMany(too_early.wait_time_from(DefaultClock::default().now())));
+        }
+        match text {
+            Some(text) => self.frame(&text).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn frame(&mut self, text: &[u8]) -> Result<(), Close> {
+        let not_utf8 = |_| Close::Protocol(1007, "a text frame that is not UTF-8".to_owned());
+        let text = std::str::from_utf8(text).map_err(not_utf8)?;
+        let frame: Inbound<'_> = serde_json::from_str(text)
+            .map_err(|cause| Close::NotAFrame(format!("not a frame of this protocol: {cause}")))?;
+        let id = frame.id.as_deref();
+        match &*frame.method {
+            "pong" => Ok(()),
+            "ping" => {
+                self.acknowledge(frame.params)?;
+                self.wire.send(Outbound::Beat(Beat::Pong).encode())
+            }
+            "ack" => self.acknowledge(frame.params),
+            "auth" => self.authenticate(required(id)?, frame.params).await,
+            "token" => self.renew(required(id)?, frame.params).await,
+            method => self.call(required(id)?, method, frame.params),
+        }
+    }
+
+    fn acknowledge(&mut self, params: Option<&RawValue>) -> Result<(), Close> {
+        let position: Position = match params {
+            Some(params) => read(params).map_err(Close::NotAFrame)?,
+            None => Position::default(),
+        };
+        let (Some(pos), Some(reader)) = (position.pos, &mut self.reader) else { return Ok(()) };
+        let place = Token::from_str(&pos).ok().and_then(|token| self.streams.syncs.place(Some(token)));
+        let sent = reader.sent;
+        let within = |place: &Place| place.position <= sent.position && place.fading <= sent.fading;
+        let Some(place) = place.filter(within) else {
+            return Err(Close::NotAFrame("`pos` is not a position that this socket was sent".to_owned()));
+        };
+        reader.window.acknowledged(place);
+        self.streams.syncs.queues.present(reader.session.device, place.position);
+        Ok(())
+    }
+
+    async fn authenticate(&mut self, id: &str, params: Option<&RawValue>) -> Result<(), Close> {
+        let auth: Auth = match params.map_or_else(|| Err("`params` are missing".to_owned()), read) {
+            Ok(auth) => auth,
+            Err(cause) => return self.refuse(id, account::Error::Invalid(cause).into()),
+        };
+        let syncs = Arc::clone(&self.streams.syncs);
+        let session = match (&auth.access_token, self.opener.take()) {
+            (Some(token), _) => syncs.sessions.authenticate(token, &self.origin).await,
+            (None, Some(session)) => Ok(session),
+            (None, None) => Err(account::Error::Invalid("`access_token` is missing".to_owned())),
+        };
+        let session = match session {
+            Ok(session) => session,
+            Err(cause) => return self.refuse(id, cause.into()),
+        };
+        let wanted = match wanted(&syncs, &auth, &session).await {
+            Ok(wanted) => Arc::new(wanted),
+            Err(cause) => return self.refuse(id, cause),
+        };
+        if self.reader.as_ref().is_some_and(|reader| reader.session.device != session.device) {
+            let text = "this socket belongs to another device".to_owned();
+            return self.refuse(id, account::Error::Invalid(text).into());
+        }
+        let since = auth.since.filter(|since| !since.is_empty());
+        let place = since.as_deref().map(|since| syncs.place(Token::from_str(since).ok()));
+        if place == Some(None) {
+            let text = "`since` is not usable on this server".to_owned();
+            self.refuse(id, account::Error::Invalid(text).into())?;
+            return Err(Close::PositionUnusable);
+        }
+        self.newcomer = None;
+        let entered = match self.reader.take() {
+            Some(reader) => reader.entered,
+            None => self.streams.enter(session.device),
+        };
+        // From here on the tail is kept, so that nothing is missed between the first answer and the next.
+        let tail = syncs.queues.tail(session.recipient);
+        let answer =
+            Authenticated { user_id: &session.user_id, device_id: &session.device_id, pos: since.as_deref() };
+        let answer = to_raw_value(&answer).map_err(|_| Close::Internal)?;
+        self.wire.send(Outbound::Result { id, result: &answer }.encode())?;
+
+        let mut window = Window::default();
+        let (sent, pos) = if let (Some(Some(place)), Some(since)) = (place, since) {
+            syncs.queues.present(session.device, place.position);
+            (place, since)
+        } else {
+            let body = match syncs.first(&session, &wanted).await {
+                Ok(body) => body,
+                Err(cause) => return Err(self.failed(cause)),
+            };
+            let place = syncs.place(next_batch(&body)).ok_or(Close::Internal)?;
+            let pos = syncs.token(place);
+            window.sent(place, body.len());
+            self.wire.send(sync(None, &pos, &body))?;
+            (place, pos)
+        };
+        let reader = Reader { session, wanted, tail, sent, pos, seen: sent, window, entered };
+        self.reader = Some(Box::new(reader));
+        Ok(())
+    }
+
+    /// A refreshed token for the socket's device.
+    async fn renew(&mut self, id: &str, params: Option<&RawValue>) -> Result<(), Close> {
+        let token: NewToken = match params.map_or_else(|| Err("`params` are missing".to_owned()), read) {
+            Ok(token) => token,
+            Err(cause) => return self.refuse(id, account::Error::Invalid(cause).into()),
+        };
+        let session = self.streams.syncs.sessions.authenticate(&token.access_token, &self.origin).await;
+        let of_device = |session: &Session| {
+            self.reader.as_ref().is_some_and(|reader| reader.session.device == session.device)
+        };
+        let session = match session {
+            Ok(session) if of_device(&session) => session,
+            Ok(_) => {
+                let text = "this token doesn't belong to the socket's device".to_owned();
+                return self.refuse(id, account::Error::Invalid(text).into());
+            }
+            Err(cause) => return self.refuse(id, cause.into()),
+        };
+        if let Some(reader) = &mut self.reader {
+            reader.session = session;
+        }
+        self.reply(id, &Ok(RawValue::from_string("{}".to_owned()).map_err(|_| Close::Internal)?))
+    }
+
+    fn call(&mut self, id: &str, method: &str, params: Option<&RawValue>) -> Result<(), Close> {
+        let Some(reader) = &self.reader else {
+            let cause = account::Error::Invalid("`auth` comes first".to_owned());
+            return self.refuse(id, cause.into());
+        };
+        let params = params.unwrap_or(RawValue::NULL);
+        let Some(call) = self.methods.call(&reader.session, method, id, params) else {
+            self.unknown_methods += 1;
+            if self.unknown_methods > UNKNOWN_METHODS {
+                return Err(Close::UnknownMethods);
+            }
+            return self.refuse(id, Error::UnknownMethod);
+        };
+        let room = read::<InRoom>(params).ok().and_then(|params| params.room_id);
+        self.calls.begin(room, id.to_owned(), call);
+        Ok(())
+    }
+
+    fn answer(&mut self, done: Option<Done>) -> Result<(), Close> {
+        match done {
+            Some(done) => self.reply(&done.id, &done.answer),
+            None => Ok(()),
+        }
+    }
+
+    fn reply(&mut self, id: &str, answer: &super::Answered) -> Result<(), Close> {
+        let frame = match answer {
+            Ok(result) => Outbound::Result { id, result },
+            Err(error) => Outbound::Error { id, error },
+        };
+        self.wire.send(frame.encode())
+    }
+
+    /// Answers a request with an error, and closes the socket if it can't go on with it.
+    fn refuse(&mut self, id: &str, cause: Error) -> Result<(), Close> {
+        let close = ended(&cause);
+        let error = self.methods.explain(cause);
+        let close = close.map(|close| with_errcode(close, &error));
+        self.reply(id, &Err(error))?;
+        close.map_or(Ok(()), Err)
+    }
+
+    /// Whether the session is still there: whoever ends one wakes its readers.
+    async fn check(&mut self) -> Result<(), Close> {
+        let Some(reader) = &self.reader else { return Ok(()) };
+        match self.streams.syncs.sessions.still(&reader.session).await {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(self.failed(cause.into())),
+        }
+    }
+
+    fn failed(&self, cause: Error) -> Close {
+        let close = ended(&cause).unwrap_or(Close::Internal);
+        with_errcode(close, &self.methods.explain(cause))
+    }
+
+    fn heard_something(&mut self, now: Instant) {
+        self.beats = 0;
+        // A tenth to either side, so that sockets that opened together don't beat together.
+        let heartbeat = self.streams.settings.heartbeat;
+        let jitter = self.streams.environment.entropy.number() % 201;
+        self.beat = now + heartbeat * (900 + jitter as u32) / 1000;
+    }
+
+    /// When to look again if nothing happens before.
+    fn deadline(&self) -> Instant {
+        let mut deadline = self.beat;
+        if self.reader.is_none() {
+            deadline = deadline.min(self.opened + INTRODUCTION);
+        }
+        if let Some((since, _)) = self.waiting {
+            deadline = deadline.min(since + self.streams.settings.patience);
+        }
+        if let Some(expires) = self.expiry() {
+            deadline = deadline.min(expires);
+        }
+        deadline
+    }
+
+    /// When the session's token ends.
+    fn expiry(&self) -> Option<Instant> {
+        let expires = self.reader.as_ref()?.session.expires_ts?;
+        let left = expires - self.streams.environment.clock.now_ms();
+        // A clock that is set back must not make it a busy wait.
+        Some(Instant::now() + Duration::from_millis(u64::try_from(left).unwrap_or(0).max(1)))
+    }
+
+    async fn tick(&mut self) -> Result<(), Close> {
+        let now = Instant::now();
+        if self.reader.is_none() && now >= self.opened + INTRODUCTION {
+            return Err(Close::NoIntroduction);
+        }
+        let written = self.wire.written();
+        if let Some((_, before)) =
+            self.waiting.filter(|(since, _)| now >= *since + self.streams.settings.patience)
+        {
+            if before == written {
+                return Err(Close::TooSlow);
+            }
+            // A long message on a thin line arrives, if slowly.
+            self.waiting = Some((now, written));
+        }
+        if now >= self.beat {
+            self.heard_nothing(now, written)?;
+        }
+        self.check().await
+    }
+
+    fn heard_nothing(&mut self, now: Instant, written: u64) -> Result<(), Close> {
+        let taken = std::mem::replace(&mut self.taken, written);
+        if self.calls.is_full() || (self.wire.is_busy() && taken != written) {
+            // It isn't listened to at the moment, or takes what it is sent.
+            self.heard_something(now);
+            return Ok(());
+        }
+        if self.beats >= MISSED || self.wire.is_busy() {
+            return Err(Close::Gone);
+        }
+        let beats = self.beats + 1;
+        self.heard_something(now);
+        self.beats = beats;
+        let pos = self.reader.as_ref().map(|reader| reader.pos.as_str());
+        let ping = Beat::Ping { params: BeatParams { pos } };
+        self.wire.send(Outbound::Beat(ping).encode())
+    }
+
+    /// The server is about to stop: what is at work is answered yet, and the client told when to come back.
+    async fn drain(&mut self) -> Close {
+        let deadline = Instant::now() + LAST_WORDS;
+        while !self.calls.is_idle() || self.wire.is_busy() {
+            let answering = !self.calls.is_idle() && !self.wire.is_busy();
+            let going = tokio::select! {
+                heard = self.wire.turn(false) => heard.map(drop),
+                done = self.calls.next(), if answering => self.answer(done),
+                () = sleep_until(deadline) => break,
+            };
+            if going.is_err() {
+                return Close::Gone;
+            }
+        }
+        // All at once would be a storm: two milliseconds for each, half a minute at most.
+        let spread = (self.streams.count() as u64 * 2).clamp(500, 30_000);
+        let delay_ms = self.streams.environment.entropy.number() % spread;
+        let reconnect = Typed::Reconnect { url: None, delay_ms, reason: "the server is about to stop" };
+        match self.wire.send(Outbound::Typed(reconnect).encode()) {
+            Ok(()) => Close::Draining,
+            Err(close) => close,
+        }
+    }
+}
+
+/// What the client asked for in its `auth`.
+async fn wanted(syncs: &Syncs, auth: &Auth, session: &Session) -> Result<Wanted, Error> {
+    let state = if auth.use_state_after { StateForm::After } else { StateForm::Before };
+    let invalid = |cause: serde_json::Error| account::Error::Invalid(format!("`filter`: {cause}"));
+    let filter = match &auth.filter {
+        None => Arc::new(SyncFilter::new(FilterDefinition::default())),
+        Some(filter) if filter.get().starts_with('"') => {
+            let id: String = serde_json::from_str(filter.get()).map_err(invalid)?;
+            syncs.stored_filter(session.recipient, id).await?
+        }
+        Some(filter) => Arc::new(SyncFilter::new(serde_json::from_str(filter.get()).map_err(invalid)?)),
+    };
+    Ok(Wanted { filter, full_state: false, state })
+}
+
+/// Waits for what there may be to wait for.
+async fn resolved(future: Option<impl Future<Output = ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn required(id: Option<&str>) -> Result<&str, Close> {
+    let id = id.filter(|id| id.len() <= MAX_ID);
+    id.ok_or_else(|| Close::NotAFrame(format!("a request needs an `id` of at most {MAX_ID} bytes")))
+}
+
+fn read<T: DeserializeOwned>(params: &RawValue) -> Result<T, String> {
+    serde_json::from_str(params.get()).map_err(|cause| format!("`params`: {cause}"))
+}
+
+fn next_batch(body: &Bytes) -> Option<Token> {
+    #[derive(Deserialize)]
+    struct Head {
+        next_batch: String,
+    }
+    serde_json::from_slice::<Head>(body).ok()?.next_batch.parse().ok()
+}
+
+/// How a socket ends whose session has an error like this; not at all for errors of the request alone.
+fn ended(cause: &Error) -> Option<Close> {
+    match cause {
+        Error::Account(account::Error::UnknownToken { soft_logout: true }) => Some(Close::SoftLogout),
+        Error::Account(
+            account::Error::UnknownToken { .. } | account::Error::Locked | account::Error::Deactivated,
+        ) => Some(Close::SessionEnded(String::new())),
+        _ => None,
+    }
+}
+
+fn with_errcode(close: Close, error: &RawValue) -> Close {
+    #[derive(Deserialize)]
+    struct Errcode {
+        errcode: String,
+    }
+    match close {
+        Close::SessionEnded(_) => {
+            let errcode = serde_json::from_str::<Errcode>(error.get()).map(|error| error.errcode);
+            Close::SessionEnded(errcode.unwrap_or_default())
+        }
+        close => close,
+    }
+}

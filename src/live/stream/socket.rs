@@ -1,0 +1,216 @@
+//! The wire of one socket: WebSocket messages in both directions (RFC 6455), with what may wait in memory bounded.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::Sink;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::timeout,
+};
+use yawc::{Frame, OpCode, Options, Role, WebSocket, WebSocketError};
+
+use super::connection::Close;
+
+/// A connection that can become a [`Socket`].
+pub trait Connected: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connected for T {}
+
+/// An open WebSocket.
+pub struct Socket {
+    socket: WebSocket<Counted>,
+    written: Arc<AtomicU64>,
+}
+
+impl Socket {
+    /// `extensions` are those that the handshake agreed on, as in its header.
+    pub fn open(
+        connected: Box<dyn Connected>,
+        extensions: Option<&str>,
+        options: Options,
+    ) -> Result<Self, WebSocketError> {
+        let written = Arc::default();
+        let io = Counted { connected, written: Arc::clone(&written) };
+        let socket = WebSocket::from_stream_with_extensions(io, Role::Server, extensions, options)?;
+        Ok(Self { socket, written })
+    }
+}
+
+/// Counts the bytes that the other side takes: slow is not the same as stuck.
+struct Counted {
+    connected: Box<dyn Connected>,
+    written: Arc<AtomicU64>,
+}
+
+impl Counted {
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+        written
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connected).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.connected).poll_write(context, bytes);
+        self.count(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connected).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connected).poll_shutdown(context)
+    }
+}
+
+/// Pings whose pongs may wait to be written.
+const PINGS: u32 = 16;
+
+/// How long the other side may take to read why it is closed.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What happened on the wire.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// A message. Not known to be UTF-8.
+    Text(Bytes),
+    /// A sign of life without content.
+    Beat,
+    /// All that was sent has been handed to the network.
+    Flushed,
+}
+
+pub(super) struct Wire {
+    socket: WebSocket<Counted>,
+    written: Arc<AtomicU64>,
+    /// Something waits to be handed to the network.
+    unsent: bool,
+    pings: u32,
+}
+
+impl Wire {
+    pub(super) fn new(socket: Socket) -> Self {
+        Self { socket: socket.socket, written: socket.written, unsent: false, pings: 0 }
+    }
+
+    /// How many bytes the other side has taken so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Whether something that was sent still waits for a client that doesn't read. Nothing more should be sent then.
+    pub(super) fn is_busy(&self) -> bool {
+        self.unsent
+    }
+
+    /// Sends a message. It goes out while [`Self::turn`] is waited for.
+    pub(super) fn send(&mut self, text: impl Into<Bytes>) -> Result<(), Close> {
+        self.unsent = true;
+        Pin::new(&mut self.socket).start_send(Frame::text(text.into())).map_err(|_| Close::Gone)
+    }
+
+    /// Sends and receives until there is something to tell. Losing the future loses nothing.
+    pub(super) async fn turn(&mut self, read: bool) -> Result<Heard, Close> {
+        poll_fn(|context| {
+            if self.unsent {
+                match self.poll_flush(context) {
+                    Poll::Ready(Ok(())) => {
+                        (self.unsent, self.pings) = (false, 0);
+                        return Poll::Ready(Ok(Heard::Flushed));
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Close::Gone)),
+                    Poll::Pending => {}
+                }
+            }
+            if !read || self.pings >= PINGS {
+                return Poll::Pending;
+            }
+            self.socket
+                .poll_next_frame(context)
+                .map(|frame| self.heard(frame.map_err(|cause| explain(&cause))?))
+        })
+        .await
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WebSocketError>> {
+        // Only the first sends the pongs that wait.
+        match Pin::new(&mut self.socket).poll_ready(context) {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.socket).poll_flush(context),
+            waiting => waiting,
+        }
+    }
+
+    fn heard(&mut self, frame: Frame) -> Result<Heard, Close> {
+        match frame.opcode() {
+            OpCode::Text => Ok(Heard::Text(frame.into_payload())),
+            OpCode::Ping => {
+                // Its pong waits to be written.
+                (self.unsent, self.pings) = (true, self.pings + 1);
+                Ok(Heard::Beat)
+            }
+            OpCode::Pong => Ok(Heard::Beat),
+            OpCode::Close => Err(Close::Gone),
+            OpCode::Binary | OpCode::Continuation => Err(Close::Protocol(1003, "frames are text".to_owned())),
+        }
+    }
+
+    /// Says why, and waits a moment for the other side to have read it.
+    pub(super) async fn close(mut self, close: Close) {
+        let _ = timeout(FAREWELL, self.say(close)).await;
+    }
+
+    async fn say(&mut self, close: Close) {
+        let Some((code, reason)) = close.told() else {
+            // A client that closes hears that it was heard.
+            let _ = poll_fn(|context| self.poll_flush(context)).await;
+            return;
+        };
+        if Pin::new(&mut self.socket).start_send(Frame::close(code.into(), reason)).is_err() {
+            return;
+        }
+        if poll_fn(|context| Pin::new(&mut self.socket).poll_close(context)).await.is_err() {
+            return;
+        }
+        // Whoever is cut off while they still write may never read what was said.
+        while self.socket.next_frame().await.is_ok() {}
+    }
+}
+
+/// What a client is told that doesn't speak the protocol.
+fn explain(cause: &WebSocketError) -> Close {
+    let code = match cause {
+        WebSocketError::ConnectionClosed | WebSocketError::IoError(_) => return Close::Gone,
+        WebSocketError::FrameTooLarge => 1009,
+        WebSocketError::InvalidUTF8 => 1007,
+        _ => 1002,
+    };
+    Close::Protocol(code, cause.to_string())
+}

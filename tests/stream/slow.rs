@@ -1,0 +1,101 @@
+//! Readers that don't keep up. (Tests of positions that are acknowledged wrongly are among the hostile.)
+
+use super::*;
+
+fn config() -> toml::Table {
+    toml::toml! {
+        [stream]
+        patience_ms = 2_000
+    }
+}
+
+#[tokio::test]
+async fn who_acknowledges_nothing_is_sent_so_much_and_then_closed() {
+    let server = Server::start(config()).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = room(&alice, &[&bob]).await;
+    let mut silent = Client::ready(&server, &bob).await;
+    silent.acks = false;
+    let before = silent.pos.clone().expect("a position");
+    let long = "x".repeat(20_000);
+    let mut sender = Client::ready(&server, &alice).await;
+    for _ in 0..60 {
+        sender.request("send", text(&room, &long)).await.expect("others don't notice");
+    }
+    let mut read = 0;
+    while let Some(body) = silent.try_sync().await {
+        read += texts(&body, &room).len();
+    }
+    assert!(read < 60, "256 KiB and one sync: {read} of 60");
+    // Nothing is lost to it.
+    let mut again = Client::resumed(&server, &bob, &before).await;
+    let body = again.sync().await;
+    let timeline = &body["rooms"]["join"][&room]["timeline"];
+    assert_eq!(timeline["limited"], true);
+    let prev_batch = timeline["prev_batch"].as_str().expect("a token");
+    let path = format!("/v3/rooms/{room}/messages?dir=b&from={prev_batch}&limit=100");
+    let page = bob.get(&path).await.expect(200);
+    let page = page["chunk"].as_array().expect("events");
+    let older = page.iter().filter(|event| event["type"] == "m.room.message").count();
+    assert_eq!(older + texts(&body, &room).len(), 60);
+}
+
+#[tokio::test]
+async fn an_acknowledgement_opens_the_window_again_and_nothing_is_missing() {
+    let server = Server::start(config()).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = room(&alice, &[&bob]).await;
+    let mut reader = Client::ready(&server, &bob).await;
+    reader.acks = false;
+    let mut sender = Client::ready(&server, &alice).await;
+    let long = "x".repeat(60_000);
+    let mut told = Vec::new();
+    for count in 0..30 {
+        sender.request("send", text(&room, &format!("{count} {long}"))).await.expect("sent");
+        if count % 6 == 5 {
+            while told.len() <= count {
+                let body = reader.sync().await;
+                assert_eq!(body["rooms"]["join"][&room]["timeline"]["limited"], false);
+                told.extend(texts(&body, &room));
+                reader.ack().await;
+            }
+        }
+    }
+    let numbers: Vec<usize> = told
+        .iter()
+        .map(|text| text.split(' ').next().unwrap_or_default().parse().expect("a number"))
+        .collect();
+    assert_eq!(numbers, (0..30).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn who_reads_nothing_is_closed_and_the_server_keeps_nothing_for_it() {
+    let server = Server::start(config()).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = room(&alice, &[&bob]).await;
+    let mut sender = Client::ready(&server, &alice).await;
+    let long = "x".repeat(60_000);
+    let mut dead = Vec::new();
+    for _ in 0..10 {
+        dead.push(Client::ready(&server, &bob).await);
+    }
+    let before = resident(&server);
+    // More than the network takes for a client that doesn't read; acknowledged without having been read.
+    for _ in 0..400 {
+        sender.request("send", text(&room, &long)).await.expect("others don't notice");
+        sender.syncs_read().await;
+    }
+    let grown = resident(&server).saturating_sub(before);
+    assert!(grown < 100 * 1024, "{grown} KiB more for sockets that take nothing");
+    for client in &mut dead {
+        let end = client.line.closed().await;
+        assert!(matches!(end, Received::Close(4008, _) | Received::Eof), "{end:?}");
+    }
+}
+
+/// KiB of memory that the server has.
+fn resident(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches("kB").trim().parse().expect("a number")
+}
