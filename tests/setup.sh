@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings what the tests need beside a Rust toolchain: the build's own needs, a Python environment with matrix-nio, and
-# matrix-js-sdk with a Node.js new enough to run it. Everything lands below .cache/ and tests/clients/node_modules/; each
+# matrix-js-sdk with a Node.js new enough to run it, and Chromium. All but the last land below .cache/ and tests/clients/node_modules/; each
 # part is skipped while the stamp of its last success matches its list of versions, so a second run takes no time.
 #
 #   tests/setup.sh          all of it
@@ -109,12 +109,17 @@ npm_of() {
   fi
 }
 
+browser() {
+  command -v chromium >/dev/null || apt_install chromium
+}
+
 case ${1:-all} in
   build) build_needs ;;
   all)
     build_needs
     python_clients
     javascript_clients
+    browser
     ;;
   *) die "unknown part: $1" ;;
 esac

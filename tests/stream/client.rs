@@ -78,6 +78,17 @@ impl Line {
         path: &str,
         more: &[(&str, &str)],
     ) -> Result<Self, (u16, Value)> {
+        let stream = TcpStream::connect(("127.0.0.1", server.port())).await.expect("an open port");
+        Self::shake_hands(stream, path, more).await.expect("an answer")
+    }
+
+    /// The handshake over a connection. `None` if it breaks.
+    async fn shake_hands(
+        mut stream: TcpStream,
+        path: &str,
+        more: &[(&str, &str)],
+    ) -> Option<Result<Self, (u16, Value)>> {
+        stream.set_nodelay(true).ok()?;
         let mut headers: Vec<(&str, &str)> = vec![
             ("Host", "localhost"),
             ("Connection", "Upgrade"),
@@ -92,9 +103,7 @@ impl Line {
         }
         let headers = headers.iter().filter(|(_, value)| !value.is_empty());
         let headers = headers.fold(String::new(), |all, (name, value)| all + name + ": " + value + "\r\n");
-        let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await.expect("an open port");
-        stream.set_nodelay(true).expect("a socket");
-        stream.write_all(format!("GET {path} HTTP/1.1\r\n{headers}\r\n").as_bytes()).await.expect("a line");
+        stream.write_all(format!("GET {path} HTTP/1.1\r\n{headers}\r\n").as_bytes()).await.ok()?;
         let mut read = Vec::new();
         let head = loop {
             if let Some(end) = read.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
@@ -102,7 +111,7 @@ impl Line {
                 break String::from_utf8(std::mem::replace(&mut read, rest)).expect("text");
             }
             let more = timeout(PATIENCE, stream.read_buf(&mut read)).await.expect("an answer");
-            assert!(more.expect("a line") > 0, "cut off during the handshake");
+            more.ok().filter(|length| *length > 0)?;
         };
         let status: u16 = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
         if status != 101 {
@@ -110,9 +119,9 @@ impl Line {
             let length = lower.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
             let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or(0);
             while read.len() < length {
-                timeout(PATIENCE, stream.read_buf(&mut read)).await.expect("a body").expect("a line");
+                timeout(PATIENCE, stream.read_buf(&mut read)).await.expect("a body").ok()?;
             }
-            return Err((status, serde_json::from_slice(&read).unwrap_or_default()));
+            return Some(Err((status, serde_json::from_slice(&read).unwrap_or_default())));
         }
         let lower = head.to_ascii_lowercase();
         assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "the key's answer (RFC 6455, 1.3): {head}");
@@ -122,7 +131,7 @@ impl Line {
             assert!(lower.contains("server_no_context_takeover"), "{head}");
             assert!(lower.contains("client_no_context_takeover"), "{head}");
         }
-        Ok(Self { stream, read, deflate, compressed: (0, 0) })
+        Some(Ok(Self { stream, read, deflate, compressed: (0, 0) }))
     }
 
     /// One frame of any kind, masked.
@@ -269,6 +278,21 @@ impl Client {
         Self { line, pos: None, syncs: VecDeque::new(), next_id: 0, acks: true }
     }
 
+    /// A socket that goes on from a position, at a port whose server may be gone. `None` if it breaks before it is ready.
+    pub(crate) async fn try_resume(port: u16, user: &User, since: Option<&str>) -> Option<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        let line = Line::shake_hands(stream, PATH, &[]).await?.ok()?;
+        let pos = since.map(str::to_owned);
+        let mut client = Self { line, pos, syncs: VecDeque::new(), next_id: 0, acks: true };
+        let params = match since {
+            Some(since) => json!({ "access_token": user.access_token, "since": since }),
+            None => json!({ "access_token": user.access_token }),
+        };
+        let id = client.begin("auth", params).await;
+        client.try_answer(&id).await?.expect("auth");
+        Some(client)
+    }
+
     /// A socket that is up to date about its user.
     pub(crate) async fn ready(server: &Server, user: &User) -> Self {
         let mut client = Self::open(server).await;
@@ -322,11 +346,16 @@ impl Client {
 
     /// The answer to a request.
     pub(crate) async fn answer(&mut self, id: &str) -> Result<Value, Value> {
+        self.try_answer(id).await.unwrap_or_else(|| panic!("closed before the answer to {id}"))
+    }
+
+    /// The same; `None` when the socket ends before.
+    pub(crate) async fn try_answer(&mut self, id: &str) -> Option<Result<Value, Value>> {
         loop {
-            let Some(mut frame) = self.frame().await else { panic!("closed before the answer to {id}") };
+            let mut frame = self.frame().await?;
             if frame["id"] == id {
                 let error = frame["error"].take();
-                return if error.is_null() { Ok(frame["result"].take()) } else { Err(error) };
+                return Some(if error.is_null() { Ok(frame["result"].take()) } else { Err(error) });
             }
             if frame["type"] == "sync" {
                 self.syncs.push_back(frame);

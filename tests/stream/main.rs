@@ -7,6 +7,7 @@ mod client;
 mod delivery;
 mod hostile;
 mod methods;
+mod mixed;
 mod sessions;
 mod slow;
 

@@ -13,6 +13,7 @@ mod latency;
 mod report;
 mod scenario;
 mod server;
+mod socket;
 mod sync;
 
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -24,7 +25,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::report::Report;
-use crate::scenario::{Bench, chat, idle, long_room, old_room, send, start, sync_rooms};
+use crate::scenario::{Bench, chat, idle, long_room, old_room, send, sockets, start, sync_rooms};
 use crate::server::Server;
 
 #[derive(Parser)]
@@ -93,10 +94,10 @@ struct Run {
     /// send: seconds of each of its two phases, after a second of warm-up.
     #[arg(long, default_value_t = 10)]
     send_seconds: u64,
-    /// chat10: rooms of ten.
+    /// chat10, stream10: rooms of ten; chat100 and stream100 have a tenth of that, two at least.
     #[arg(long, default_value_t = 8)]
     chat_rooms: usize,
-    /// chat10: seconds of each of its three phases, after a second of warm-up.
+    /// chat10, stream10, chat100, stream100: seconds of each of its three phases, after a second of warm-up.
     #[arg(long, default_value_t = 8)]
     chat_seconds: u64,
     /// sync-rooms: numbers of rooms; the last is compared with the first.
@@ -120,6 +121,12 @@ struct Run {
     /// idle: accounts that the polls are spread over.
     #[arg(long, default_value_t = 200)]
     idle_users: usize,
+    /// sockets: idle sockets.
+    #[arg(long, default_value_t = 10_000)]
+    idle_sockets: usize,
+    /// sockets: those that are cut at once.
+    #[arg(long, default_value_t = 1000)]
+    cut_sockets: usize,
     /// start: times to start the server.
     #[arg(long, default_value_t = 5)]
     starts: usize,
@@ -130,10 +137,17 @@ enum Scenario {
     Send,
     #[value(name = "chat10")]
     Chat10,
+    #[value(name = "stream10")]
+    Stream10,
+    #[value(name = "chat100")]
+    Chat100,
+    #[value(name = "stream100")]
+    Stream100,
     SyncRooms,
     OldRoom,
     LongRoom,
     Idle,
+    Sockets,
     Start,
 }
 
@@ -195,10 +209,10 @@ impl Run {
                 let settings = send::Settings { senders: self.senders, rooms: self.send_rooms, duration };
                 send::run(bench, &settings).await
             }
-            Scenario::Chat10 => {
-                let duration = Duration::from_secs(self.chat_seconds);
-                chat::run(bench, &chat::Settings { rooms: self.chat_rooms, duration }).await
-            }
+            Scenario::Chat10 => self.chat(bench, "chat10", 10, chat::Wire::LongPoll).await,
+            Scenario::Stream10 => self.chat(bench, "stream10", 10, chat::Wire::Stream).await,
+            Scenario::Chat100 => self.chat(bench, "chat100", 100, chat::Wire::LongPoll).await,
+            Scenario::Stream100 => self.chat(bench, "stream100", 100, chat::Wire::Stream).await,
             Scenario::SyncRooms => {
                 let duration = Duration::from_secs(self.sync_seconds);
                 let settings = sync_rooms::Settings { counts: self.sync_rooms.clone(), duration };
@@ -214,8 +228,26 @@ impl Run {
             Scenario::Idle => {
                 idle::run(bench, &idle::Settings { polls: self.idle_polls, users: self.idle_users }).await
             }
+            Scenario::Sockets => {
+                let (sockets, cut) = (self.idle_sockets, self.cut_sockets);
+                let settings = sockets::Settings { sockets, users: self.idle_users * 5, cut };
+                sockets::run(bench, &settings).await
+            }
             Scenario::Start => start::run(bench, &start::Settings { repeats: self.starts }).await,
         }
+    }
+}
+
+impl Run {
+    async fn chat(
+        &self,
+        bench: &mut Bench,
+        name: &'static str,
+        members: usize,
+        wire: chat::Wire,
+    ) -> Result<()> {
+        let (rooms, duration) = (self.chat_rooms * 10 / members, Duration::from_secs(self.chat_seconds));
+        chat::run(bench, &chat::Settings { name, rooms: rooms.max(2), members, wire, duration }).await
     }
 }
 

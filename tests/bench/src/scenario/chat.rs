@@ -1,7 +1,8 @@
-//! `chat10`: rooms of ten, one of whom talks while the other nine wait in a long-poll: what a conversation costs.
+//! `chat10`, `chat100`: rooms of ten or a hundred, one of whom talks while the others wait in a long-poll: what a
+//! conversation costs. `stream10`, `stream100`: the same over sockets, the talker's included.
 //!
-//! In step, the next message of a room is sent when the last has reached all nine, so that each message is nine wake-ups
-//! and nine answers: the dearest way to deliver it, and the way people talk. Flooded, the sender waits for
+//! In step, the next message of a room is sent when the last has reached all others, so that each message is a wake-up
+//! and an answer for each of them: the dearest way to deliver it, and the way people talk. Flooded, the sender waits for
 //! acknowledgements only, and an answer may carry several messages. Readers chain `since` and close the gap of a limited
 //! timeline through `/messages`, as a client must; the checker then knows of each reader and each message.
 
@@ -20,11 +21,9 @@ use crate::content;
 use crate::latency::Latencies;
 use crate::report::Better;
 use crate::server::Window;
-use crate::sync::{SyncBody, Timeline};
+use crate::socket::Socket;
+use crate::sync::{Rooms, SyncBody};
 
-const NAME: &str = "chat10";
-const MEMBERS: usize = 10;
-const READERS: usize = MEMBERS - 1;
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// What the specification's examples and most clients wait for, in milliseconds.
@@ -37,20 +36,46 @@ const TIMELINE_LIMIT: u32 = 50;
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Settings {
+    pub(crate) name: &'static str,
     pub(crate) rooms: usize,
+    /// Of each room.
+    pub(crate) members: usize,
+    pub(crate) wire: Wire,
     pub(crate) duration: Duration,
+}
+
+/// How users speak with the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    LongPoll,
+    Stream,
+}
+
+/// Who sends.
+enum Talker {
+    Requests(Session),
+    Socket(Socket),
+}
+
+impl Talker {
+    async fn send(&mut self, room: &str, content: &str) -> Result<Box<str>> {
+        match self {
+            Self::Requests(session) => session.send(room, content).await,
+            Self::Socket(socket) => socket.send(room, content).await,
+        }
+    }
 }
 
 struct Room {
     id: Rc<str>,
     /// The one who sends; away while sending.
-    talker: RefCell<Option<Session>>,
+    talker: RefCell<Option<Talker>>,
     seed: u64,
     /// When each message was sent, and how many readers it has yet to reach, by its number.
     sent: RefCell<Vec<(Instant, usize)>>,
     acknowledged: RefCell<Vec<Box<str>>>,
     /// What each reader got, in its order.
-    received: [RefCell<Vec<Box<str>>>; READERS],
+    received: Vec<RefCell<Vec<Box<str>>>>,
     /// Messages that have reached everyone.
     complete: Cell<usize>,
     completed: Notify,
@@ -75,20 +100,32 @@ enum Pace {
 
 pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
     let address = bench.address();
-    let users = bench.users(settings.rooms * MEMBERS).await?;
-    let groups: Vec<_> = users.chunks(MEMBERS).map(<[_]>::to_vec).collect();
+    let users = bench.users(settings.rooms * settings.members).await?;
+    let groups: Vec<_> = users.chunks(settings.members).map(<[_]>::to_vec).collect();
     let ids = in_parallel(groups.clone(), move |members| room_of(address, members)).await?;
     let tally = Rc::new(Tally::default());
     let mut rooms = Vec::new();
     let mut readers = JoinSet::new();
     for (index, (id, members)) in ids.into_iter().zip(groups).enumerate() {
         let mut members = members.into_iter().map(|user| Session::new(address, user));
-        let talker = members.next();
+        let talker = members.next().context("a room needs a member")?;
+        let talker = match settings.wire {
+            Wire::LongPoll => Talker::Requests(talker),
+            Wire::Stream => Talker::Socket(Socket::open(address, &talker.user, None).await?),
+        };
         // Other words than those of the other scenarios' senders.
-        let room = Rc::new(Room::new(id, talker, 1_000_000 + index as u64));
+        let room = Rc::new(Room::new(id, Some(talker), settings.members - 1, 1_000_000 + index as u64));
         for (place, session) in members.enumerate() {
-            let reader = Reader::begin(session, Rc::clone(&room), place, Rc::clone(&tally)).await?;
-            readers.spawn_local(reader.read());
+            let (room, tally) = (Rc::clone(&room), Rc::clone(&tally));
+            let socket = match settings.wire {
+                Wire::LongPoll => None,
+                Wire::Stream => Some(Socket::open(address, &session.user, None).await?),
+            };
+            let reader = Reader::begin(session, room, place, tally).await?;
+            match socket {
+                None => readers.spawn_local(reader.read()),
+                Some(socket) => readers.spawn_local(reader.read_from(socket)),
+            };
         }
         rooms.push(room);
     }
@@ -102,7 +139,7 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
     ];
     let mut measured = Ok(());
     for (label, count, pace) in phases {
-        measured = phase(bench, &label, settings.duration, &rooms[..count], &tally, pace).await;
+        measured = phase(bench, settings, &label, &rooms[..count], &tally, pace).await;
         if measured.is_err() {
             break;
         }
@@ -120,16 +157,16 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
     let disk_each = disk_before
         .zip(bench.server.disk())
         .map(|(before, after)| (after as f64 - before as f64) / sent as f64);
-    bench.report.add(NAME, "disk", "bytes/message", Better::Lower, disk_each);
-    bench.add_memory(NAME);
+    bench.report.add(settings.name, "disk", "bytes/message", Better::Lower, disk_each);
+    bench.add_memory(settings.name);
     Ok(())
 }
 
 /// The talkers of `rooms` talk for `duration` after a warm-up; returns when every message has reached everyone.
 async fn phase(
     bench: &mut Bench,
+    settings: &Settings,
     label: &str,
-    duration: Duration,
     rooms: &[Rc<Room>],
     tally: &Rc<Tally>,
     pace: Pace,
@@ -142,7 +179,7 @@ async fn phase(
     tokio::time::sleep(WARM_UP).await;
     let window = Window::open(&bench.server);
     tally.counting.set(true);
-    tokio::time::sleep(duration).await;
+    tokio::time::sleep(settings.duration).await;
     tally.counting.set(false);
     let spent = window.close(&bench.server);
     tally.over.set(true);
@@ -158,7 +195,7 @@ async fn phase(
     let messages = acknowledgements.count();
     let seconds = spent.elapsed.as_secs_f64();
     let mut add = |what: &str, unit: &str, better: Better, value: Option<f64>| {
-        bench.report.add(NAME, format!("{label}: {what}"), unit, better, value);
+        bench.report.add(settings.name, format!("{label}: {what}"), unit, better, value);
     };
     add("messages", "/s", Better::Higher, Some(messages as f64 / seconds));
     add("deliveries", "/s", Better::Higher, Some(deliveries.count() as f64 / seconds));
@@ -178,7 +215,7 @@ async fn talk(room: Rc<Room>, tally: Rc<Tally>, pace: Pace) -> Result<()> {
         let number = room.acknowledged.borrow().len();
         let content = content::message(room.seed, number);
         let began = Instant::now();
-        room.sent.borrow_mut().push((began, READERS));
+        room.sent.borrow_mut().push((began, room.received.len()));
         let event = talker.send(&room.id, &content).await?;
         if tally.counting.get() {
             tally.acknowledgements.borrow_mut().record(began.elapsed());
@@ -193,14 +230,14 @@ async fn talk(room: Rc<Room>, tally: Rc<Tally>, pace: Pace) -> Result<()> {
 }
 
 impl Room {
-    fn new(id: Rc<str>, talker: Option<Session>, seed: u64) -> Self {
+    fn new(id: Rc<str>, talker: Option<Talker>, readers: usize, seed: u64) -> Self {
         Self {
             id,
             talker: RefCell::new(talker),
             seed,
             sent: RefCell::default(),
             acknowledged: RefCell::default(),
-            received: Default::default(),
+            received: (0..readers).map(|_| RefCell::default()).collect(),
             complete: Cell::new(0),
             completed: Notify::new(),
         }
@@ -277,19 +314,33 @@ impl Reader {
         loop {
             let body = self.session.sync_raw(Some(&self.since), Some(&self.filter), LONG_POLL).await?;
             let arrived = Instant::now();
-            let mut sync = SyncBody::parse(body)?;
+            let sync = SyncBody::parse(body)?;
             let since = sync.next_batch.into_owned();
-            let timeline = sync.rooms.join.remove(&*self.room.id).map(|room| Found::of(&room.timeline));
-            if let Some(found) = timeline {
-                if let Some(gap) = found.gap {
-                    self.close_gap(&gap).await?;
-                }
-                for (number, event) in found.messages {
-                    self.take(number, event, arrived);
-                }
-            }
+            let found = Found::of(&sync.rooms, &self.room.id);
+            self.take_all(found, arrived).await?;
             self.since = since;
         }
+    }
+
+    /// The same over a socket.
+    async fn read_from(mut self, mut socket: Socket) -> Result<()> {
+        loop {
+            let body = socket.sync().await?;
+            let arrived = Instant::now();
+            let found = Found::of(&SyncBody::parse(body)?.rooms, &self.room.id);
+            self.take_all(found, arrived).await?;
+        }
+    }
+
+    async fn take_all(&mut self, found: Option<Found>, arrived: Instant) -> Result<()> {
+        let Some(found) = found else { return Ok(()) };
+        if let Some(gap) = found.gap {
+            self.close_gap(&gap).await?;
+        }
+        for (number, event) in found.messages {
+            self.take(number, event, arrived);
+        }
+        Ok(())
     }
 
     /// Pages back from `from` to the last message that was received, and takes what lies between in the room's order.
@@ -337,10 +388,12 @@ struct Found {
 }
 
 impl Found {
-    fn of(timeline: &Timeline<'_>) -> Self {
+    fn of(rooms: &Rooms<'_>, room: &str) -> Option<Self> {
+        let timeline = &rooms.join.get(room)?.timeline;
         let messages =
             timeline.events.iter().filter_map(|event| Some((event.number()?, (&*event.id).into())));
-        Self { messages: messages.collect(), gap: timeline.prev_batch.clone().filter(|_| timeline.limited) }
+        let gap = timeline.prev_batch.clone().filter(|_| timeline.limited);
+        Some(Self { messages: messages.collect(), gap })
     }
 }
 
@@ -377,7 +430,7 @@ mod tests {
             vec![sync(false, 0), sync(true, 5), page([4, 3], "q"), page([2, 1], "r"), page([0, 9], "s")];
         let address = scripted(vec![answers]).await;
         let user = User { id: "@a:b".into(), token: "t".into() };
-        let room = Rc::new(Room::new("!r".into(), None, 1));
+        let room = Rc::new(Room::new("!r".into(), None, 9, 1));
         let reader = Reader {
             session: Session::new(address, user),
             room: Rc::clone(&room),
@@ -395,7 +448,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_is_complete_when_every_reader_has_it_once() {
-        let room = Room::new("!r".into(), None, 1);
+        let room = Room::new("!r".into(), None, 9, 1);
         room.sent.borrow_mut().extend([(Instant::now(), 2), (Instant::now(), 1)]);
         assert!(room.arrived(1).is_some() && room.arrived(0).is_some());
         assert_eq!(room.complete.get(), 0);

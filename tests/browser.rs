@@ -1,0 +1,267 @@
+//! The reference client of the stream in a real browser: `tests/stream-client/` in headless Chromium, over a line that drops,
+//! delays and cuts. What two people saw there has to be what the room holds: everything, once, in one order.
+
+mod common;
+
+use common::{PATIENCE, Server, User, rounds};
+use serde_json::{Value, json};
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Once,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+/// How long a page may take for all it does.
+const WHOLE_PLAY: Duration = Duration::from_mins(5);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_or_doubled_over_a_line_that_is_cut() {
+    let line = Line { cuts: true, ..Line::default() };
+    let statuses = play(line, rounds(40, 400), 0).await;
+    let reconnects = statuses.iter().filter(|status| *status == "connecting").count();
+    assert!(reconnects > 4, "the line was cut: {statuses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_socket_can_be_had_sync_goes_on_from_the_same_position() {
+    // Three attempts of each of the two fail; the next succeed.
+    let line = Line { refused: Arc::new(AtomicUsize::new(6)), ..Line::default() };
+    let statuses = play(line, 60, 250).await;
+    assert!(statuses.iter().any(|status| status == "polling"), "{statuses:?}");
+    assert!(statuses.iter().any(|status| status == "streaming"), "{statuses:?}");
+}
+
+/// Two people talk over the line. Gives the states that both their clients went through.
+async fn play(line: Line, messages: usize, pace: u64) -> Vec<String> {
+    let server = Server::start(toml::Table::new()).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+
+    let proxy = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let base = format!("http://{}", proxy.local_addr().expect("an address"));
+    tokio::spawn(line.carry(proxy, server.port()));
+    let (reports, mut report) = mpsc::channel(1);
+    let pages = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let page = format!(
+        "http://{}/page.html?base={base}&direct={}&room={}&alice={}&bob={}&messages={messages}&pace={pace}",
+        pages.local_addr().expect("an address"),
+        server.url(),
+        room.replace('!', "%21"),
+        alice.access_token,
+        bob.access_token,
+    );
+    tokio::spawn(serve(pages, reports));
+    let _browser = Browser::open(&page);
+    let outcome = timeout(WHOLE_PLAY, report.recv()).await.expect("the page ends").expect("a report");
+    assert!(outcome.get("failed").is_none(), "{outcome}");
+
+    let held = events_of(&alice, &room).await;
+    for index in 0..2 {
+        let seen = strings(&outcome["people"][index]["events"]);
+        let new: Vec<_> = seen.iter().filter(|id| !held[..held.len() - 2 * messages].contains(id)).collect();
+        assert_eq!(new, held[held.len() - 2 * messages..].iter().collect::<Vec<_>>(), "person {index}");
+        let sent = strings(&outcome["sent"][index]);
+        let own: Vec<_> = held.iter().filter(|id| sent.contains(id)).cloned().collect();
+        assert_eq!(own, sent, "in the order in which they were sent");
+    }
+    let people = outcome["people"].as_array().expect("people");
+    people.iter().flat_map(|person| strings(&person["statuses"])).collect()
+}
+
+/// The ids of all of a room's events, oldest first.
+async fn events_of(user: &User, room: &str) -> Vec<String> {
+    let (mut ids, mut from) = (Vec::new(), String::new());
+    loop {
+        let page = user.get(&format!("/v3/rooms/{room}/messages?dir=f&limit=500{from}")).await.expect(200);
+        ids.extend(page["chunk"].as_array().into_iter().flatten().map(|event| event["event_id"].clone()));
+        match page["end"].as_str() {
+            Some(end) => from = format!("&from={end}"),
+            None => return strings(&Value::Array(ids)),
+        }
+    }
+}
+
+fn strings(list: &Value) -> Vec<String> {
+    let list = list.as_array().unwrap_or_else(|| panic!("no list: {list}"));
+    list.iter().map(|text| text.as_str().expect("a string").to_owned()).collect()
+}
+
+/// The network between the browser and the server.
+#[derive(Clone, Default)]
+struct Line {
+    /// Connections live for two seconds at most, delay what they carry, and end amid it.
+    cuts: bool,
+    /// Attempts to open a WebSocket that fail yet.
+    refused: Arc<AtomicUsize>,
+}
+
+impl Line {
+    async fn carry(self, listener: TcpListener, port: u16) {
+        let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+        while let Ok((browser, _)) = listener.accept().await {
+            let (line, fate) = (self.clone(), Chance(chance.next()));
+            tokio::spawn(async move { line.connect(browser, port, fate).await });
+        }
+    }
+
+    async fn connect(&self, mut browser: TcpStream, port: u16, mut fate: Chance) -> Option<()> {
+        let mut head = vec![0; 4096];
+        let length = browser.read(&mut head).await.ok()?;
+        let upgrade =
+            head[..length].windows(18).any(|bytes| bytes.eq_ignore_ascii_case(b"upgrade: websocket"));
+        let one_less = |left: usize| left.checked_sub(1);
+        if upgrade && self.refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            return None;
+        }
+        let mut server = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        server.write_all(&head[..length]).await.ok()?;
+        let life = Duration::from_millis(if self.cuts { 200 + fate.below(1_800) } else { 600_000 });
+        let (mut from_browser, mut to_browser) = browser.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        let mut other = Chance(fate.next());
+        let both = async {
+            tokio::join!(
+                self.copy(&mut from_browser, &mut to_server, &mut fate),
+                self.copy(&mut from_server, &mut to_browser, &mut other),
+            )
+        };
+        let _ = timeout(life, both).await;
+        Some(())
+    }
+
+    async fn copy(
+        &self,
+        from: &mut (impl tokio::io::AsyncRead + Unpin),
+        to: &mut (impl tokio::io::AsyncWrite + Unpin),
+        fate: &mut Chance,
+    ) -> Option<()> {
+        let mut bytes = vec![0; 16 * 1024];
+        loop {
+            let length = from.read(&mut bytes).await.ok().filter(|length| *length > 0)?;
+            let mut rest = &bytes[..length];
+            while self.cuts && !rest.is_empty() {
+                // In pieces, so that a cut falls into a frame.
+                let (piece, more) = rest.split_at(rest.len().min(1 + fate.below(2_000) as usize));
+                sleep(Duration::from_millis(fate.below(20))).await;
+                to.write_all(piece).await.ok()?;
+                rest = more;
+            }
+            to.write_all(rest).await.ok()?;
+        }
+    }
+}
+
+/// Numbers by chance, the same in each run.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 ^ (self.0 >> 29)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        (self.next() >> 11) % bound
+    }
+}
+
+/// Serves the page, and passes on what it reports.
+async fn serve(listener: TcpListener, reports: mpsc::Sender<Value>) {
+    compile();
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let reports = reports.clone();
+        tokio::spawn(async move {
+            let (head, body) = request(&mut stream).await?;
+            let (kind, content) = match head.split([' ', '?']).nth(1)? {
+                "/page.html" => ("text/html", "<script type=module src=/page.js></script>".to_owned()),
+                "/report" => {
+                    reports.send(serde_json::from_slice(&body).ok()?).await.ok()?;
+                    ("text/plain", String::new())
+                }
+                script => ("text/javascript", std::fs::read_to_string(compiled().join(&script[1..])).ok()?),
+            };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{content}",
+                content.len()
+            );
+            stream.write_all(answer.as_bytes()).await.ok()
+        });
+    }
+}
+
+async fn request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let end = loop {
+        if let Some(end) = bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            break end + 4;
+        }
+        timeout(PATIENCE, stream.read_buf(&mut bytes)).await.ok()?.ok().filter(|length| *length > 0)?;
+    };
+    let head = String::from_utf8(bytes[..end].to_vec()).ok()?;
+    let length = head.to_ascii_lowercase();
+    let length = length.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+    while bytes.len() < end + length.unwrap_or(0) {
+        stream.read_buf(&mut bytes).await.ok().filter(|length| *length > 0)?;
+    }
+    Some((head, bytes.split_off(end)))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where the compiled client is.
+fn compiled() -> std::path::PathBuf {
+    root().join(".cache/stream-client")
+}
+
+/// Once for all tests, which would read what another is about to write.
+fn compile() {
+    static COMPILED: Once = Once::new();
+    COMPILED.call_once(compile_now);
+}
+
+fn compile_now() {
+    let mut compiler = Command::new(root().join(".cache/node"));
+    compiler.arg(root().join("tests/clients/node_modules/typescript/bin/tsc"));
+    compiler.args(["-p", "tests/stream-client"]).current_dir(root());
+    let output = compiler.output().expect("Node.js: run tests/setup.sh");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+struct Browser {
+    process: Child,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    fn open(page: &str) -> Self {
+        let profile = tempfile::tempdir().expect("a temporary directory");
+        let mut chromium = Command::new("chromium");
+        // Chromium doesn't sandbox for root, as which tests may run.
+        chromium.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
+        chromium.args(["--no-first-run", "--disable-background-networking", "--disable-extensions"]);
+        chromium.arg(format!("--user-data-dir={}", profile.path().display()));
+        chromium.arg(page).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = chromium.spawn().expect("Chromium: run tests/setup.sh");
+        Self { process, _profile: profile }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,97 @@
+/**
+ * What a browser does in the test: two people in one room, each with the reference client, over a line that is cut. The
+ * address has the server, the room and the two access tokens; how it went is posted to `/report`.
+ */
+
+import { HearthStream, type Json, type Status } from "./stream.js";
+
+const query = new URLSearchParams(location.search);
+const get = (name: string) => query.get(name) ?? "";
+const room = get("room");
+const count = Number(get("messages"));
+/** Milliseconds between two messages. */
+const pace = Number(get("pace"));
+
+interface Event {
+  event_id: string;
+  type: string;
+  content: { body?: string };
+}
+
+class Person {
+  /** Events of the room in the order of the syncs. */
+  readonly events: string[] = [];
+  readonly texts: string[] = [];
+  readonly statuses: Status[] = [];
+  readonly client: HearthStream;
+
+  constructor(private readonly token: string) {
+    this.client = new HearthStream({
+      baseUrl: get("base"),
+      accessToken: token,
+      filter: { room: { timeline: { limit: 20 } } },
+      onSync: (body) => this.apply(body),
+      onStatus: (status) => this.statuses.push(status),
+    });
+  }
+
+  private async apply(body: Json): Promise<void> {
+    const joined = (body as any).rooms?.join?.[room];
+    if (!joined) return;
+    let events = joined.timeline.events as Event[];
+    if (joined.timeline.limited && this.events.length > 0) {
+      events = [...(await this.missed(joined.timeline.prev_batch as string)), ...events];
+    }
+    for (const event of events) {
+      this.events.push(event.event_id);
+      if (event.type === "m.room.message" && event.content.body) this.texts.push(event.content.body);
+    }
+  }
+
+  /** The events between the last one that was seen and a limited timeline. */
+  private async missed(from: string): Promise<Event[]> {
+    const known = this.events[this.events.length - 1];
+    const missed: Event[] = [];
+    for (;;) {
+      // Not over the line that is cut: this is about the stream.
+      const address = `${get("direct")}/_matrix/client/v3/rooms/${encodeURIComponent(room)}/messages?dir=b&limit=50&from=${from}`;
+      const response = await fetch(address, { headers: { Authorization: `Bearer ${this.token}` } });
+      const page = (await response.json()) as { chunk: Event[]; end?: string };
+      for (const event of page.chunk) {
+        if (event.event_id === known) return missed.reverse();
+        missed.push(event);
+      }
+      if (!page.end) return missed.reverse();
+      from = page.end;
+    }
+  }
+}
+
+async function report(outcome: Json): Promise<void> {
+  await fetch("/report", { method: "POST", body: JSON.stringify(outcome) });
+}
+
+async function play(): Promise<void> {
+  const people = [new Person(get("alice")), new Person(get("bob"))];
+  for (const person of people) person.client.start();
+  const sent = await Promise.all(
+    people.map(async (person, index) => {
+      const ids: string[] = [];
+      for (let number = 0; number < count; number++) {
+        const body = `${index} ${number}`;
+        const answer = await person.client.send(room, "m.room.message", { msgtype: "m.text", body });
+        ids.push(answer.event_id as string);
+        if (pace > 0) await new Promise((resolve) => setTimeout(resolve, pace));
+      }
+      return ids;
+    }),
+  );
+  while (people.some((person) => person.texts.length < 2 * count)) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  for (const person of people) person.client.stop();
+  const all = people.map(({ events, texts, statuses }) => ({ events, texts, statuses }));
+  await report({ sent, people: all });
+}
+
+play().catch((cause) => report({ failed: String(cause) }));

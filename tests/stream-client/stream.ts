@@ -1,0 +1,384 @@
+/**
+ * A client of Hearth's stream (api-spec/stream.md): one WebSocket for syncs and requests, and `/sync` with REST where no
+ * socket can be had, from the same position. No framework; whatever has `WebSocket` and `fetch` runs it.
+ *
+ * What it promises: `onSync` is called with each body once and in order, whatever happens to the line; a position is
+ * kept only after `onSync` is done. A request is answered once; those with a transaction id are tried again until they
+ * are.
+ */
+
+export type Json = { [key: string]: unknown };
+
+export interface Options {
+  /** The base of the client API's addresses: `https://matrix.example.org`. */
+  baseUrl: string;
+  accessToken: string;
+  /** Where to go on from; without it the first body has everything. */
+  since?: string;
+  filter?: Json | string;
+  useStateAfter?: boolean;
+  onSync: (body: Json, position: string) => void | Promise<void>;
+  onStatus?: (status: Status) => void;
+  /** A new access token for one that has expired. */
+  refresh?: () => Promise<string>;
+}
+
+export type Status = "connecting" | "streaming" | "polling" | "loggedOut" | "stopped" | "broken";
+
+/** What the server answered to a request instead of a result. */
+export class MatrixError extends Error {
+  constructor(readonly body: Json) {
+    super(`${body.errcode}: ${body.error}`);
+  }
+  get errcode(): unknown {
+    return this.body.errcode;
+  }
+}
+
+interface Request {
+  method: string;
+  params: Json;
+  resolve: (result: Json) => void;
+  reject: (cause: Error) => void;
+  /** Sent over this socket. */
+  sentOn?: WebSocket;
+  /** Over REST, at this moment. */
+  underWay?: boolean;
+}
+
+const SUBPROTOCOL = "hearth.v1.json";
+const PATH = "/_matrix/client/unstable/hearth/v1/stream";
+/** Failures in a row to get a socket going before `/sync` takes over, and the time until the next attempt then. */
+const FAILURES_BEFORE_POLLING = 3;
+const RETRY_STREAM_MS = 10_000;
+const ACK_AFTER_SYNCS = 32;
+const ACK_AFTER_MS = 2_000;
+const LONGEST_PAUSE_MS = 30_000;
+const OPEN_WITHIN_MS = 10_000;
+
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+export class HearthStream {
+  private status: Status = "stopped";
+  private position: string | undefined;
+  private token: string;
+  private base: string;
+  private socket: WebSocket | undefined;
+  private authenticated = false;
+  private requests = new Map<string, Request>();
+  /** Ids are transaction ids: no two clients of a device may have the same. */
+  private readonly prefix = `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}.`;
+  private next = 0;
+  private polling: AbortController | undefined;
+  private running = 0;
+
+  constructor(private readonly options: Options) {
+    this.position = options.since;
+    this.token = options.accessToken;
+    this.base = options.baseUrl.replace(/\/+$/, "");
+  }
+
+  /** The client's position: a token of `/sync`. */
+  get since(): string | undefined {
+    return this.position;
+  }
+
+  start(): void {
+    if (this.status === "stopped") void this.run(++this.running);
+  }
+
+  stop(): void {
+    this.running++;
+    this.setStatus("stopped");
+    this.polling?.abort();
+    this.socket?.close(1000);
+    this.failAll(new Error("stopped"));
+  }
+
+  /** A message. Resolves once it is durable; tried again until it is known. */
+  send(roomId: string, type: string, content: Json): Promise<Json> {
+    return this.request("send", { room_id: roomId, type, content });
+  }
+
+  /** Any method of the stream. */
+  request(method: string, params: Json): Promise<Json> {
+    const id = this.prefix + this.next++;
+    return new Promise((resolve, reject) => {
+      this.requests.set(id, { method, params, resolve, reject });
+      this.flush();
+    });
+  }
+
+  private setStatus(status: Status): void {
+    if (this.status === status) return;
+    this.status = status;
+    this.options.onStatus?.(status);
+  }
+
+  private alive(run: number): boolean {
+    return run === this.running && !["loggedOut", "broken", "stopped"].includes(this.status);
+  }
+
+  private async run(run: number): Promise<void> {
+    this.setStatus("connecting");
+    let failures = 0;
+    while (this.alive(run)) {
+      const { code, reason, delay, worked } = await this.stream(run);
+      if (!this.alive(run)) return;
+      failures = worked ? 0 : failures + 1;
+      let pause = delay ?? Math.min(LONGEST_PAUSE_MS, 250 * 2 ** failures) * (0.5 + Math.random());
+      switch (code) {
+        case 1002: case 1003: case 1007: case 4001: case 4002:
+          this.end("broken", new Error(`${code}: ${reason}`));
+          return;
+        case 4004:
+          this.end("loggedOut", new Error(reason));
+          return;
+        case 4007:
+          this.position = undefined;
+          pause = 0;
+          break;
+        case 4010:
+          pause = Number(reason) || pause;
+          break;
+        case 4013:
+          if (!(await this.renew())) return;
+          pause = 0;
+      }
+      if (failures >= FAILURES_BEFORE_POLLING) {
+        await this.poll(run);
+      } else {
+        await sleep(pause);
+      }
+      if (this.alive(run)) this.setStatus("connecting");
+    }
+  }
+
+  private end(status: Status, cause: Error): void {
+    this.setStatus(status);
+    this.failAll(cause);
+  }
+
+  private failAll(cause: Error): void {
+    for (const request of this.requests.values()) request.reject(cause);
+    this.requests.clear();
+  }
+
+  private async renew(): Promise<boolean> {
+    try {
+      if (!this.options.refresh) throw new Error("the access token has expired");
+      this.token = await this.options.refresh();
+      return true;
+    } catch (cause) {
+      this.end("loggedOut", cause as Error);
+      return false;
+    }
+  }
+
+  /** One socket, from its opening to its end. */
+  private stream(run: number): Promise<{ code: number; reason: string; delay?: number; worked: boolean }> {
+    return new Promise((resolve) => {
+      const socket = new WebSocket(this.base.replace(/^http/, "ws") + PATH, SUBPROTOCOL);
+      const authId = this.prefix + this.next++;
+      let heartbeat = OPEN_WITHIN_MS;
+      let heard = Date.now();
+      let delay: number | undefined;
+      let worked = false;
+      let unacknowledged = 0;
+      let acknowledgedAt = Date.now();
+      // Bodies are applied one after the other, and in the order they came in.
+      let applied = Promise.resolve();
+      let over = false;
+      this.socket = socket;
+      this.authenticated = false;
+
+      const say = (frame: Json) => {
+        if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame));
+      };
+      const acknowledge = () => {
+        if (unacknowledged > 0) say({ method: "ack", params: { pos: this.position } });
+        unacknowledged = 0;
+        acknowledgedAt = Date.now();
+      };
+      const finish = (code: number, reason: string) => {
+        if (over) return;
+        over = true;
+        clearInterval(watch);
+        this.authenticated = false;
+        if (this.socket === socket) this.socket = undefined;
+        // Only what was applied is behind this client; the rest comes again.
+        void applied.then(() => resolve({ code, reason, delay, worked }));
+      };
+      const watch = setInterval(() => {
+        const silent = Date.now() - heard;
+        if (silent > 3 * heartbeat) {
+          // A line that is dead may take minutes to say so.
+          socket.close();
+          finish(1006, "nothing was heard for too long");
+        } else if (silent > heartbeat) {
+          say({ method: "ping" });
+        }
+        if (Date.now() - acknowledgedAt > ACK_AFTER_MS) acknowledge();
+      }, 1_000);
+
+      socket.onclose = (event) => finish(event.code, event.reason);
+      socket.onmessage = (event) => {
+        heard = Date.now();
+        if (over || run !== this.running) return;
+        const frame = JSON.parse(event.data as string) as Json;
+        if (frame.type === "hello") {
+          heartbeat = frame.heartbeat_ms as number;
+          const { filter, useStateAfter } = this.options;
+          const params = {
+            access_token: this.token,
+            since: this.position,
+            filter,
+            use_state_after: useStateAfter,
+          };
+          say({ id: authId, method: "auth", params });
+        } else if (frame.id === authId) {
+          if (frame.result) {
+            worked = true;
+            this.authenticated = true;
+            this.setStatus("streaming");
+            this.flush();
+          }
+        } else if (frame.type === "sync") {
+          applied = applied.then(async () => {
+            if (run !== this.running) return;
+            if ((frame.from as string | undefined) !== this.position) {
+              socket.close(1000);
+              finish(1006, "a sync that doesn't follow on");
+              return;
+            }
+            await this.options.onSync(frame.body as Json, frame.to as string);
+            this.position = frame.to as string;
+            if (++unacknowledged >= ACK_AFTER_SYNCS) acknowledge();
+          });
+        } else if (frame.type === "reconnect") {
+          delay = frame.delay_ms as number;
+          if (frame.url) this.base = (frame.url as string).replace(/\/+$/, "");
+        } else if (frame.method === "ping") {
+          say({ method: "pong" });
+        } else if (typeof frame.id === "string") {
+          this.answered(frame.id, frame);
+        }
+      };
+    });
+  }
+
+  private answered(id: string, frame: Json): void {
+    const request = this.requests.get(id);
+    if (!request) return;
+    const error = frame.error as Json | undefined;
+    if (error?.errcode === "M_LIMIT_EXCEEDED") {
+      request.sentOn = undefined;
+      request.underWay = true;
+      void sleep((error.retry_after_ms as number | undefined) ?? 1_000).then(() => {
+        request.underWay = false;
+        this.flush();
+      });
+      return;
+    }
+    this.requests.delete(id);
+    if (error) request.reject(new MatrixError(error));
+    else request.resolve(frame.result as Json);
+  }
+
+  /** Sends what has not been sent by the way that is open. */
+  private flush(): void {
+    for (const [id, request] of this.requests) {
+      if (request.underWay) continue;
+      if (this.authenticated && this.socket) {
+        if (request.sentOn === this.socket) continue;
+        request.sentOn = this.socket;
+        this.socket.send(JSON.stringify({ id, method: request.method, params: request.params }));
+      } else if (this.status === "polling") {
+        request.underWay = true;
+        void this.byRest(id, request).finally(() => (request.underWay = false));
+      }
+    }
+  }
+
+  /** The twin of a method. */
+  private async byRest(id: string, request: Request): Promise<void> {
+    const { room_id, type, state_key, event_id, content, ...rest } = request.params as Record<string, any>;
+    const part = encodeURIComponent;
+    const room = `rooms/${part(room_id)}`;
+    const me = async () => part((await this.fetch("GET", "account/whoami")).user_id as string);
+    try {
+      let answer: Json;
+      switch (request.method) {
+        case "send":
+          answer = await this.fetch("PUT", `${room}/send/${part(type)}/${part(id)}`, content);
+          break;
+        case "state":
+          answer = await this.fetch("PUT", `${room}/state/${part(type)}/${part(state_key ?? "")}`, content);
+          break;
+        case "redact":
+          answer = await this.fetch("PUT", `${room}/redact/${part(event_id)}/${part(id)}`, rest);
+          break;
+        case "typing":
+          answer = await this.fetch("PUT", `${room}/typing/${await me()}`, rest);
+          break;
+        case "receipt":
+          answer = await this.fetch("POST", `${room}/receipt/${part(type)}/${part(event_id)}`, rest);
+          break;
+        case "read_markers":
+          answer = await this.fetch("POST", `${room}/read_markers`, rest);
+          break;
+        default:
+          throw new MatrixError({ errcode: "M_UNRECOGNIZED", error: "no such method without a socket" });
+      }
+      this.answered(id, { result: answer });
+    } catch (cause) {
+      // A lost line answers nothing: the request stays, and its id makes it one.
+      if (cause instanceof MatrixError) this.answered(id, { error: cause.body });
+    }
+  }
+
+  private async fetch(method: string, path: string, body?: Json, signal?: AbortSignal): Promise<Json> {
+    const response = await fetch(`${this.base}/_matrix/client/v3/${path}`, {
+      method,
+      headers: { Authorization: `Bearer ${this.token}`, "Content-Type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal,
+    });
+    const answer = (await response.json()) as Json;
+    if (!response.ok) throw new MatrixError(answer);
+    return answer;
+  }
+
+  /** `/sync` for a while, until a socket is worth another try. */
+  private async poll(run: number): Promise<void> {
+    this.setStatus("polling");
+    this.flush();
+    const until = Date.now() + RETRY_STREAM_MS;
+    let failures = 0;
+    while (this.alive(run) && Date.now() < until) {
+      this.polling = new AbortController();
+      const query = new URLSearchParams({ timeout: this.position ? String(until - Date.now()) : "0" });
+      const { filter, useStateAfter } = this.options;
+      if (this.position) query.set("since", this.position);
+      if (filter) query.set("filter", typeof filter === "string" ? filter : JSON.stringify(filter));
+      if (useStateAfter) query.set("use_state_after", "true");
+      try {
+        const body = await this.fetch("GET", `sync?${query}`, undefined, this.polling.signal);
+        if (!this.alive(run)) return;
+        const position = body.next_batch as string;
+        await this.options.onSync(body, position);
+        this.position = position;
+        failures = 0;
+        this.flush();
+      } catch (cause) {
+        if (!this.alive(run)) return;
+        const body = cause instanceof MatrixError ? cause.body : undefined;
+        if (body?.errcode === "M_UNKNOWN_TOKEN") {
+          if (!body.soft_logout) return this.end("loggedOut", cause as Error);
+          if (!(await this.renew())) return;
+        }
+        await sleep(Math.min(LONGEST_PAUSE_MS, 250 * 2 ** failures++) * (0.5 + Math.random()));
+      }
+    }
+  }
+}
