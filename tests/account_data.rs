@@ -267,12 +267,18 @@ async fn pu_04_the_predefined_rules_are_those_of_the_specification() {
         let global = alice.get(path).await.expect(200)["global"].clone();
         for kind in ["override", "content", "room", "sender", "underride"] {
             let id = |rule: &Value| rule["rule_id"].as_str().unwrap().to_owned();
-            let (polls, rules): (Vec<Value>, Vec<Value>) = global[kind]
+            let (polls, mut rules): (Vec<Value>, Vec<Value>) = global[kind]
                 .as_array()
                 .unwrap()
                 .iter()
                 .cloned()
                 .partition(|rule| id(rule).contains(".poll_"));
+            // MSC4028: right behind the master, and off.
+            if kind == "override" {
+                let encrypted = rules.remove(1);
+                assert_eq!(id(&encrypted), ".org.matrix.msc4028.encrypted_event");
+                assert_eq!(encrypted["enabled"], false);
+            }
             let specified = expected.get(kind).cloned().unwrap_or(json!([]));
             assert_eq!(Value::Array(rules), specified, "{kind}");
             // MSC3930, under either name.
@@ -289,6 +295,38 @@ async fn pu_04_the_predefined_rules_are_those_of_the_specification() {
         }
         assert_eq!(alice.get("/v3/pushrules/global/").await.expect(200), global);
     }
+}
+
+/// MSC4306: a kind with predefined rules and no others.
+#[tokio::test]
+async fn msc4306_rules_after_the_content_can_be_disabled_but_not_added() {
+    let (_server, alice) = server_with_alice().await;
+    let list = async || alice.get("/v3/pushrules/global/").await.expect(200)["postcontent"].clone();
+    let condition = |subscribed: bool| json!([{ "kind": "io.element.msc4306.thread_subscription", "subscribed": subscribed }]);
+    let rule = |name: &str, subscribed: bool, actions: Value| {
+        let rule_id = format!(".io.element.msc4306.rule.{name}");
+        json!({ "rule_id": rule_id, "default": true, "enabled": true, "conditions": condition(subscribed), "actions": actions })
+    };
+    let sound = json!(["notify", { "set_tweak": "sound", "value": "default" }]);
+    let mut expected =
+        json!([rule("unsubscribed_thread", false, json!([])), rule("subscribed_thread", true, sound)]);
+    assert_eq!(list().await, expected);
+
+    for kind in ["postcontent", "io.element.msc4306.postcontent"] {
+        let body = json!({ "actions": [], "conditions": [] });
+        let answer = alice.put(&format!("/v3/pushrules/global/{kind}/mine"), body).await;
+        answer.expect_error(400, "M_INVALID_PARAM");
+    }
+    let path = "/v3/pushrules/global/postcontent/.io.element.msc4306.rule.unsubscribed_thread";
+    alice.delete(path, None).await.expect_error(400, "M_INVALID_PARAM");
+    alice.put(&format!("{path}/enabled"), json!({ "enabled": false })).await.expect(200);
+    expected[0]["enabled"] = json!(false);
+    assert_eq!(list().await, expected);
+    assert_eq!(alice.get(path).await.expect(200), expected[0]);
+    assert_eq!(alice.get(&format!("{path}/enabled")).await.expect(200), json!({ "enabled": false }));
+    alice.put(&format!("{path}/actions"), json!({ "actions": ["notify"] })).await.expect(200);
+    expected[0]["actions"] = json!(["notify"]);
+    assert_eq!(list().await, expected);
 }
 
 /// PU-02, PU-03, PU-10: what users of one room hear of a message by rules that agree, differ, or are about themselves.

@@ -1,4 +1,4 @@
-//! Subscriptions to threads (MSC4306) and the list of them (MSC4308).
+//! Subscriptions to threads (MSC4306), what they notify of, and the list of them (MSC4308).
 
 mod common;
 
@@ -113,6 +113,69 @@ async fn only_threads_that_are_seen_can_be_subscribed_to() {
         user.get(&path(room, root)).await.expect_error(404, "M_NOT_FOUND");
         user.delete(&path(room, root), None).await.expect_error(404, "M_NOT_FOUND");
     }
+}
+
+/// Notifications of a room with everything in it, and of one thread.
+async fn counts(user: &User, room: &str, root: &str) -> (i64, i64) {
+    let filter = "&filter=%7B%22room%22:%7B%22timeline%22:%7B%22unread_thread_notifications%22:true%7D%7D%7D";
+    let sync = user.sync_with(None, 0, filter).await;
+    let room = &sync["rooms"]["join"][room];
+    let main = room["unread_notifications"]["notification_count"].as_i64().expect("a count");
+    (main, room["unread_thread_notifications"][root]["notification_count"].as_i64().unwrap_or(0))
+}
+
+/// MSC4306's push rules. To those who never subscribed to a thread, whose clients don't know how, threads are as the
+/// specification has them.
+#[tokio::test]
+async fn msc4306_threads_notify_those_who_subscribed() {
+    let mut server = Server::start(Table::new()).await;
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let elsewhere = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let other = alice.send_text(&elsewhere, "other").await;
+    let root = alice.send_text(&room, "root").await;
+    let mut users = Vec::new();
+    for name in ["plain", "subscribed", "elsewhere", "ended", "muting"] {
+        let user = server.register(name).await;
+        user.join(&room).await;
+        user.join(&elsewhere).await;
+        users.push(user);
+    }
+    let [plain, subscribed, of_another, ended, muting] = &users[..] else { unreachable!() };
+    for user in [subscribed, ended, muting] {
+        subscribe(user, &room, &root, None).await.expect(200);
+    }
+    unsubscribe(ended, &room, &root).await;
+    subscribe(of_another, &elsewhere, &other, None).await.expect(200);
+    for user in [muting, of_another] {
+        let mute = json!({ "actions": [] });
+        user.put(&format!("/v3/pushrules/global/room/{room}"), mute).await.expect(200);
+    }
+
+    reply(&alice, &room, &root, "one").await;
+    let all = async || {
+        let mut all = Vec::new();
+        for user in &users {
+            all.push(counts(user, &room, &root).await);
+        }
+        all
+    };
+    assert_eq!(all().await, [(0, 1), (0, 1), (0, 0), (0, 0), (0, 1)]);
+    // What isn't in the thread is none of the rules' business.
+    alice.send_text(&room, "two").await;
+    assert_eq!(all().await, [(1, 1), (1, 1), (0, 0), (1, 0), (0, 1)]);
+    // Mentions come first.
+    let relation = json!({ "rel_type": "m.thread", "event_id": root });
+    let names: Vec<&str> = users.iter().map(|user| user.user_id.as_str()).collect();
+    let mention = json!({ "msgtype": "m.text", "body": "all", "m.relates_to": relation, "m.mentions": { "user_ids": names } });
+    alice.send_event(&room, "m.room.message", mention).await;
+    assert_eq!(all().await, [(1, 2), (1, 2), (0, 1), (1, 1), (0, 2)]);
+    server.restart().await;
+    assert_eq!(all().await, [(1, 2), (1, 2), (0, 1), (1, 1), (0, 2)]);
+    unsubscribe(subscribed, &room, &root).await;
+    reply(&alice, &room, &root, "three").await;
+    assert_eq!(counts(subscribed, &room, &root).await, (1, 2));
+    assert_eq!(counts(plain, &room, &root).await, (1, 3));
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ const MAX_PATTERN: usize = 512;
 const MAX_GLOBS: usize = 4_096;
 
 /// The kinds of rules, in the order in which they are tried.
-const KINDS: [&str; 5] = ["override", "content", "room", "sender", "underride"];
+const KINDS: [&str; 6] = ["override", "content", "postcontent", "room", "sender", "underride"];
 
 /// A change of the rules.
 #[derive(Clone, Debug)]
@@ -107,7 +107,7 @@ impl Accounts {
             return Ok(None);
         };
         // There may be other predefined ones since they were stored.
-        rules.update_with_server_default(push::predefined(&user_id));
+        push::update(&mut rules, &user_id);
         Ok(Some((rules, user_id)))
     }
 
@@ -303,7 +303,7 @@ mod tests {
     }
 
     const MASTER: &str = ".m.rule.master";
-    const SECOND: &str = ".m.rule.suppress_notices";
+    const SECOND: &str = ".org.matrix.msc4028.encrypted_event";
 
     #[test]
     fn pu_07_a_new_rule_is_the_most_important_but_for_the_master() {

@@ -1,8 +1,10 @@
 //! Threads that a user wants to hear of (MSC4306). Whether a thread is there and may be seen is the caller's question.
 
+use std::collections::HashMap;
+
 use super::{Accounts, Error};
 use crate::store::{
-    Batch,
+    self, Batch,
     thread_subscription::{SubscriptionRow, subscribe, unsubscribe},
 };
 
@@ -16,6 +18,17 @@ impl Accounts {
     ) -> Result<Option<bool>, Error> {
         let row = self.store.thread_subscription(recipient, room, root).await?;
         Ok(row.filter(|row| row.subscribed).map(|row| row.automatic))
+    }
+
+    /// Which of these recipients are subscribed to a thread. Only those are in it who ever subscribed to one: the others'
+    /// clients don't know subscriptions, so to them threads are as the specification has them.
+    pub async fn thread_subscriptions_of(
+        &self,
+        recipients: Vec<i64>,
+        room: i64,
+        root: &str,
+    ) -> Result<HashMap<i64, bool>, store::Error> {
+        self.store.thread_subscribers(format!("{recipients:?}"), room, root).await
     }
 
     /// Subscribes. `cause` is the `seq` of the event for which a client does it by itself: that changes no subscription

@@ -11,6 +11,6 @@ mod rules;
 mod tests;
 
 pub use self::{
-    predefined::predefined,
+    predefined::{predefined, update},
     rules::{DEFAULT, Facts, Named, Outcome, RuleSet, RuleSets},
 };

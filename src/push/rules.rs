@@ -44,13 +44,16 @@ pub struct Outcome {
     pub highlight: bool,
 }
 
-/// How an event names a user.
+/// What an event is to a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Named<'a> {
     /// It is state about them.
     pub by_state_key: bool,
     /// It is among those whom it mentions.
     pub mentioned: bool,
+    /// Whether they are subscribed to the thread that it is part of; `None` outside of threads, and for those who never
+    /// subscribed to any.
+    pub subscribed: Option<bool>,
     /// The user's name in the room, for sets that ask for it ([`RuleSet::asks_for_names`]).
     pub display_name: Option<&'a str>,
 }
@@ -96,6 +99,10 @@ enum Condition {
     NamesMeByStateKey,
     MentionsMe,
     HasMyName,
+    /// It is part of a thread that the user is subscribed to, or of one that they aren't (MSC4306).
+    InThread {
+        subscribed: bool,
+    },
     /// Of a kind that isn't known.
     Never,
 }
@@ -185,7 +192,9 @@ impl Rule {
             return None;
         }
         let conditions = match rule {
-            AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => {
+            AnyPushRuleRef::Override(rule)
+            | AnyPushRuleRef::PostContent(rule)
+            | AnyPushRuleRef::Underride(rule) => {
                 rule.conditions.iter().map(|given| condition(given, rule.default, user_id)).collect()
             }
             AnyPushRuleRef::Content(rule) => vec![Condition::HasWords(Pattern::new(&rule.pattern))],
@@ -223,6 +232,7 @@ fn condition(given: &PushCondition, of_all: bool, user_id: &UserId) -> Condition
         PushCondition::SenderNotificationPermission(data) => Condition::SenderMay(data.key.to_string()),
         #[expect(deprecated, reason = "rules of users may have it still")]
         PushCondition::ContainsDisplayName => Condition::HasMyName,
+        PushCondition::ThreadSubscription(data) => Condition::InThread { subscribed: data.subscribed },
         _ => Condition::Never,
     }
 }
@@ -344,6 +354,7 @@ impl<'a> Facts<'a> {
             Condition::SentBy(user_id) => self.sender.as_str() == Some(user_id),
             Condition::NamesMeByStateKey => named.by_state_key,
             Condition::MentionsMe => named.mentioned,
+            Condition::InThread { subscribed } => named.subscribed == Some(*subscribed),
             Condition::HasMyName => {
                 let name = named.display_name.filter(|name| !name.is_empty());
                 let words = name.map(Pattern::literal);

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Instant};
 use ruma::{
     UserId,
     events::room::power_levels::{RoomPowerLevels, RoomPowerLevelsSource},
-    push::{Action, NewPatternedPushRule, NewPushRule, PushConditionPowerLevelsCtx, RuleKind, Ruleset},
+    push::{
+        Action, EventMatchConditionData, NewConditionalPushRule, NewPatternedPushRule, NewPushRule,
+        NewSimplePushRule, PushCondition, PushConditionPowerLevelsCtx, RuleKind, Ruleset,
+    },
     room_id,
     room_version_rules::AuthorizationRules,
     user_id,
@@ -168,6 +171,70 @@ fn pu_04_what_the_predefined_rules_say() {
         let facts = Facts::new(kind, sender(), room_id, state_key, &text, members, &nobody_may);
         assert_eq!(DEFAULT.apply(&facts, named), expected, "{kind} {content}");
     }
+}
+
+/// MSC4306: after what names the user, and before what is said of the room.
+#[test]
+fn msc4306_threads_notify_those_who_subscribed_and_nobody_else() {
+    let mut rules = predefined(me());
+    let room = room_id!("!Room:example.org");
+    let muted = NewSimplePushRule::new(room.to_owned(), vec![]);
+    rules.insert(NewPushRule::Room(muted), None, None).unwrap();
+    let muting = RuleSet::new(&rules, me());
+    let named = |subscribed, mentioned| Named { subscribed, mentioned, ..Named::default() };
+    let content = json!({ "body": "x" });
+    for (subscribed, mentioned, by_default, if_muted) in [
+        (None, false, true, false),
+        (Some(false), false, false, false),
+        (Some(false), true, true, true),
+        (Some(true), false, true, true),
+    ] {
+        let named = named(subscribed, mentioned);
+        assert_eq!(notifies(&DEFAULT, &content, named), by_default, "{named:?}");
+        assert_eq!(notifies(&muting, &content, named), if_muted, "{named:?}");
+    }
+}
+
+/// MSC4028: off until a client turns it on, which it then stays; muted rooms stay muted.
+#[test]
+fn msc4028_encrypted_events_notify_if_a_client_wants_that() {
+    let id = ".org.matrix.msc4028.encrypted_event";
+    let room = room_id!("!Room:example.org");
+    let mentions_only = NewPushRule::Room(NewSimplePushRule::new(room.to_owned(), vec![]));
+    let of = |rules: &Ruleset| {
+        let set = RuleSet::new(rules, me());
+        let facts = Facts::new("m.room.encrypted", sender(), room, None, "{}", 3, &nobody_may);
+        set.apply(&facts, Named::default()).notify
+    };
+    let mut rules = predefined(me());
+    rules.insert(mentions_only, None, None).unwrap();
+    assert!(!of(&rules));
+    rules.set_enabled(RuleKind::Override, id, true).unwrap();
+    assert!(of(&rules));
+    update(&mut rules, me());
+    assert!(of(&rules));
+    let in_room = PushCondition::EventMatch(EventMatchConditionData::new("room_id".into(), room.to_string()));
+    let mute = NewConditionalPushRule::new(room.to_string(), vec![in_room], vec![]);
+    rules.insert(NewPushRule::Override(mute), None, None).unwrap();
+    assert!(!of(&rules), "what users set comes first");
+    update(&mut rules, me());
+    assert!(!of(&rules));
+}
+
+/// Rules that were stored before there were others learn of those, and keep what the user set.
+#[test]
+fn stored_rules_are_brought_up_to_date() {
+    let mut rules = predefined(me());
+    rules.postcontent.clear();
+    rules.override_.shift_remove(".org.matrix.msc4028.encrypted_event");
+    update(&mut rules, me());
+    let ids = |rules: &Ruleset| rules.iter().map(|rule| rule.rule_id().to_owned()).collect::<Vec<_>>();
+    assert_eq!(ids(&rules), ids(&predefined(me())));
+    let unsubscribed = ".io.element.msc4306.rule.unsubscribed_thread";
+    rules.set_enabled(RuleKind::PostContent, unsubscribed, false).unwrap();
+    update(&mut rules, me());
+    assert!(!rules.get(RuleKind::PostContent, unsubscribed).unwrap().enabled());
+    assert_eq!(ids(&rules), ids(&predefined(me())));
 }
 
 #[test]

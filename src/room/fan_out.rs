@@ -29,6 +29,9 @@ pub(super) struct Wishes {
     pub(super) rules: HashMap<i64, Arc<RuleSet>>,
     /// Whom those ignore who ignore somebody.
     pub(super) ignored: HashMap<i64, IgnoredUsers>,
+    /// Of the members who ever subscribed to a thread, whether they are subscribed to the one that the event that is being
+    /// fanned out is part of (MSC4306).
+    pub(super) subscriptions: HashMap<i64, bool>,
     /// Who doesn't want the invite that is being fanned out.
     pub(super) uninviting: Option<i64>,
 }
@@ -43,6 +46,22 @@ impl Wishes {
         let ignored = accounts.ignored_users(recipient).await?;
         if !ignored.is_empty() {
             self.ignored.insert(recipient, ignored);
+        }
+        Ok(())
+    }
+
+    /// Finds out which of these members, who are all of the room's, want to hear of a thread; empty: of none.
+    pub(super) async fn learn_thread(
+        &mut self,
+        accounts: &Accounts,
+        members: &[LocalMember],
+        room: i64,
+        thread: &str,
+    ) -> Result<(), store::Error> {
+        self.subscriptions.clear();
+        if !thread.is_empty() {
+            let members = members.iter().map(|member| member.recipient).collect();
+            self.subscriptions = accounts.thread_subscriptions_of(members, room, thread).await?;
         }
         Ok(())
     }
@@ -114,8 +133,8 @@ struct Judge<'a> {
     facts: &'a Facts<'a>,
     mentioned: HashSet<&'a str>,
     wishes: &'a Wishes,
-    /// By the set of rules, and whether the event is state about the member and mentions them.
-    known: HashMap<(*const RuleSet, bool, bool), Outcome>,
+    /// By the set of rules, and what the event is to the member.
+    known: HashMap<(*const RuleSet, Named<'a>), Outcome>,
 }
 
 impl<'a> Judge<'a> {
@@ -136,13 +155,14 @@ impl<'a> Judge<'a> {
         let named = Named {
             by_state_key: self.event.pdu.state_key.as_deref() == Some(member.user_id.as_str()),
             mentioned: self.mentioned.contains(member.user_id.as_str()),
+            subscribed: self.wishes.subscriptions.get(&member.recipient).copied(),
             display_name: None,
         };
         if rules.asks_for_names() {
             let display_name = display_name(self.before, &member.user_id);
             return rules.apply(self.facts, Named { display_name: display_name.as_deref(), ..named });
         }
-        let key = (Arc::as_ptr(rules), named.by_state_key, named.mentioned);
+        let key = (Arc::as_ptr(rules), named);
         *self.known.entry(key).or_insert_with(|| rules.apply(self.facts, named))
     }
 }

@@ -236,6 +236,7 @@ impl Work<'_> {
         }
         if event.is_visible() || !changes.is_empty() {
             let thread = related.as_ref().map_or("", Related::thread).to_owned();
+            self.wishes.learn_thread(&self.core.accounts, &before.local, before.number, &thread).await?;
             fan_out(batch, step, &before, &self.snapshot, event, touched, thread, &self.wishes);
         }
         if let (Verdict::Accepted, Some(target)) = (event.verdict, &event.pdu.redacts) {

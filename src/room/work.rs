@@ -183,6 +183,7 @@ impl<'a> Work<'a> {
         if let Some(related) = &related {
             related.store(batch, &mut self.snapshot, &event);
         }
+        self.wishes.learn_thread(&self.core.accounts, &before.local, before.number, &thread).await?;
         self.states.insert(event.seq, self.snapshot.state.clone());
         let touched = Touched { members: target.as_slice(), state: event.pdu.is_state() };
         fan_out(batch, step, &before, &self.snapshot, &event, touched, thread, &self.wishes);

@@ -1,5 +1,7 @@
 //! The table `thread_subscription`.
 
+use std::collections::HashMap;
+
 use super::{Arg, Error, Statement, Store, statement};
 
 #[derive(Clone, Debug)]
@@ -79,6 +81,28 @@ impl Store {
             ))
             .await?;
         Ok(row.map(SubscriptionRow::from))
+    }
+
+    /// Of these recipients (a JSON list), those who ever subscribed to a thread, and whether they are subscribed to this one.
+    pub async fn thread_subscribers(
+        &self,
+        recipients: String,
+        room: i64,
+        root: &str,
+    ) -> Result<HashMap<i64, bool>, Error> {
+        let rows: Vec<(i64, bool)> = self
+            .all(statement!(
+                "SELECT p.value, EXISTS (
+                     SELECT 1 FROM thread_subscription s
+                     WHERE s.recipient = p.value AND s.room = $2 AND s.root = $3 AND s.subscribed)
+                 FROM json_each($1) p
+                 WHERE EXISTS (SELECT 1 FROM thread_subscription s WHERE s.recipient = p.value)",
+                recipients,
+                room,
+                root
+            ))
+            .await?;
+        Ok(rows.into_iter().collect())
     }
 
     /// What changed after one position and up to another, the latest first.

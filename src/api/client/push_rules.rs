@@ -7,7 +7,7 @@ use ruma::{
         get_pushrules_all::v3 as all, get_pushrules_global_scope::v3 as global, set_pushrule::v3 as set,
         set_pushrule_actions::v3 as set_actions, set_pushrule_enabled::v3 as set_enabled,
     },
-    push::RuleKind,
+    push::{AnyPushRuleRef, RuleKind},
 };
 use serde_json::Value;
 
@@ -39,10 +39,19 @@ async fn list_global(app: App, session: Session, _: global::Request) -> Result<J
     Ok(Json(content["global"].take()))
 }
 
+/// The kind that MSC4306 adds is listed under this name, so it is asked for by it too.
+fn known(kind: RuleKind) -> RuleKind {
+    if kind.as_str() == "postcontent" { RuleKind::PostContent } else { kind }
+}
+
 async fn find(app: &App, session: &Session, kind: RuleKind, rule_id: &str) -> Result<PushRule, MatrixError> {
     let rules = app.accounts.push_rules(session.recipient, &session.user_id).await?;
-    let rule = rules.get(kind, rule_id).map(PushRule::from);
-    rule.ok_or_else(|| MatrixError::not_found("there is no such push rule"))
+    let rule = rules.get(known(kind), rule_id).map(|rule| match rule {
+        // ruma panics for this kind; the two look alike.
+        AnyPushRuleRef::PostContent(rule) => AnyPushRuleRef::Underride(rule),
+        rule => rule,
+    });
+    rule.map(PushRule::from).ok_or_else(|| MatrixError::not_found("there is no such push rule"))
 }
 
 async fn change(app: &App, session: &Session, change: RuleChange) -> Result<(), MatrixError> {
@@ -83,7 +92,7 @@ async fn set_enabled(
     request: set_enabled::Request,
 ) -> Result<set_enabled::Response, MatrixError> {
     let set_enabled::Request { kind, rule_id, enabled, .. } = request;
-    change(&app, &session, RuleChange::Enable { kind, rule_id, enabled }).await?;
+    change(&app, &session, RuleChange::Enable { kind: known(kind), rule_id, enabled }).await?;
     Ok(set_enabled::Response::new())
 }
 
@@ -93,7 +102,7 @@ async fn set_actions(
     request: set_actions::Request,
 ) -> Result<set_actions::Response, MatrixError> {
     let set_actions::Request { kind, rule_id, actions, .. } = request;
-    change(&app, &session, RuleChange::Actions { kind, rule_id, actions }).await?;
+    change(&app, &session, RuleChange::Actions { kind: known(kind), rule_id, actions }).await?;
     Ok(set_actions::Response::new())
 }
 
@@ -103,6 +112,6 @@ async fn delete(
     request: delete::Request,
 ) -> Result<delete::Response, MatrixError> {
     let delete::Request { kind, rule_id, .. } = request;
-    change(&app, &session, RuleChange::Delete { kind, rule_id }).await?;
+    change(&app, &session, RuleChange::Delete { kind: known(kind), rule_id }).await?;
     Ok(delete::Response::new())
 }

@@ -22,7 +22,7 @@ const VERSIONS: [&str; 20] = [
 ];
 
 /// Features that some clients know only by the names they had as proposals.
-const FEATURES: [&str; 22] = [
+const FEATURES: &[&str] = &[
     // The stream (api-spec/stream.md).
     "hearth.stream.v1",
     // Private read receipts, threaded receipts, unread counts by thread.
@@ -30,6 +30,8 @@ const FEATURES: [&str; 22] = [
     // Thread subscriptions; clients look for one or the other.
     "io.element.msc4306",
     "org.matrix.msc4306",
+    // A push rule for all encrypted events, off until a client turns it on.
+    "org.matrix.msc4028",
     // Threads.
     "org.matrix.msc3440.stable",
     "org.matrix.msc3771",
