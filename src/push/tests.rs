@@ -181,7 +181,7 @@ fn msc4306_threads_notify_those_who_subscribed_and_nobody_else() {
     let muted = NewSimplePushRule::new(room.to_owned(), vec![]);
     rules.insert(NewPushRule::Room(muted), None, None).unwrap();
     let muting = RuleSet::new(&rules, me());
-    let named = |subscribed, mentioned| Named { subscribed, mentioned, ..Named::default() };
+    let named = |subscribed, mentioned| Named { mentioned, subscribed, ..Named::default() };
     let content = json!({ "body": "x" });
     for (subscribed, mentioned, by_default, if_muted) in [
         (None, false, true, false),
