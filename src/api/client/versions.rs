@@ -64,7 +64,7 @@ const FEATURES: &[&str] = &[
 ];
 
 async fn versions(_: App, _: Anonymous, _: Request) -> Result<Response, MatrixError> {
-    let features = FEATURES.into_iter().map(|name: &str| (name.to_owned(), true));
+    let features = FEATURES.iter().map(|name| ((*name).to_owned(), true));
     let mut response = Response::new(VERSIONS.into_iter().map(str::to_owned).collect());
     response.unstable_features = features.collect::<BTreeMap<_, _>>();
     Ok(response)
