@@ -1,9 +1,10 @@
 //! Events that were read or written lately, so that delivering a new event to its readers costs no database work.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use ruma::{EventId, OwnedEventId};
 
 use super::Event;
 
@@ -17,18 +18,24 @@ pub(super) struct EventCache(Mutex<Kept>);
 /// The events, the least lately used last, and about the bytes that they take.
 struct Kept {
     events: LruCache<(i64, i64), Arc<Event>>,
+    /// Where they are, by their ids.
+    places: HashMap<OwnedEventId, (i64, i64)>,
     bytes: usize,
 }
 
 impl Kept {
     fn put(&mut self, room: i64, event: Arc<Event>) {
         self.bytes += bytes_of(&event);
+        self.places.insert(event.id().to_owned(), (room, event.seq));
         if let Some(before) = self.events.put((room, event.seq), event) {
             self.bytes -= bytes_of(&before);
         }
         while self.events.len() > EVENTS || self.bytes > BYTES {
-            let Some((_, event)) = self.events.pop_lru() else { break };
+            let Some((place, event)) = self.events.pop_lru() else { break };
             self.bytes -= bytes_of(&event);
+            if self.places.get(event.id()) == Some(&place) {
+                self.places.remove(event.id());
+            }
         }
     }
 }
@@ -40,7 +47,7 @@ fn bytes_of(event: &Event) -> usize {
 
 impl EventCache {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Kept { events: LruCache::unbounded(), bytes: 0 }))
+        Self(Mutex::new(Kept { events: LruCache::unbounded(), places: HashMap::new(), bytes: 0 }))
     }
 
     /// An event as the room's writer has just made it durable.
@@ -55,6 +62,13 @@ impl EventCache {
         if kept.events.get(&(room, event.seq)).is_none() {
             kept.put(room, event);
         }
+    }
+
+    /// An event of a room by its id, if it is here.
+    pub(super) fn find(&self, room: i64, event_id: &EventId) -> Option<Arc<Event>> {
+        let kept = &mut *self.0.lock();
+        let place = kept.places.get(event_id).filter(|place| place.0 == room)?;
+        kept.events.get(place).cloned()
     }
 
     /// The events that are here, and the `seq` of those that aren't.
@@ -74,18 +88,21 @@ impl EventCache {
 #[cfg(test)]
 mod tests {
     use hearth_federation::Pdu;
-    use ruma::{RoomVersionId, event_id};
+    use ruma::RoomVersionId;
     use serde_json::json;
 
     use super::*;
+
+    fn id(seq: i64) -> OwnedEventId {
+        OwnedEventId::try_from(format!("${seq}:localhost")).unwrap()
+    }
 
     fn event(seq: i64, text: &str, redacted_by: Option<i64>) -> Arc<Event> {
         let pdu = json!({
             "auth_events": [], "content": { "body": text }, "depth": 1, "origin_server_ts": 1, "prev_events": [],
             "room_id": "!room:localhost", "sender": "@a:localhost", "type": "m.room.message",
         });
-        let id = event_id!("$0:localhost").to_owned();
-        let pdu = Pdu::from_stored(id, pdu.to_string(), &RoomVersionId::V11).unwrap();
+        let pdu = Pdu::from_stored(id(seq), pdu.to_string(), &RoomVersionId::V11).unwrap();
         let mut event = Event::new(seq, pdu, None);
         event.redacted_by = redacted_by;
         Arc::new(event)
@@ -100,6 +117,19 @@ mod tests {
         assert_eq!(cache.get(1, &[1]).0[0].redacted_by, Some(2));
         cache.insert_read(2, event(1, "", None));
         assert_eq!(cache.get(2, &[1]).0.len(), 1);
+    }
+
+    #[test]
+    fn an_event_is_found_by_its_id_in_its_own_room_for_as_long_as_it_is_here() {
+        let cache = EventCache::new();
+        cache.insert(1, event(1, "", None));
+        assert_eq!(cache.find(1, &id(1)).unwrap().seq, 1);
+        assert!(cache.find(2, &id(1)).is_none(), "an id of another room is not there");
+        for seq in 2..=EVENTS as i64 + 1 {
+            cache.insert(1, event(seq, "", None));
+        }
+        assert!(cache.find(1, &id(1)).is_none());
+        assert_eq!(cache.0.lock().places.len(), EVENTS);
     }
 
     /// I8

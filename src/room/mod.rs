@@ -365,6 +365,10 @@ impl Core {
         version: &RoomVersionId,
         event_id: &EventId,
     ) -> Result<Arc<Event>, Error> {
+        // Mostly one that has just been sent: it is read, answered, reacted to, edited.
+        if let Some(event) = self.events.find(room, event_id) {
+            return Ok(event);
+        }
         let row = self.store.event_by_id(event_id.as_str()).await?;
         // An id that is known but of another room is not found.
         let row = row.filter(|row| row.room == room);
