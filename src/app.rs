@@ -99,6 +99,7 @@ impl Hearth {
         let settings = account::Settings {
             server_name: config.server_name.clone(),
             registration: config.registration.mode,
+            guests: config.registration.guests,
             shared_secret: config.registration.shared_secret.clone(),
             reserved: config.notices().map(|notices| notices.user_id),
         };

@@ -12,6 +12,8 @@ pub enum Error {
     WeakPassword(String),
     #[error("registration is closed on this server")]
     RegistrationClosed,
+    #[error("this server takes no guests; its operator can set `registration.guests`")]
+    NoGuests,
     #[error("the MAC is wrong")]
     BadMac,
     #[error("this registration token is not valid, or no longer")]

@@ -9,6 +9,7 @@ mod devices;
 mod directory;
 mod error;
 mod filters;
+mod guests;
 mod ignored;
 mod interactive;
 mod invites;
@@ -59,6 +60,8 @@ use crate::{
 pub struct Settings {
     pub server_name: OwnedServerName,
     pub registration: RegistrationMode,
+    /// Whether anybody gets an account of a guest.
+    pub guests: bool,
     /// Who knows it can make accounts, whatever `registration` says.
     pub shared_secret: Option<String>,
     /// A name that nobody can take: the server itself speaks under it.
@@ -79,6 +82,7 @@ pub struct Accounts {
     turns: data::Turns,
     server_name: OwnedServerName,
     registration: RegistrationMode,
+    guests: bool,
     shared_secret: Option<String>,
     reserved: Option<OwnedUserId>,
 }
@@ -99,6 +103,7 @@ impl Accounts {
             environment,
             server_name: settings.server_name,
             registration: settings.registration,
+            guests: settings.guests,
             shared_secret: settings.shared_secret,
             reserved: settings.reserved,
         }

@@ -2,12 +2,12 @@
 
 use ruma::{OwnedUserId, UserId};
 
-use super::{Accounts, DeviceRequest, Error, Login, name::new_user_id};
+use super::{Accounts, DeviceRequest, Error, Login, Session, name::new_user_id};
 use crate::{
     config::RegistrationMode,
     store::{
-        Error as StoreError,
-        account::{AccountRow, add_account},
+        Batch, Error as StoreError,
+        account::{AccountRow, add_account, register_guest},
         registration_token::{
             RegistrationTokenRow, add_registration_token, delete_registration_token, use_registration_token,
         },
@@ -62,6 +62,11 @@ impl Accounts {
 
     /// Makes an account, pays for it and opens its first session: all of it or nothing.
     pub async fn register(&self, new: NewAccount) -> Result<Registered, Error> {
+        self.make(new, None).await
+    }
+
+    /// Makes an account, or one of a guest's.
+    pub(super) async fn make(&self, new: NewAccount, guest: Option<Session>) -> Result<Registered, Error> {
         let now = self.environment.clock.now_ms();
         let mut admin = new.admin;
         let mut statements = Vec::new();
@@ -74,7 +79,13 @@ impl Accounts {
             Some(password) => Some(self.passwords.hash(password).await?),
             None => None,
         };
-        statements.push(add_account(new.user_id.as_str(), password_hash, admin, now));
+        match &guest {
+            Some(guest) => {
+                statements.push(register_guest(guest.recipient, password_hash, admin));
+                statements.extend(self.end_guest(guest.recipient, new.device.as_ref()).await?);
+            }
+            None => statements.push(add_account(new.user_id.as_str(), password_hash, admin, now)),
+        }
         let login = match new.device {
             Some(device) => {
                 let (login, session) = self.open_session(new.user_id.clone(), device)?;
@@ -83,13 +94,15 @@ impl Accounts {
             }
             None => None,
         };
-        match self.store.commit(statements).await {
+        let batch = if guest.is_some() { self.sessions.ending(statements) } else { Batch::from(statements) };
+        match self.store.commit(batch).await {
             Ok(_) => Ok(Registered { user_id: new.user_id, login }),
             // Somebody else took the name or the last use of the token since they were checked.
-            Err(StoreError::Conflict) if self.store.account_of(new.user_id.as_str()).await?.is_some() => {
-                Err(Error::UserInUse)
+            Err(StoreError::Conflict) => {
+                let account = self.store.account_of(new.user_id.as_str()).await?;
+                let taken = account.is_some_and(|account| guest.is_none() || !account.guest);
+                Err(if taken { Error::UserInUse } else { Error::BadRegistrationToken })
             }
-            Err(StoreError::Conflict) => Err(Error::BadRegistrationToken),
             Err(cause) => Err(cause.into()),
         }
     }

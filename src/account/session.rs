@@ -65,6 +65,8 @@ pub struct Session {
     pub suspended: bool,
     /// When the token ends, if it does, in Unix milliseconds.
     pub expires_ts: Option<i64>,
+    /// Nobody has registered the account ("Guest Access").
+    pub guest: bool,
     pub(super) token: TokenHash,
 }
 
@@ -313,6 +315,7 @@ fn known(token: TokenHash, row: &SessionRow, now: i64) -> Result<Known, Error> {
         locked: row.locked,
         suspended: row.suspended,
         expires_ts: row.expires_ts,
+        guest: row.guest,
         token,
     };
     Ok(Known { session, checked_ts: now })

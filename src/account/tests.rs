@@ -51,6 +51,7 @@ impl World {
         let settings = Settings {
             server_name: owned_server_name!("example.org"),
             registration: RegistrationMode::Open,
+            guests: true,
             shared_secret: None,
             reserved: None,
         };

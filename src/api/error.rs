@@ -24,7 +24,9 @@ impl From<account::Error> for MatrixError {
             E::UserInUse => answer(StatusCode::BAD_REQUEST, "M_USER_IN_USE"),
             E::InvalidUsername(_) => answer(StatusCode::BAD_REQUEST, "M_INVALID_USERNAME"),
             E::WeakPassword(_) => answer(StatusCode::BAD_REQUEST, "M_WEAK_PASSWORD"),
-            E::RegistrationClosed | E::BadMac | E::BadCredentials | E::NotAllowed(_) => Self::forbidden(text),
+            E::RegistrationClosed | E::NoGuests | E::BadMac | E::BadCredentials | E::NotAllowed(_) => {
+                Self::forbidden(text)
+            }
             E::BadRegistrationToken => answer(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED"),
             E::Deactivated => answer(StatusCode::FORBIDDEN, "M_USER_DEACTIVATED"),
             E::Locked => answer(StatusCode::UNAUTHORIZED, "M_USER_LOCKED").with("soft_logout", true),

@@ -275,6 +275,7 @@ fn list(options: &Options) -> Result<(), Failure> {
                 (account.deactivated_ts.is_some(), "deactivated"),
                 (account.locked, "locked"),
                 (account.suspended, "suspended"),
+                (account.guest, "guest"),
             ];
             let marks: Vec<&str> = marks.into_iter().filter_map(|(is, mark)| is.then_some(mark)).collect();
             let line = format!("{}\t{}", account.user_id, marks.join(","));

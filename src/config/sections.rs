@@ -96,6 +96,9 @@ section! {
         /// "token": whoever has a token made by `hearth token create`; "open": anybody; "closed": nobody, accounts are made by
         /// `hearth user create`.
         pub mode: RegistrationMode = RegistrationMode::Token;
+        /// Whether anybody gets an account of a guest, without a name or a password. Guests read rooms that are open to the
+        /// world and enter those that let guests in, and can't do much else.
+        pub guests: bool = false;
         /// A secret for tools that create accounts through /_synapse/admin/v1/register. Without it that path isn't served.
         pub shared_secret: Option<String> = None, example "\"a long random text\"";
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::{header, request::Parts};
 
-use super::MatrixError;
+use super::{MatrixError, openness};
 use crate::{
     account::{Origin, Session},
     app::App,
@@ -37,15 +37,12 @@ pub fn origin(parts: &Parts) -> Origin {
     }
 }
 
-/// Extracted from each request before its body is read.
+/// Extracted from each request before its body is read. Who may not use the route isn't let in.
 pub trait Caller: Sized + Send {
     fn identify(app: &App, parts: &Parts) -> impl Future<Output = Result<Self, MatrixError>> + Send;
 
     /// Whose budget the request counts against.
     fn limit_key(&self) -> LimitKey;
-
-    /// Whether requests that aren't open to suspended accounts are refused.
-    fn is_suspended(&self) -> bool;
 }
 
 /// Anybody: no token is looked at.
@@ -69,10 +66,6 @@ impl Caller for Anonymous {
     fn limit_key(&self) -> LimitKey {
         LimitKey::Address(self.origin.ip)
     }
-
-    fn is_suspended(&self) -> bool {
-        false
-    }
 }
 
 /// Put into a request that comes from a socket, whose session is known.
@@ -81,20 +74,19 @@ pub struct Attached(pub Session);
 
 impl Caller for Session {
     async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
-        if let Some(Attached(session)) = parts.extensions.get() {
+        let session = if let Some(Attached(session)) = parts.extensions.get() {
             app.sessions.still(session).await?;
-            return Ok(session.clone());
-        }
-        let token = token(parts).ok_or_else(MatrixError::missing_token)?;
-        Ok(app.sessions.authenticate(&token, &origin(parts)).await?)
+            session.clone()
+        } else {
+            let token = token(parts).ok_or_else(MatrixError::missing_token)?;
+            app.sessions.authenticate(&token, &origin(parts)).await?
+        };
+        openness::check(parts, &session)?;
+        Ok(session)
     }
 
     fn limit_key(&self) -> LimitKey {
         LimitKey::Account(self.recipient)
-    }
-
-    fn is_suspended(&self) -> bool {
-        self.suspended
     }
 }
 
@@ -102,7 +94,7 @@ impl Caller for Visitor {
     async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
         let origin = origin(parts);
         let session = match token(parts) {
-            Some(token) => Some(app.sessions.authenticate(&token, &origin).await?),
+            Some(_) => Some(Session::identify(app, parts).await?),
             None => None,
         };
         Ok(Self { session, origin })
@@ -110,10 +102,6 @@ impl Caller for Visitor {
 
     fn limit_key(&self) -> LimitKey {
         self.session.as_ref().map_or(LimitKey::Address(self.origin.ip), Caller::limit_key)
-    }
-
-    fn is_suspended(&self) -> bool {
-        self.session.as_ref().is_some_and(Caller::is_suspended)
     }
 }
 

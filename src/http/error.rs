@@ -48,6 +48,12 @@ impl MatrixError {
         Self::new(StatusCode::FORBIDDEN, "M_USER_SUSPENDED", text)
     }
 
+    /// GU-01
+    pub fn guest() -> Self {
+        let text = "guests can't do this";
+        Self::new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN", text)
+    }
+
     pub fn not_found(error: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "M_NOT_FOUND", error)
     }

@@ -7,9 +7,9 @@ mod caller;
 mod error;
 mod listener;
 mod metrics;
+mod openness;
 mod route;
 mod service;
-mod suspension;
 mod tls;
 mod web_socket;
 
@@ -18,6 +18,7 @@ pub use self::{
     error::MatrixError,
     listener::{Listener, announce},
     metrics::Recorder,
+    openness::check as check_open,
     route::{Json, Reply, Routes, Whole, json_response, read},
     service::{Site, caught, unrecognized_method, unrecognized_path},
     tls::server_config,

@@ -29,7 +29,7 @@ use ruma::api::{
 };
 use serde::de::IgnoredAny;
 
-use super::{Caller, MatrixError, metrics::RouteMetrics, suspension};
+use super::{Caller, MatrixError, metrics::RouteMetrics, openness::Openness};
 use crate::{app::App, limits::Class};
 
 /// The largest body of a JSON request. The longest legal text (100,000 characters, plain and formatted) stays below it
@@ -154,8 +154,7 @@ impl Routes {
         if class != Class::Free {
             self.limited.insert((R::METHOD.to_string(), path.to_owned()));
         }
-        let open_to_suspended = suspension::is_open(&R::METHOD, path);
-        self.mount(R::METHOD, path, Endpoint { class, open_to_suspended, handler })
+        self.mount(R::METHOD, path, Endpoint { class, handler })
     }
 
     /// Mounts a plain axum handler. Its parameters are known by their order alone, not by their names (see `by_order`);
@@ -169,8 +168,9 @@ impl Routes {
         // Paths of two definitions may be one after `r0` was added; the first stays.
         if self.served.insert((method.to_string(), path.to_owned())) {
             let metrics = RouteMetrics::new(method.as_str(), path);
+            let open = Openness::of(&method, path);
             let filter = MethodFilter::try_from(method).unwrap_or(MethodFilter::GET);
-            self.router = self.router.route(&by_order(path), on(filter, Measured { handler, metrics }));
+            self.router = self.router.route(&by_order(path), on(filter, Measured { handler, metrics, open }));
         }
         self
     }
@@ -219,23 +219,25 @@ fn by_order(path: &str) -> String {
     segments.collect::<Vec<_>>().join("/")
 }
 
-/// A handler, and the metrics of its route.
+/// A handler, the metrics of its route, and who may use that.
 struct Measured<H> {
     handler: H,
     metrics: Arc<RouteMetrics>,
+    open: Openness,
 }
 
 impl<H: Clone> Clone for Measured<H> {
     fn clone(&self) -> Self {
-        Self { handler: self.handler.clone(), metrics: Arc::clone(&self.metrics) }
+        Self { handler: self.handler.clone(), metrics: Arc::clone(&self.metrics), open: self.open }
     }
 }
 
 impl<T, H: Handler<T, App>> Handler<T, App> for Measured<H> {
     type Future = Pin<Box<dyn Future<Output = Response> + Send>>;
 
-    fn call(self, request: Request, app: App) -> Self::Future {
+    fn call(self, mut request: Request, app: App) -> Self::Future {
         let start = Instant::now();
+        request.extensions_mut().insert(self.open);
         let answer = self.handler.call(request, app);
         let metrics = self.metrics;
         Box::pin(answer.inspect(move |response| metrics.record(response.status(), start)))
@@ -246,7 +248,6 @@ impl<T, H: Handler<T, App>> Handler<T, App> for Measured<H> {
 #[derive(Clone)]
 struct Endpoint<H> {
     class: Class,
-    open_to_suspended: bool,
     handler: H,
 }
 
@@ -291,9 +292,6 @@ impl<H> Endpoint<H> {
         let params = params.map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
         let caller = C::identify(&app, &parts).await?;
         app.limits.check(self.class, caller.limit_key()).map_err(MatrixError::limit_exceeded)?;
-        if !self.open_to_suspended && caller.is_suspended() {
-            return Err(MatrixError::suspended());
-        }
         let body = read(&parts, body).await?;
         let request = parse::<R>(parts, &params, &body)?;
         Ok(Box::pin((self.handler)(app, caller, request)))

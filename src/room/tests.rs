@@ -38,6 +38,7 @@ impl World {
         let settings = Settings {
             server_name: server_name.clone(),
             registration: RegistrationMode::Closed,
+            guests: true,
             shared_secret: None,
             reserved: None,
         };

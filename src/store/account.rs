@@ -14,15 +14,17 @@ pub struct AccountRow {
     pub deactivated_ts: Option<i64>,
     pub locked: bool,
     pub suspended: bool,
+    pub guest: bool,
 }
 
-type Columns = (i64, String, Option<String>, bool, Option<i64>, bool, bool);
+type Columns = (i64, String, Option<String>, bool, Option<i64>, bool, bool, bool);
 
 /// A question for rows of [`Columns`].
 macro_rules! accounts {
     ($rest:literal) => {
         concat!(
-            "SELECT recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended FROM account ",
+            "SELECT recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended, guest
+             FROM account ",
             $rest
         )
     };
@@ -30,8 +32,8 @@ macro_rules! accounts {
 
 impl From<Columns> for AccountRow {
     fn from(row: Columns) -> Self {
-        let (recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended) = row;
-        Self { recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended }
+        let (recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended, guest) = row;
+        Self { recipient, user_id, password_hash, admin, deactivated_ts, locked, suspended, guest }
     }
 }
 
@@ -45,6 +47,28 @@ pub fn add_account(user_id: &str, password_hash: Option<String>, admin: bool, no
         admin,
         now,
     )
+}
+
+/// A new account of a guest, with the next free number. Conflicts if the user id is taken.
+pub fn add_guest(user_id: &str, now: i64) -> Statement {
+    statement!(
+        "INSERT INTO account (recipient, user_id, admin, created_ts, guest)
+         SELECT COALESCE(MAX(recipient), 0) + 1, $1, FALSE, $2, TRUE FROM account",
+        user_id,
+        now,
+    )
+}
+
+/// A guest's account becomes one that is registered. Conflicts if it isn't a guest's (any more).
+pub fn register_guest(recipient: i64, password_hash: Option<String>, admin: bool) -> Statement {
+    statement!(
+        "UPDATE account SET guest = FALSE, password_hash = $2, admin = $3
+         WHERE recipient = $1 AND guest AND deactivated_ts IS NULL",
+        recipient,
+        password_hash,
+        admin,
+    )
+    .expecting(1)
 }
 
 /// Conflicts if the account is unknown or deactivated.
@@ -110,7 +134,8 @@ impl Store {
 
     /// Whether anybody was ever registered.
     pub async fn has_accounts(&self) -> Result<bool, Error> {
-        let (found,): (bool,) = self.one(statement!("SELECT EXISTS (SELECT 1 FROM account)")).await?;
+        let question = statement!("SELECT EXISTS (SELECT 1 FROM account WHERE NOT guest)");
+        let (found,): (bool,) = self.one(question).await?;
         Ok(found)
     }
 }

@@ -25,6 +25,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (8, "user limits", include_str!("../../migrations/sqlite/0008_user_limits.sql")),
     (9, "forks", include_str!("../../migrations/sqlite/0009_forks.sql")),
     (10, "server notices", include_str!("../../migrations/sqlite/0010_server_notices.sql")),
+    (11, "guests", include_str!("../../migrations/sqlite/0011_guests.sql")),
 ];
 
 /// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.

@@ -12,6 +12,7 @@ pub struct SessionRow {
     pub admin: bool,
     pub locked: bool,
     pub suspended: bool,
+    pub guest: bool,
     pub expires_ts: Option<i64>,
     pub refresh_hash: Option<String>,
     /// It came from a refresh token that is still good: nobody has used the new tokens yet.
@@ -143,7 +144,7 @@ pub fn confirm_refresh(hash: &str, device: i64, since: i64) -> [Statement; 3] {
     ]
 }
 
-type SessionColumns = (i64, String, i64, String, bool, bool, bool, Option<i64>, Option<String>, bool);
+type SessionColumns = (i64, String, i64, String, bool, bool, bool, bool, Option<i64>, Option<String>, bool);
 
 impl From<SessionColumns> for SessionRow {
     fn from(row: SessionColumns) -> Self {
@@ -155,6 +156,7 @@ impl From<SessionColumns> for SessionRow {
             admin,
             locked,
             suspended,
+            guest,
             expires_ts,
             refresh_hash,
             unconfirmed,
@@ -167,6 +169,7 @@ impl From<SessionColumns> for SessionRow {
             admin,
             locked,
             suspended,
+            guest,
             expires_ts,
             refresh_hash,
             unconfirmed,
@@ -193,7 +196,7 @@ impl Store {
     pub async fn session(&self, hash: &str) -> Result<Option<SessionRow>, Error> {
         let row: Option<SessionColumns> = self
             .optional(statement!(
-                "SELECT a.recipient, a.user_id, d.id, d.device_id, a.admin, a.locked, a.suspended,
+                "SELECT a.recipient, a.user_id, d.id, d.device_id, a.admin, a.locked, a.suspended, a.guest,
                         t.expires_ts, t.refresh_hash,
                         t.refresh_hash IS NOT NULL AND EXISTS (
                             SELECT 1 FROM refresh_token r

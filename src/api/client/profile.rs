@@ -62,6 +62,7 @@ async fn get_field(
 async fn set_field(app: App, session: Session, request: SetField) -> Result<Json<Value>, MatrixError> {
     let [user_id, field] = request.parameters()?;
     own::check_text(&session, user_id)?;
+    check_guest(&session, field)?;
     let value = request.content.get(field);
     let value = value.ok_or_else(|| MatrixError::missing_param(format!("the body has no {field:.255}")))?;
     // PF-02. Of the two that everybody knows, clients have always sent what they liked along with them.
@@ -79,9 +80,15 @@ async fn delete_field(
     request: delete::Request,
 ) -> Result<delete::Response, MatrixError> {
     own::check(&session, &request.user_id)?;
+    check_guest(&session, request.field.as_str())?;
     let change = app.accounts.delete_profile_field(session.recipient, request.field.as_str()).await?;
     tell_rooms(&app, &session, change).await?;
     Ok(delete::Response::new())
+}
+
+/// GU-04: a guest has a name and nothing else.
+fn check_guest(session: &Session, field: &str) -> Result<(), MatrixError> {
+    if session.guest && field != "displayname" { Err(MatrixError::guest()) } else { Ok(()) }
 }
 
 /// Members of the user's rooms see the profile in member events (PF-01).

@@ -33,11 +33,16 @@ fn in_one_round(auth: Option<&Value>) -> bool {
 
 async fn register(
     app: App,
-    _: Anonymous,
+    caller: Anonymous,
     Interactive { request, auth, .. }: Interactive<register::Request>,
 ) -> Result<register::Response, MatrixError> {
-    if request.kind != RegistrationKind::User {
-        return Err(MatrixError::forbidden("this server has no guest accounts"));
+    match request.kind {
+        RegistrationKind::User => {}
+        // Nothing else of what the client says counts.
+        RegistrationKind::Guest => {
+            return Ok(answer(app.accounts.register_guest(request.initial_device_display_name).await?));
+        }
+        _ => return Err(MatrixError::invalid_param("`kind` is \"user\" or \"guest\"")),
     }
     if request.login_type.is_some() {
         return Err(MatrixError::forbidden("this server has no application services yet"));
@@ -50,8 +55,19 @@ async fn register(
         RegistrationMode::Token => &[&[Stage::RegistrationToken, Stage::Dummy]],
         RegistrationMode::Open => &[&[Stage::Dummy]],
     };
+    let guest = match &request.guest_access_token {
+        Some(token) => {
+            let name = request.username.as_deref();
+            let name = name.ok_or_else(|| MatrixError::missing_param("a guest says `username` too"))?;
+            Some(app.accounts.guest(token, name, &caller.origin).await?)
+        }
+        None => None,
+    };
     // Whoever learns only after the last stage that their name is taken has to begin again.
-    let user_id = app.accounts.available(request.username.as_deref()).await?;
+    let user_id = match &guest {
+        Some(guest) => guest.user_id.clone(),
+        None => app.accounts.available(request.username.as_deref()).await?,
+    };
     let attempt = auth.as_ref().is_some_and(|auth| auth.get("type").or(auth.get("session")).is_some());
     if attempt && request.password.is_none() {
         return Err(MatrixError::missing_param("an account needs a password"));
@@ -75,7 +91,10 @@ async fn register(
         token: authorised.registration_token,
         device: (!request.inhibit_login).then_some(device),
     };
-    Ok(answer(app.accounts.register(new).await?))
+    Ok(answer(match guest {
+        Some(guest) => app.accounts.register_as(new, guest).await?,
+        None => app.accounts.register(new).await?,
+    }))
 }
 
 pub(super) fn answer(registered: Registered) -> register::Response {

@@ -50,10 +50,6 @@ impl Caller for Asker {
     fn limit_key(&self) -> LimitKey {
         self.session.limit_key()
     }
-
-    fn is_suspended(&self) -> bool {
-        self.session.is_suspended()
-    }
 }
 
 /// What the three endpoints have in common.

@@ -80,6 +80,9 @@ async fn set_state(
     if session.suspended && (delay.is_some() || !is_leaving(&session, &request)) {
         return Err(MatrixError::suspended());
     }
+    if session.guest && request.event_type == StateEventType::RoomMember && !is_own_way(&session, &request) {
+        return Err(MatrixError::guest());
+    }
     let content = request.body.into_json();
     if let Some(delay) = delay {
         let (kind, state_key) = (request.event_type.to_string(), Some(request.state_key));
@@ -113,7 +116,16 @@ async fn check_own(
 fn is_leaving(session: &Session, request: &send_state_event::v3::Request) -> bool {
     request.event_type == StateEventType::RoomMember
         && request.state_key == session.user_id
-        && request.body.get_field::<String>("membership").ok().flatten().as_deref() == Some("leave")
+        && membership(request).as_deref() == Some("leave")
+}
+
+/// GU-01: a guest joins and leaves. The requests that do anything else to a membership aren't open to it.
+fn is_own_way(session: &Session, request: &send_state_event::v3::Request) -> bool {
+    request.state_key == session.user_id && matches!(membership(request).as_deref(), Some("join" | "leave"))
+}
+
+fn membership(request: &send_state_event::v3::Request) -> Option<String> {
+    request.body.get_field("membership").ok().flatten()
 }
 
 /// GN-06: a transaction id counts for one device and one path.

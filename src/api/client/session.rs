@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     account::Session,
     app::App,
-    http::{Anonymous, Caller, Json, MatrixError, Routes, origin, token},
+    http::{Anonymous, Caller, Json, MatrixError, Routes, check_open, origin, token},
     limits::{Class, LimitKey},
 };
 
@@ -32,20 +32,18 @@ struct Leaving(Session);
 impl Caller for Leaving {
     async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
         let token = token(parts).ok_or_else(MatrixError::missing_token)?;
-        Ok(Self(app.sessions.authenticate_even_locked(&token, &origin(parts)).await?))
+        let session = app.sessions.authenticate_even_locked(&token, &origin(parts)).await?;
+        check_open(parts, &session)?;
+        Ok(Self(session))
     }
 
     fn limit_key(&self) -> LimitKey {
         self.0.limit_key()
     }
-
-    fn is_suspended(&self) -> bool {
-        self.0.is_suspended()
-    }
 }
 
 async fn whoami(_: App, session: Session, _: whoami::Request) -> Result<whoami::Response, MatrixError> {
-    let mut response = whoami::Response::new(session.user_id, false);
+    let mut response = whoami::Response::new(session.user_id, session.guest);
     response.device_id = Some(session.device_id);
     Ok(response)
 }

@@ -37,10 +37,6 @@ impl Caller for Syncer {
     fn limit_key(&self) -> LimitKey {
         self.session.limit_key()
     }
-
-    fn is_suspended(&self) -> bool {
-        self.session.is_suspended()
-    }
 }
 
 /// A filter as the request gives it.
