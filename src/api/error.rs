@@ -81,6 +81,7 @@ impl From<room::Error> for MatrixError {
         match error {
             E::Forbidden(_) => Self::forbidden(text),
             E::CannotLeaveNotices => answer(StatusCode::FORBIDDEN, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM"),
+            E::GuestsForbidden => answer(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN"),
             E::InviteBlocked(_) => answer(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED"),
             E::NotFound(_) => Self::not_found(text),
             E::BadState(_) => answer(StatusCode::FORBIDDEN, "M_BAD_STATE"),

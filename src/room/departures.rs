@@ -1,6 +1,7 @@
-//! Deactivated users leave their rooms, some time after the request that ended their account.
+//! Deactivated users leave their rooms, some time after the request that ended their account; so do guests where they may no
+//! longer be ([`super::guests`]).
 //!
-//! Which accounts still have to is in the database: nothing is forgotten when the server stops half-way, and accounts
+//! Who still has to is in the database: nothing is forgotten when the server stops half-way, and accounts
 //! that another process deactivated are found too.
 
 use std::time::Duration;
@@ -20,14 +21,17 @@ impl Rooms {
             if let Err(cause) = self.see_off().await {
                 tracing::warn!(%cause, "deactivated users are still in their rooms; trying again soon");
             }
+            if let Err(cause) = self.see_guests_off().await {
+                tracing::warn!(%cause, "guests are still in rooms that they may not be in; trying again soon");
+            }
             // An error here is the time that is up.
-            let _ = tokio::time::timeout(INTERVAL, self.departing.notified()).await;
+            let _ = tokio::time::timeout(INTERVAL, self.core.departing.notified()).await;
         }
     }
 
     /// Says that an account was deactivated just now.
     pub fn nudge_departures(&self) {
-        self.departing.notify_one();
+        self.core.departing.notify_one();
     }
 
     async fn see_off(&self) -> Result<(), Error> {

@@ -7,10 +7,7 @@ use std::sync::Arc;
 
 use ruma::{
     OwnedRoomAliasId, OwnedRoomId, RoomAliasId, UserId,
-    events::{
-        StateEventType, TimelineEventType,
-        room::{guest_access::GuestAccess, history_visibility::HistoryVisibility},
-    },
+    events::{StateEventType, TimelineEventType, room::history_visibility::HistoryVisibility},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json, value::to_raw_value};
@@ -112,7 +109,7 @@ impl PublicRoom {
             avatar_url: filled(content(StateEventType::RoomAvatar).url),
             joined_members: snapshot.joined,
             world_readable: snapshot.history_visibility() == HistoryVisibility::WorldReadable,
-            guest_can_join: guests_may_join(snapshot),
+            guest_can_join: snapshot.guests_may_join(),
             join_rule: snapshot.join_rule().as_str().to_owned(),
             room_type: snapshot.room_type(),
         }
@@ -136,15 +133,6 @@ fn canonical_alias(snapshot: &Snapshot) -> Option<OwnedRoomAliasId> {
         alias: Option<OwnedRoomAliasId>,
     }
     snapshot.state.content::<Content>(&StateEventType::RoomCanonicalAlias)?.alias
-}
-
-fn guests_may_join(snapshot: &Snapshot) -> bool {
-    #[derive(Deserialize)]
-    struct Content {
-        guest_access: GuestAccess,
-    }
-    let content = snapshot.state.content::<Content>(&StateEventType::RoomGuestAccess);
-    content.is_some_and(|content| content.guest_access == GuestAccess::CanJoin)
 }
 
 /// Every alias that an `m.room.canonical_alias` names, as it is written there.

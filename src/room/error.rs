@@ -18,6 +18,9 @@ pub enum Error {
     Forbidden(String),
     #[error("the server's own notices can't be turned away")]
     CannotLeaveNotices,
+    /// GU-02
+    #[error("guests may not join this room")]
+    GuestsForbidden,
     #[error("{0} takes no invites")]
     InviteBlocked(OwnedUserId),
     /// It doesn't exist, or the user may not know that it does.

@@ -15,6 +15,7 @@ mod event;
 mod fan_out;
 mod filter;
 mod forks;
+mod guests;
 mod history;
 mod membership;
 pub mod notices;
@@ -101,6 +102,8 @@ struct Core {
     key: SigningKey,
     policy: Policy,
     events: EventCache,
+    /// Somebody has to be seen off.
+    departing: Notify,
 }
 
 #[expect(clippy::struct_field_names, reason = "the specification's name")]
@@ -147,7 +150,6 @@ pub struct Rooms {
     last_number: AtomicI64,
     /// When the last room was created, in Unix milliseconds.
     last_created: AtomicI64,
-    departing: Notify,
     walks: Walks,
     /// Whoever indexes messages does it alone.
     indexing: tokio::sync::Mutex<()>,
@@ -166,7 +168,8 @@ impl Rooms {
     ) -> Result<Self, Error> {
         let last_number = AtomicI64::new(store.last_room().await?);
         let events = EventCache::new();
-        let core = Core { store, accounts, environment, server_name, key, policy, events };
+        let departing = Notify::new();
+        let core = Core { store, accounts, environment, server_name, key, policy, events, departing };
         let registry = Registry {
             rooms: HashMap::new(),
             recent: LruCache::new(RECENT),
@@ -178,7 +181,6 @@ impl Rooms {
             loading: (0..LOADING).map(|_| tokio::sync::Mutex::new(())).collect(),
             last_number,
             last_created: AtomicI64::new(0),
-            departing: Notify::new(),
             walks: Walks::new(),
             indexing: tokio::sync::Mutex::default(),
             upgrading: Mutex::default(),

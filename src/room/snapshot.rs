@@ -14,6 +14,7 @@ use ruma::{
     events::{
         StateEventType,
         room::{
+            guest_access::GuestAccess,
             history_visibility::HistoryVisibility,
             join_rules::JoinRule,
             member::MembershipState,
@@ -186,6 +187,16 @@ impl Snapshot {
     /// Whether strangers may know of it and who is in it: anybody can join it, or read it.
     pub fn is_open(&self) -> bool {
         self.join_rule() == JoinRule::Public || self.history_visibility() == HistoryVisibility::WorldReadable
+    }
+
+    /// GU-02: without a word on it they may not.
+    pub fn guests_may_join(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Content {
+            guest_access: GuestAccess,
+        }
+        let content = self.state.content::<Content>(&StateEventType::RoomGuestAccess);
+        content.is_some_and(|content| content.guest_access == GuestAccess::CanJoin)
     }
 
     pub fn history_visibility(&self) -> HistoryVisibility {

@@ -18,6 +18,7 @@ use super::{
     Appended, Core, Error, Event, NOT_A_MEMBER, NewEvent, Room, Txn, content,
     event::SentBy,
     fan_out::{Touched, Wishes, fan_out},
+    guests::{self, Access},
     relations::{self, Related},
     search,
     snapshot::{LocalMember, Snapshot, State},
@@ -46,6 +47,8 @@ pub(super) struct Work<'a> {
     strangers: Vec<(OwnedUserId, i64)>,
     /// Whether other events than before are without a follower.
     pub(super) ends_changed: bool,
+    /// Whether guests may be here, before all this.
+    access: Access,
     /// When the events happen, if that isn't now.
     time: Option<MilliSecondsSinceUnixEpoch>,
 }
@@ -58,6 +61,7 @@ impl<'a> Work<'a> {
         }
         Ok(Self {
             core,
+            access: Access::of(&snapshot),
             snapshot,
             wishes,
             batch: Batch::new(),
@@ -157,6 +161,9 @@ impl<'a> Work<'a> {
             self.wishes.uninviting = unwanted.then_some(target.recipient);
         }
         let event = Arc::new(self.build(new, txn).await?);
+        if let Some(target) = &target {
+            self.check_guest(target, &event).await?;
+        }
         let related = self.core.related(&self.snapshot, &self.events, &event).await?;
         if let Some(related) = &related {
             self.core.check_relation(&self.snapshot, &self.events, &event, related).await?;
@@ -410,6 +417,10 @@ impl<'a> Work<'a> {
                 self.batch.push(statement);
             }
         }
+        let guests_leave = self.access.ends(&self.snapshot);
+        if guests_leave {
+            guests::revoke(&mut self.batch, &self.snapshot);
+        }
         let (core, room) = (Arc::clone(self.core), room.map(Arc::clone));
         let (mut snapshot, events, last_step) = (self.snapshot, self.events, self.last_step);
         let mut batch = self.batch;
@@ -422,6 +433,9 @@ impl<'a> Work<'a> {
             }
             if let Some(room) = room {
                 room.adopt(snapshot);
+            }
+            if guests_leave {
+                core.departing.notify_one();
             }
         });
         batch

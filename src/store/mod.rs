@@ -18,6 +18,7 @@ mod error;
 pub mod event;
 pub mod filter;
 pub mod fork;
+pub mod guest;
 pub mod notice_room;
 mod open;
 pub mod profile;

@@ -166,3 +166,26 @@ async fn a_thousand_requests_without_waiting_are_answered_in_the_order_of_their_
     // It was told in between, of many at once where it was slow.
     client.sync_with(|body| texts(body, &room).contains(&"999".to_owned()).then_some(())).await;
 }
+
+/// GU-01: the socket is another way to `/sync`; what is closed to guests is closed on it.
+#[tokio::test]
+async fn gu_01_a_guest_is_refused_what_rest_refuses() {
+    let server = Server::start(toml::toml! { registration.guests = true }).await;
+    let alice = server.register("alice").await;
+    let guest = server.http().post("/v3/register?kind=guest", None, json!({})).await.expect(200);
+    let guest = User::new(server.http().clone(), &guest);
+    let access = json!({ "type": "m.room.guest_access", "content": { "guest_access": "can_join" } });
+    let room = alice.create_room(json!({ "preset": "public_chat", "initial_state": [access] })).await;
+    guest.post(&format!("/v3/rooms/{room}/join"), json!({})).await.expect(200);
+    let bearer = format!("Bearer {}", guest.access_token);
+    let mut client = Client::open_with(&server, &[("Authorization", &bearer)]).await;
+    client.auth(&guest, json!({})).await;
+    client.sync().await;
+    client.request("send", text(&room, "hello")).await.expect("sent");
+    let typing = client.request("typing", json!({ "room_id": room, "typing": true, "timeout": 1000 })).await;
+    assert_eq!(typing.expect_err("not theirs")["errcode"], "M_GUEST_ACCESS_FORBIDDEN");
+    let event = alice.send_text(&room, "hello").await;
+    let receipt = json!({ "room_id": room, "type": "m.read", "event_id": event });
+    let receipt = client.request("receipt", receipt).await;
+    assert_eq!(receipt.expect_err("not theirs")["errcode"], "M_GUEST_ACCESS_FORBIDDEN");
+}

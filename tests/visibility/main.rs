@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 
 use common::{Answer, Server, User, history::ids};
 use serde_json::{Value, json};
-use toml::Table;
 
 /// What happens between two messages: to the reader's membership, or to the room's history visibility.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,6 +48,18 @@ const PATHS: [(&str, &[Step]); 18] = [
         &[Visibility("invited"), Invite, Visibility("joined"), Join, Visibility("shared")],
     ),
 ];
+
+/// Whether a request that reads is open to the reader: guests have fewer (GU-01).
+fn is_open(reader: &User, path: &str) -> bool {
+    const CLOSED: [&str; 4] = ["/relations/", "/v3/events/", "/threads", "/joined_members"];
+    !is_guest(reader) || !CLOSED.iter().any(|closed| path.contains(closed))
+}
+
+/// Their names are numbers, and nobody else's are.
+fn is_guest(user: &User) -> bool {
+    let name = user.user_id.trim_start_matches('@').split(':').next().unwrap_or_default();
+    name.bytes().all(|byte| byte.is_ascii_digit())
+}
 
 /// The room at one message.
 #[derive(Clone, Debug)]
@@ -161,6 +172,9 @@ async fn by_id(what: &str, reader: &User, room: &str, said: &[(String, String)],
             (format!("/v1/rooms/{room}/relations/"), ""),
             ("/v3/events/".to_owned(), ""),
         ] {
+            if !is_open(reader, &before) {
+                continue;
+            }
             let what = format!("{what}: {before} of message {number}");
             let answer = reader.get(&format!("{before}{root}{after}")).await;
             if !seen {
@@ -195,6 +209,9 @@ async fn by_list(
         ("/v1/rooms/ROOM/threads?limit=100", "chunk"),
         ("/v3/rooms/ROOM/initialSync", "messages"),
     ] {
+        if !is_open(reader, path) {
+            continue;
+        }
         let what = format!("{what}: {path}");
         let answer = reader.get(&path.replace("ROOM", room)).await;
         if answer.status != 200 {
@@ -221,6 +238,23 @@ async fn by_list(
     }
 }
 
+async fn by_sync(what: &str, reader: &User, room: &str, said: &[(String, String)], model: &Model) {
+    let filter = "&filter=%7B%22room%22%3A%7B%22include_leave%22%3Atrue%2C%22timeline%22%3A%7B%22limit%22%3A100%7D%7D%7D";
+    let sync = reader.sync_with(None, 0, filter).await;
+    let timeline = |section: &str| ids(&sync["rooms"][section][room]["timeline"]["events"]);
+    let synced: BTreeSet<String> = timeline("join").into_iter().chain(timeline("leave")).collect();
+    for (number, (root, _)) in said.iter().enumerate() {
+        let sees = model.sees(number);
+        assert!(sees || !synced.contains(root), "{what}: /sync shows message {number}");
+    }
+    if model.is_in() {
+        assert!(
+            said.last().is_some_and(|(root, _)| synced.contains(root)),
+            "{what}: /sync has the last message"
+        );
+    }
+}
+
 /// What looks over many rooms shows nothing that its reader may not see, and members all of it.
 async fn over_rooms(what: &str, reader: &User, room: &str, said: &[(String, String)], model: &Model) {
     let search = json!({ "search_categories": { "room_events": {
@@ -231,23 +265,12 @@ async fn over_rooms(what: &str, reader: &User, room: &str, said: &[(String, Stri
         answer["search_categories"]["room_events"]["results"].as_array().cloned().unwrap_or_default();
     let found: BTreeSet<String> =
         results.iter().filter_map(|one| one["result"]["event_id"].as_str().map(str::to_owned)).collect();
-    let filter = "&filter=%7B%22room%22%3A%7B%22include_leave%22%3Atrue%2C%22timeline%22%3A%7B%22limit%22%3A100%7D%7D%7D";
-    let sync = reader.sync_with(None, 0, filter).await;
-    let timeline = |section: &str| ids(&sync["rooms"][section][room]["timeline"]["events"]);
-    let synced: BTreeSet<String> = timeline("join").into_iter().chain(timeline("leave")).collect();
     for (number, (root, _)) in said.iter().enumerate() {
         let sees = model.sees(number);
         assert!(sees || !found.contains(root), "{what}: /search shows message {number}");
-        assert!(sees || !synced.contains(root), "{what}: /sync shows message {number}");
         if model.is_in() {
             assert_eq!(found.contains(root), sees, "{what}: /search, message {number}");
         }
-    }
-    if model.is_in() {
-        assert!(
-            said.last().is_some_and(|(root, _)| synced.contains(root)),
-            "{what}: /sync has the last message"
-        );
     }
     // By date, from the first to the last: only what is seen, and all of it that has a time of its own.
     for (number, (root, _)) in said.iter().enumerate() {
@@ -283,6 +306,9 @@ async fn state(what: &str, reader: &User, room: &str, model: &Model) {
         ("members", model.reads_state()),
         ("joined_members", model.is_in()),
     ] {
+        if !is_open(reader, &format!("/{end}")) {
+            continue;
+        }
         let what = format!("{what}: /{end}");
         let answer = reader.get(&format!("/v3/rooms/{room}/{end}")).await;
         if may {
@@ -296,35 +322,54 @@ async fn state(what: &str, reader: &User, room: &str, model: &Model) {
     }
 }
 
-/// HV-01, HV-02, HV-04, HV-05, HV-06, HV-11, HV-12
+/// HV-01, HV-02, HV-04, HV-05, HV-06, HV-11, HV-12; of guests too, as far as requests are open to them (GU-01).
 async fn every_way_through_a_room(visibility: &'static str) {
-    let server = Server::start(Table::new()).await;
+    let server = Server::start(toml::toml! { registration.guests = true }).await;
     let owner = server.register("owner").await;
     for (number, (name, path)) in PATHS.iter().enumerate() {
-        let what = format!("{name}, {visibility}");
         let reader = server.register(&format!("reader{number}")).await;
-        let join_rule = if path.contains(&Knock) { "knock" } else { "public" };
-        let room = owner
-            .create_room(json!({ "preset": "private_chat", "initial_state": [
+        one_way_through_a_room(&format!("{name}, {visibility}"), &owner, &reader, visibility, path).await;
+        // Guests neither knock nor forget.
+        if !path.contains(&Knock) && !path.contains(&Forget) {
+            let guest = server.http().post("/v3/register?kind=guest", None, json!({})).await.expect(200);
+            let guest = User::new(server.http().clone(), &guest);
+            let what = format!("a guest {name}, {visibility}");
+            one_way_through_a_room(&what, &owner, &guest, visibility, path).await;
+        }
+    }
+}
+
+async fn one_way_through_a_room(
+    what: &str,
+    owner: &User,
+    reader: &User,
+    visibility: &'static str,
+    path: &[Step],
+) {
+    let join_rule = if path.contains(&Knock) { "knock" } else { "public" };
+    let room = owner
+        .create_room(json!({ "preset": "private_chat", "initial_state": [
                 {
                     "type": "m.room.history_visibility", "state_key": "",
                     "content": { "history_visibility": visibility },
                 },
                 { "type": "m.room.join_rules", "state_key": "", "content": { "join_rule": join_rule } },
             ] }))
-            .await;
-        let mut said = vec![say(&owner, &room).await];
-        for step in *path {
-            act(&owner, &reader, &room, *step).await;
-            said.push(say(&owner, &room).await);
-        }
-        let model = Model::new(visibility, path);
-        let expected: String = (0..said.len()).map(|at| if model.sees(at) { 'x' } else { '-' }).collect();
-        by_id(&what, &reader, &room, &said, &expected).await;
-        by_list(&what, &reader, &room, &said, (&model, &expected)).await;
-        over_rooms(&what, &reader, &room, &said, &model).await;
-        state(&what, &reader, &room, &model).await;
+        .await;
+    let mut said = vec![say(owner, &room).await];
+    for step in path {
+        act(owner, reader, &room, *step).await;
+        said.push(say(owner, &room).await);
     }
+    let model = Model::new(visibility, path);
+    let expected: String = (0..said.len()).map(|at| if model.sees(at) { 'x' } else { '-' }).collect();
+    by_id(what, reader, &room, &said, &expected).await;
+    by_list(what, reader, &room, &said, (&model, &expected)).await;
+    by_sync(what, reader, &room, &said, &model).await;
+    if !is_guest(reader) {
+        over_rooms(what, reader, &room, &said, &model).await;
+    }
+    state(what, reader, &room, &model).await;
 }
 
 #[tokio::test]
