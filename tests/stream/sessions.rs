@@ -233,6 +233,11 @@ async fn a_device_that_opens_many_sockets_keeps_its_newest() {
     for old in &mut sockets[..4] {
         assert!(matches!(old.line.closed().await, Received::Close(4010, _)));
     }
+    common::eventually("those that were closed don't count", || async {
+        let metrics = server.http().get("/metrics", None).await.text();
+        metrics.contains("hearth_stream_sockets 17").then_some(())
+    })
+    .await;
     let room = room(&alice, &[&bob]).await;
     for socket in &mut sockets[4..] {
         socket.sync_with(|body| body["rooms"]["join"].get(&room).map(|_| ())).await;

@@ -1,9 +1,12 @@
 //! One socket from its first frame to its last: who it belongs to, what it was sent, and what it has to be told.
 
-use std::{pin::pin, str::FromStr, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, pin::pin, str::FromStr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use governor::{
+    DefaultDirectRateLimiter, NotUntil, Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+};
 use ruma::api::client::filter::FilterDefinition;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::{RawValue, to_raw_value};
@@ -40,9 +43,9 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Signs of life that may be missing.
 const MISSED: u32 = 2;
 
-/// Frames a second, and how many more at a time: far more than any client that works has to send.
-const FRAMES: (std::num::NonZeroU32, std::num::NonZeroU32) =
-    (std::num::NonZeroU32::new(200).unwrap(), std::num::NonZeroU32::new(2_000).unwrap());
+/// Frames a second that ask for nothing, and how many more at a time: more than a client that acknowledges each sync of a
+/// busy account has to send. Requests have the limits of their twins.
+const FRAMES: (NonZeroU32, NonZeroU32) = (NonZeroU32::new(1_000).unwrap(), NonZeroU32::new(10_000).unwrap());
 
 /// Requests for methods that don't exist, before the client counts as broken.
 const UNKNOWN_METHODS: u32 = 32;
@@ -241,14 +244,16 @@ impl Connection {
         };
         let now = Instant::now();
         self.heard_something(now);
-        if let Err(too_early) = self.frames.check() {
-            use governor::clock::{Clock as _, DefaultClock};
-            return Err(Close::TooMany(too_early.wait_time_from(DefaultClock::default().now())));
-        }
         match text {
             Some(text) => self.frame(&text).await,
-            None => Ok(()),
+            None => self.count(),
         }
+    }
+
+    /// Counts a frame that asks for nothing.
+    fn count(&self) -> Result<(), Close> {
+        let early = |early: NotUntil<_>| Close::TooMany(early.wait_time_from(DefaultClock::default().now()));
+        self.frames.check().map_err(early)
     }
 
     async fn frame(&mut self, text: &[u8]) -> Result<(), Close> {
@@ -257,6 +262,9 @@ impl Connection {
         let frame: Inbound<'_> = serde_json::from_str(text)
             .map_err(|cause| Close::NotAFrame(format!("not a frame of this protocol: {cause}")))?;
         let id = frame.id.as_deref();
+        if matches!(&*frame.method, "pong" | "ping" | "ack" | "auth" | "token") {
+            self.count()?;
+        }
         match &*frame.method {
             "pong" => Ok(()),
             "ping" => {

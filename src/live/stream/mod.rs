@@ -14,13 +14,14 @@ mod window;
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
+use metrics::{Gauge, describe_gauge, gauge};
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
@@ -148,6 +149,7 @@ impl Streams {
         let streams = Arc::clone(self);
         self.tasks.spawn(async move {
             let Some(socket) = socket.await else { return };
+            let _open = Open::new();
             Connection::new(streams, newcomer, socket, session, origin, methods).run().await;
         });
     }
@@ -177,6 +179,29 @@ impl Streams {
         }
         drop(devices);
         Entered { streams: Arc::clone(self), device, number, leave }
+    }
+}
+
+/// What Prometheus is told.
+const SOCKETS: &str = "hearth_stream_sockets";
+static SOCKETS_OPEN: LazyLock<Gauge> = LazyLock::new(|| {
+    describe_gauge!(SOCKETS, "Open sockets of the stream");
+    gauge!(SOCKETS)
+});
+
+/// A socket that is counted while it is open.
+struct Open;
+
+impl Open {
+    fn new() -> Self {
+        SOCKETS_OPEN.increment(1);
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        SOCKETS_OPEN.decrement(1);
     }
 }
 
