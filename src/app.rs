@@ -15,6 +15,7 @@ use crate::{
     limits::Limits,
     live::{
         Syncs,
+        sliding::Sliding,
         stream::{self, Streams},
     },
     queue::{self, Queues, Tails},
@@ -51,6 +52,7 @@ pub struct Hearth {
     pub typing: Arc<Typing>,
     pub syncs: Arc<Syncs>,
     pub streams: Arc<Streams>,
+    pub sliding: Arc<Sliding>,
 }
 
 /// Why a server can't start.
@@ -159,6 +161,7 @@ impl Hearth {
             max_frame_bytes: stream::max_frame_bytes(config.rooms.max_text_chars as usize),
         };
         let app = Self {
+            sliding: Arc::new(Sliding::new(Arc::clone(&syncs))),
             streams: Arc::new(Streams::new(Arc::clone(&syncs), environment.clone(), settings)),
             receipts: Receipts::new(store.clone(), Arc::clone(&rooms), environment.clone()),
             typing,

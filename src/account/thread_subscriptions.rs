@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 
 use super::{Accounts, Error};
-use crate::store::{
-    self, Batch,
-    thread_subscription::{SubscriptionRow, subscribe, unsubscribe},
+use crate::{
+    queue::{Kind, pointer},
+    store::{
+        self, Batch,
+        thread_subscription::{SubscriptionRow, subscribe, unsubscribe},
+    },
 };
 
 impl Accounts {
@@ -53,6 +56,7 @@ impl Accounts {
         let mut batch = Batch::new();
         let step = batch.step();
         batch.push(subscribe(recipient, room, root, cause.is_some(), step));
+        batch.deliver(pointer([recipient], step, Kind::ThreadSubscription, room));
         self.store.commit(batch).await?;
         Ok(())
     }
@@ -69,6 +73,7 @@ impl Accounts {
         let mut batch = Batch::new();
         let step = batch.step();
         batch.push(unsubscribe(recipient, room, root, last_seq, step));
+        batch.deliver(pointer([recipient], step, Kind::ThreadSubscription, room));
         self.store.commit(batch).await?;
         Ok(())
     }

@@ -36,6 +36,9 @@ const EXTRAS: &[(&str, &str)] = &[
     ("GET", "/_matrix/client/unstable/io.element.msc4306/rooms/{}/thread/{}/subscription"),
     ("GET", "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions"),
     ("PUT", "/_matrix/client/unstable/io.element.msc4306/rooms/{}/thread/{}/subscription"),
+    // Sliding sync: MSC4186 as it was merged, and as clients spoke it before.
+    ("POST", "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"),
+    ("POST", "/_matrix/client/v4/sync"),
     // Deleting account data is a proposal: MSC3391.
     ("DELETE", "/_matrix/client/unstable/org.matrix.msc3391/user/{}/account_data/{}"),
     ("DELETE", "/_matrix/client/unstable/org.matrix.msc3391/user/{}/rooms/{}/account_data/{}"),

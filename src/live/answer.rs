@@ -16,7 +16,7 @@ use crate::{
     account::Session,
     queue::{Span, Unread},
     room::Room,
-    store::account_data::AccountDataRow,
+    store::account_data::{AccountDataRow, GLOBAL},
 };
 
 const PUSH_RULES: &str = "m.push_rules";
@@ -40,8 +40,7 @@ impl Syncs {
         let mut changes = Changes::of(&entries);
         let mut body = SyncBody { next_batch: self.token(to), ..SyncBody::default() };
         if !changes.account_data.is_empty() {
-            let rows = self.store.account_data_changed(session.recipient, &changes.account_data).await?;
-            let rows = self.with_push_rules(session, rows).await?;
+            let rows = self.global_account_data(session, Some(&changes.account_data)).await?;
             body.account_data = account_data_events(rows, |kind| wanted.filter.account_data(kind))?.into();
         }
         let mut typing = HashMap::new();
@@ -78,6 +77,26 @@ impl Syncs {
         Ok(body)
     }
 
+    /// The user's account data that belongs to no room: all of it, or what these changes are.
+    pub(super) async fn global_account_data(
+        &self,
+        session: &Session,
+        changed: Option<&[i64]>,
+    ) -> Result<Vec<AccountDataRow>, Error> {
+        let rows = match changed {
+            Some(changed) => self.store.account_data_changed(session.recipient, changed).await?,
+            None => {
+                let mut rows = self.store.account_data_of(session.recipient, GLOBAL).await?;
+                if !rows.iter().any(|row| row.kind == PUSH_RULES) {
+                    // They exist for everybody, also for those who have never changed them.
+                    rows.push(AccountDataRow { kind: PUSH_RULES.to_owned(), content: String::new() });
+                }
+                rows
+            }
+        };
+        self.with_push_rules(session, rows).await
+    }
+
     /// Push rules are shown whole: what is stored, with what the specification predefines today.
     async fn with_push_rules(
         &self,
@@ -102,12 +121,7 @@ impl Syncs {
     ) -> Result<SyncBody, Error> {
         let (recipient, user_id) = (session.recipient, &session.user_id);
         let mut body = SyncBody { next_batch: self.token(to), ..SyncBody::default() };
-        let mut rows = self.store.account_data_of(recipient, 0).await?;
-        if !rows.iter().any(|row| row.kind == PUSH_RULES) {
-            // They exist for everybody, also for those who have never changed them.
-            rows.push(AccountDataRow { kind: PUSH_RULES.to_owned(), content: String::new() });
-        }
-        let rows = self.with_push_rules(session, rows).await?;
+        let rows = self.global_account_data(session, None).await?;
         body.account_data = account_data_events(rows, |kind| wanted.filter.account_data(kind))?.into();
 
         let mut changes = match from {

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// What a span of a user's queue says of one room.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RoomChanges {
     /// Events, oldest first.
     pub(super) seqs: Vec<i64>,
@@ -29,6 +29,8 @@ pub(super) struct Changes {
     pub(super) rooms: BTreeMap<i64, RoomChanges>,
     /// The `changed` of global account data.
     pub(super) account_data: Vec<i64>,
+    /// Subscriptions to threads changed.
+    pub(super) threads: bool,
 }
 
 impl Changes {
@@ -37,6 +39,10 @@ impl Changes {
         for entry in entries {
             if entry.kind == Kind::AccountData && entry.room == GLOBAL {
                 changes.account_data.push(entry.item);
+                continue;
+            }
+            if entry.kind == Kind::ThreadSubscription {
+                changes.threads = true;
                 continue;
             }
             let room = changes.rooms.entry(entry.room).or_default();
@@ -53,6 +59,8 @@ impl Changes {
                 Kind::Receipt => room.receipts.push(entry.item),
                 Kind::AccountData => room.account_data.push(entry.item),
                 Kind::Unread => room.unread = true,
+                // Not of a room, see above.
+                Kind::ThreadSubscription => {}
             }
         }
         changes

@@ -1,7 +1,7 @@
 //! A client's filter, as the parts of a sync answer ask it.
 
 use ruma::{
-    RoomId,
+    RoomId, UInt,
     api::client::filter::{EventFormat, FilterDefinition, LazyLoadOptions},
 };
 
@@ -28,6 +28,13 @@ impl SyncFilter {
             fields: Fields::new(definition.event_fields.as_deref()),
             definition,
         }
+    }
+
+    /// A filter that keeps nothing out, for timelines of that length.
+    pub(super) fn of_timeline(limit: usize) -> Self {
+        let mut definition = FilterDefinition::default();
+        definition.room.timeline.limit = Some(UInt::try_from(limit as u64).unwrap_or(UInt::MAX));
+        Self::new(definition)
     }
 
     /// What tells two filters apart.

@@ -11,6 +11,7 @@ mod initial;
 mod lazy;
 mod long_poll;
 mod room;
+pub mod sliding;
 pub mod stream;
 mod syncs;
 

@@ -57,13 +57,13 @@ pub(super) struct RoomSync<'a> {
 }
 
 /// The events of a timeline and what is around them.
-struct Slice {
-    events: Vec<Arc<Event>>,
+pub(super) struct Slice {
+    pub(super) events: Vec<Arc<Event>>,
     /// The last event before the timeline.
     before: i64,
     /// The last event of the timeline.
-    end: i64,
-    limited: bool,
+    pub(super) end: i64,
+    pub(super) limited: bool,
     /// What the user may see of the room, if that had to be found out.
     sight: Option<Sight>,
 }
@@ -114,14 +114,14 @@ impl RoomSync<'_> {
         event.is_some_and(|event| self.ignored.contains(&event.pdu.sender))
     }
 
-    fn is_unwanted(&self, invite: Option<&Arc<Event>>) -> bool {
+    pub(super) fn is_unwanted(&self, invite: Option<&Arc<Event>>) -> bool {
         let refused =
             |invite: &Arc<Event>| self.invites.verdict(&invite.pdu.sender) != InviteVerdict::Allowed;
         self.is_ignored(invite) || invite.is_some_and(refused)
     }
 
     /// The last event that belongs into this answer. The room may be further by now: what came since is for the next.
-    async fn end(&self, snapshot: &Snapshot) -> Result<i64, Error> {
+    pub(super) async fn end(&self, snapshot: &Snapshot) -> Result<i64, Error> {
         match self.changes.seqs.last() {
             Some(end) => Ok(*end),
             None if snapshot.position <= self.span.1 => Ok(snapshot.last_seq),
@@ -130,7 +130,11 @@ impl RoomSync<'_> {
     }
 
     /// The user's membership after event `end`; `None` if they had none by then.
-    async fn membership(&self, snapshot: &Snapshot, end: i64) -> Result<Option<MembershipState>, Error> {
+    pub(super) async fn membership(
+        &self,
+        snapshot: &Snapshot,
+        end: i64,
+    ) -> Result<Option<MembershipState>, Error> {
         let user_id = &self.session.user_id;
         if snapshot.last_silent == 0 {
             let Some(current) = snapshot.member(user_id) else { return Ok(None) };
@@ -145,7 +149,7 @@ impl RoomSync<'_> {
     }
 
     /// The user's memberships since the device was up to date, beginning with the one at that time.
-    async fn path(&self) -> Result<Vec<MembershipState>, Error> {
+    pub(super) async fn path(&self) -> Result<Vec<MembershipState>, Error> {
         let Some(first) = self.changes.seqs.first() else { return Ok(Vec::new()) };
         let rooms = &self.syncs.rooms;
         let mut path = vec![rooms.membership_at(&self.room, &self.session.user_id, first - 1).await?];
@@ -203,7 +207,7 @@ impl RoomSync<'_> {
         let user_id = &self.session.user_id;
         let account_data = self.account_data(!self.since).await?.into();
         if !self.whole && self.changes.own_memberships.is_empty() {
-            let before = Slice { events: Vec::new(), before: end, end, limited: false, sight: None };
+            let before = Slice::nothing(end);
             let timeline = self.timeline(&before, None).await?;
             return Ok(LeftRoom { timeline, state: self.no_state(), account_data });
         }
@@ -242,10 +246,10 @@ impl RoomSync<'_> {
 
     /// The end of the room's log up to event `end`, as far back as the user may see it without a break, and not back to
     /// event `known`.
-    async fn visible_until(&self, end: i64, known: Option<i64>) -> Result<Slice, Error> {
+    pub(super) async fn visible_until(&self, end: i64, known: Option<i64>) -> Result<Slice, Error> {
         let limit = self.wanted.filter.timeline_limit();
         let sight = self.syncs.rooms.sight(&self.room, &self.session.user_id).await?;
-        let nothing = Slice { events: Vec::new(), before: end, end, limited: false, sight: None };
+        let nothing = Slice::nothing(end);
         let Some((visible, newest)) = sight.range_up_to(end) else { return Ok(nothing) };
         let end = end.min(newest);
         let oldest = visible.max(known.unwrap_or(0) + 1);
@@ -278,7 +282,7 @@ impl RoomSync<'_> {
     }
 
     /// The events that the queue announced.
-    async fn announced(&self, end: i64) -> Result<Slice, Error> {
+    pub(super) async fn announced(&self, end: i64) -> Result<Slice, Error> {
         let limit = self.wanted.filter.timeline_limit();
         let seqs = &self.changes.seqs;
         let mut events: Vec<Arc<Event>> = Vec::new();
@@ -305,7 +309,7 @@ impl RoomSync<'_> {
     }
 
     /// What the user may see, where that isn't everything that the queue announced.
-    async fn sight(&self, slice: &Slice) -> Result<Option<Sight>, Error> {
+    pub(super) async fn sight(&self, slice: &Slice) -> Result<Option<Sight>, Error> {
         if slice.sight.is_some() {
             return Ok(slice.sight.clone());
         }
@@ -316,13 +320,13 @@ impl RoomSync<'_> {
         Ok(Some(self.syncs.rooms.sight(&self.room, &self.session.user_id).await?))
     }
 
-    async fn timeline(&self, slice: &Slice, sight: Option<&Sight>) -> Result<Timeline, Error> {
+    pub(super) async fn timeline(&self, slice: &Slice, sight: Option<&Sight>) -> Result<Timeline, Error> {
         let prev_batch = Some(Token::Room { seq: slice.before }.to_string());
         let events = self.client_events(&slice.events, sight, self.wanted.filter.fields()).await?;
         Ok(Timeline { events, limited: slice.limited, prev_batch })
     }
 
-    async fn client_events(
+    pub(super) async fn client_events(
         &self,
         events: &[Arc<Event>],
         sight: Option<&Sight>,
@@ -523,6 +527,11 @@ impl RoomSync<'_> {
 }
 
 impl Slice {
+    /// A timeline without events, after event `end`.
+    pub(super) fn nothing(end: i64) -> Self {
+        Self { events: Vec::new(), before: end, end, limited: false, sight: None }
+    }
+
     /// Whether events between the start and the end of the timeline are missing in it.
     fn has_holes(&self) -> bool {
         self.end - self.before != self.events.len() as i64
@@ -534,7 +543,7 @@ fn raw(value: &serde_json::Value) -> Result<Box<RawValue>, Error> {
 }
 
 /// SY-10, RC-21: receipts in the form of `m.receipt`; private ones only for their owner.
-fn receipt_event(receipts: &[ReceiptRow], reader: &UserId) -> Option<serde_json::Value> {
+pub(super) fn receipt_event(receipts: &[ReceiptRow], reader: &UserId) -> Option<serde_json::Value> {
     let mut content = serde_json::Map::new();
     for receipt in receipts {
         if receipt.kind == "m.read.private" && receipt.user_id != reader.as_str() {
@@ -555,7 +564,7 @@ fn receipt_event(receipts: &[ReceiptRow], reader: &UserId) -> Option<serde_json:
 }
 
 /// SY-10: what somebody outside sees: a few facts, their own member event, and that of whoever invited them.
-fn stripped(snapshot: &Snapshot, user_id: &UserId) -> Result<Vec<Box<RawValue>>, Error> {
+pub(super) fn stripped(snapshot: &Snapshot, user_id: &UserId) -> Result<Vec<Box<RawValue>>, Error> {
     let facts = STRIPPED.iter().filter_map(|kind| snapshot.state.get(kind, ""));
     let own = snapshot.member(user_id);
     let inviter =

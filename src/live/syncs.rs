@@ -36,6 +36,9 @@ pub enum Error {
     Store(#[from] crate::store::Error),
     #[error("an answer can't be written: {0}")]
     Encoding(#[from] serde_json::Error),
+    /// A `pos` of sliding sync that isn't known, any more or at all.
+    #[error("the connection is not known: begin anew without `pos`")]
+    UnknownPos,
     #[error("there is no such method")]
     UnknownMethod,
     /// The task that worked for this request is gone.
@@ -77,7 +80,7 @@ pub struct Syncs {
     initial: InitialSyncs,
     /// Stored filters never change.
     filters: Mutex<LruCache<(i64, String), Arc<SyncFilter>>>,
-    epoch: u64,
+    pub(super) epoch: u64,
     pub(super) shutdown: Shutdown,
 }
 

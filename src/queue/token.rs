@@ -1,6 +1,7 @@
 //! The tokens that clients hold, as text: opaque to them, and accepted wherever a token is.
 //!
-//! - `s<epoch>_<position>_<boot>_<fading>`: a place in a queue (`next_batch`).
+//! - `s<epoch>_<position>_<boot>_<fading>`: a place in a queue (`next_batch`). With `_<number>` behind it, the `pos` of
+//!   sliding sync: the same place, and which answer named it.
 //! - `r<seq>`: a place in a room's log, between event `seq` and the one after it (`prev_batch`, `start`, `end`).
 //!
 //! The epoch belongs to the database: positions of one mean nothing in another. A token of another epoch, or of a future
@@ -39,10 +40,12 @@ impl FromStr for Token {
         let mut parts = text.strip_prefix('s').ok_or(TokenError)?.split('_');
         let mut next = || parts.next().ok_or(TokenError);
         let (epoch, position, boot, fading) = (next()?, next()?, next()?, next()?);
+        let number = |text: &str| text.parse::<u64>().map_err(|_| TokenError);
+        // The number of an answer is for sliding sync alone.
+        parts.next().map(number).transpose()?;
         if parts.next().is_some() {
             return Err(TokenError);
         }
-        let number = |text: &str| text.parse::<u64>().map_err(|_| TokenError);
         Ok(Self::Queue {
             epoch: number(epoch)?,
             position: i64::try_from(number(position)?).map_err(|_| TokenError)?,
@@ -76,7 +79,8 @@ mod tests {
             "s1",
             "s1_2_3",
             "s1_-2_3_4",
-            "s1_2_3_4_5",
+            "s1_2_3_4_",
+            "s1_2_3_4_5_6",
             "rx",
             "t12",
             "s1_99999999999999999999_1_1",

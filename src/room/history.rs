@@ -4,7 +4,10 @@
 //! reader may see and asked for; what they may not see is stepped over without being read, and what they didn't ask for
 //! is read up to a limit, after which the page ends where the next one goes on.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, UserId,
@@ -234,6 +237,22 @@ impl Rooms {
         let rows = self.core.store.state_between(room.number, after, to).await?;
         let seqs: Vec<i64> = rows.into_iter().map(|(_, _, event)| event).collect();
         self.events(room, &seqs).await
+    }
+
+    /// As [`Self::state_between`], by type and key, with those that have nothing under them any more.
+    pub async fn changed_state(
+        &self,
+        room: &Room,
+        after: i64,
+        to: i64,
+    ) -> Result<Vec<(String, String, Option<Arc<Event>>)>, Error> {
+        let rows = self.core.store.state_between(room.number, after, to).await?;
+        let seqs: Vec<i64> = rows.iter().map(|(_, _, event)| *event).collect();
+        let events = self.events(room, &seqs).await?;
+        let events: HashMap<i64, Arc<Event>> = events.into_iter().map(|event| (event.seq, event)).collect();
+        let changed =
+            rows.into_iter().map(|(kind, state_key, event)| (kind, state_key, events.get(&event).cloned()));
+        Ok(changed.collect())
     }
 
     /// The state event under one key.

@@ -14,12 +14,14 @@ pub enum Kind {
     Receipt = 3,
     /// The recipient's unread counts of the room changed without an event (another device read it).
     Unread = 4,
+    /// The recipient subscribed to a thread of the room or unsubscribed: the `changed` of the row.
+    ThreadSubscription = 5,
 }
 
 impl Kind {
     /// `None` for what only a newer version knows.
     pub(super) fn from_number(number: i16) -> Option<Self> {
-        [Self::Event, Self::AccountData, Self::Receipt, Self::Unread]
+        [Self::Event, Self::AccountData, Self::Receipt, Self::Unread, Self::ThreadSubscription]
             .into_iter()
             .find(|kind| *kind as i16 == number)
     }

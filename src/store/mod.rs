@@ -31,6 +31,7 @@ pub mod room;
 pub mod search;
 mod server;
 mod settle;
+pub mod sliding;
 mod statement;
 pub mod thread_subscription;
 pub mod token;

@@ -136,6 +136,7 @@ async fn forget(
 ) -> Result<forget_room::v3::Response, MatrixError> {
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
     app.rooms.forget(&room, &session.user_id).await?;
+    app.sliding.forgotten(session.recipient);
     Ok(forget_room::v3::Response::new())
 }
 

@@ -32,6 +32,7 @@ mod search;
 mod send;
 mod server_notices;
 mod session;
+mod sliding_sync;
 mod spaces;
 mod state;
 mod stream;
@@ -78,6 +79,7 @@ pub(super) fn routes() -> Routes {
         send::routes(),
         server_notices::routes(),
         session::routes(),
+        sliding_sync::routes(),
         spaces::routes(),
         state::routes(),
         stream::routes(),

@@ -47,6 +47,8 @@ const FEATURES: &[&str] = &[
     "org.matrix.msc4140.stable",
     // Redactions by `/send`.
     "org.matrix.msc4169",
+    // Sliding sync: clients look for it here alone.
+    "org.matrix.simplified_msc3575",
     // `state_after` in `/sync`.
     "org.matrix.msc4222",
     // Invite filtering, invite blocking.

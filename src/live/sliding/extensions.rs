@@ -1,0 +1,257 @@
+//! What a sliding sync answer has beside rooms: account data, receipts, who types, thread subscriptions (MSC3959, MSC3960,
+//! MSC3961, MSC4308), and what belongs to encryption (MSC3884, MSC3885), of which there is nothing yet.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ruma::{OwnedEventId, OwnedUserId};
+use serde_json::{Map, Value, json};
+
+use super::{
+    connection::{Draft, Known, Sent, told},
+    request::{Extensions, Scope},
+    room::Chosen,
+};
+use crate::{
+    account::Session,
+    live::{
+        answer::account_data_events,
+        changes::{Changes, RoomChanges},
+        room::receipt_event,
+        syncs::{Error, Syncs},
+    },
+    store::{account_data::AccountDataRow, receipt::ReceiptRow},
+};
+
+pub(super) struct Extending<'a> {
+    pub(super) syncs: &'a Syncs,
+    pub(super) session: &'a Session,
+    pub(super) wishes: &'a Extensions,
+    pub(super) known: &'a Known,
+    pub(super) changes: &'a Changes,
+    /// All who type, by the rooms where that changed.
+    pub(super) typing: HashMap<i64, Vec<OwnedUserId>>,
+    pub(super) chosen: &'a [Chosen<'a>],
+    /// The events of the timelines of rooms that the answer has whole.
+    pub(super) shown: HashMap<i64, Vec<OwnedEventId>>,
+    /// The positions that the answer begins after and ends at.
+    pub(super) span: (i64, i64),
+    /// The token of its end.
+    pub(super) token: String,
+}
+
+impl Extending<'_> {
+    /// Whether there is anything that a client waits for.
+    pub(super) async fn add_to(
+        self,
+        answer: &mut BTreeMap<&'static str, Value>,
+        draft: &mut Draft,
+    ) -> Result<bool, Error> {
+        let mut news = false;
+        let mut add = |name, value: Option<Value>| {
+            if let Some(value) = value {
+                news = true;
+                answer.insert(name, value);
+            }
+        };
+        add("account_data", self.account_data(draft).await?);
+        add("receipts", self.receipts(draft).await?);
+        add("typing", self.typing(draft));
+        add("io.element.msc4308.thread_subscriptions", self.threads(draft).await?);
+        if self.wishes.to_device {
+            answer.insert("to_device", json!({ "next_batch": self.token, "events": [] }));
+        }
+        if self.wishes.e2ee {
+            let e2ee = json!({ "device_one_time_keys_count": {}, "device_unused_fallback_key_types": [] });
+            answer.insert("e2ee", e2ee);
+        }
+        Ok(news)
+    }
+
+    fn sent<'d>(&'d self, draft: &'d Draft, room: i64) -> Option<&'d Sent> {
+        draft.rooms.get(&room).or_else(|| self.known.rooms.get(&room))
+    }
+
+    /// Of the rooms in the scope, those that the client lacks this of altogether, and those where something changed. All
+    /// have it up to date then; those outside of the scope where something changed no longer have.
+    fn divide<'c>(
+        &'c self,
+        draft: &mut Draft,
+        scope: Option<&Scope>,
+        bit: u8,
+        changed: impl Fn(&Chosen<'_>) -> bool,
+    ) -> (Vec<&'c Chosen<'c>>, Vec<&'c Chosen<'c>>) {
+        let (mut lacking, mut changing) = (Vec::new(), Vec::new());
+        for chosen in self.chosen {
+            let Some(sent) = self.sent(draft, chosen.room) else { continue };
+            let has = sent.told & bit != 0 && !self.shown.contains_key(&chosen.room);
+            let wanted =
+                scope.is_some_and(|scope| scope.covers(&chosen.room_id, &chosen.lists, chosen.subscribed));
+            let news = changed(chosen);
+            let will = match (wanted, has) {
+                (true, false) => {
+                    lacking.push(chosen);
+                    true
+                }
+                (true, true) => {
+                    if news {
+                        changing.push(chosen);
+                    }
+                    true
+                }
+                (false, has) => has && !news,
+            };
+            if will != (sent.told & bit != 0) {
+                let told = if will { sent.told | bit } else { sent.told & !bit };
+                let sent = Sent { told, ..sent.clone() };
+                draft.rooms.insert(chosen.room, sent);
+            }
+        }
+        (lacking, changing)
+    }
+
+    fn changes_of(&self, room: i64) -> Option<&RoomChanges> {
+        self.changes.rooms.get(&room)
+    }
+
+    async fn account_data(&self, draft: &mut Draft) -> Result<Option<Value>, Error> {
+        let scope = self.wishes.account_data.as_ref();
+        let (store, recipient) = (&self.syncs.store, self.session.recipient);
+        let mut global = Vec::new();
+        if scope.is_some() {
+            let changed = draft.rest.account_data.then_some(&*self.changes.account_data);
+            if changed.is_none_or(|changed| !changed.is_empty()) {
+                global = self.syncs.global_account_data(self.session, changed).await?;
+            }
+            draft.rest.account_data = true;
+        } else if !self.changes.account_data.is_empty() {
+            draft.rest.account_data = false;
+        }
+        let changed = |chosen: &Chosen<'_>| {
+            self.changes_of(chosen.room).is_some_and(|changes| !changes.account_data.is_empty())
+        };
+        let (lacking, changing) = self.divide(draft, scope, told::ACCOUNT_DATA, changed);
+        let mut rooms = Map::new();
+        let mut add = |chosen: &Chosen<'_>, rows: Vec<AccountDataRow>| {
+            if !rows.is_empty() {
+                rooms.insert(chosen.room_id.to_string(), json!(account_data_events(rows, |_| true)?));
+            }
+            Ok::<_, Error>(())
+        };
+        if !lacking.is_empty() {
+            let numbers: Vec<i64> = lacking.iter().map(|chosen| chosen.room).collect();
+            let mut all = store.account_data_of_rooms(recipient, &numbers).await?;
+            for chosen in lacking {
+                add(chosen, all.remove(&chosen.room).unwrap_or_default())?;
+            }
+        }
+        for chosen in changing {
+            let changes =
+                self.changes_of(chosen.room).map(|changes| &*changes.account_data).unwrap_or_default();
+            add(chosen, store.account_data_changed(recipient, changes).await?)?;
+        }
+        if global.is_empty() && rooms.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(json!({ "global": account_data_events(global, |_| true)?, "rooms": rooms })))
+    }
+
+    /// Of a new room those for the events that are shown, and the user's own; of one that the client knows all that
+    /// changed.
+    async fn receipts(&self, draft: &mut Draft) -> Result<Option<Value>, Error> {
+        let scope = self.wishes.receipts.as_ref();
+        let store = &self.syncs.store;
+        let changed = |chosen: &Chosen<'_>| {
+            self.changes_of(chosen.room).is_some_and(|changes| !changes.receipts.is_empty())
+        };
+        let (mut lacking, changing) = self.divide(draft, scope, told::RECEIPTS, changed);
+        lacking.retain(|chosen| self.sent(draft, chosen.room).is_some_and(|sent| sent.joined));
+        let mut rooms = Map::new();
+        let user_id = &self.session.user_id;
+        let mut add = |chosen: &Chosen<'_>, rows: &[ReceiptRow]| {
+            if let Some(mut event) = receipt_event(rows, user_id) {
+                event["room_id"] = json!(chosen.room_id);
+                rooms.insert(chosen.room_id.to_string(), event);
+            }
+        };
+        if !lacking.is_empty() {
+            let numbers: Vec<i64> = lacking.iter().map(|chosen| chosen.room).collect();
+            let mut all = store.receipts_of_rooms(&numbers).await?;
+            for chosen in lacking {
+                let mut rows = all.remove(&chosen.room).unwrap_or_default();
+                if let Some(shown) = self.shown.get(&chosen.room) {
+                    rows.retain(|row| {
+                        row.user_id == user_id.as_str() || shown.iter().any(|event| *event == row.event_id)
+                    });
+                }
+                add(chosen, &rows);
+            }
+        }
+        for chosen in changing {
+            let changes = self.changes_of(chosen.room).map(|changes| &*changes.receipts).unwrap_or_default();
+            add(chosen, &store.receipts_changed(chosen.room, changes).await?);
+        }
+        Ok((!rooms.is_empty()).then(|| json!({ "rooms": rooms })))
+    }
+
+    fn typing(&self, draft: &mut Draft) -> Option<Value> {
+        let scope = self.wishes.typing.as_ref();
+        let changed = |chosen: &Chosen<'_>| self.typing.contains_key(&chosen.room);
+        let (lacking, changing) = self.divide(draft, scope, told::TYPING, changed);
+        let mut rooms = Map::new();
+        let mut add = |chosen: &Chosen<'_>, users: &[OwnedUserId]| {
+            let event = json!({
+                "type": "m.typing", "room_id": chosen.room_id, "content": { "user_ids": users },
+            });
+            rooms.insert(chosen.room_id.to_string(), event);
+        };
+        for chosen in lacking {
+            let users = self.syncs.typing.in_room(&self.session.user_id, chosen.room);
+            match users {
+                Some(users) => add(chosen, &users),
+                // It may believe that somebody still types.
+                None if !self.shown.contains_key(&chosen.room) && self.typing.contains_key(&chosen.room) => {
+                    add(chosen, &[]);
+                }
+                None => {}
+            }
+        }
+        for chosen in changing {
+            add(chosen, self.typing.get(&chosen.room).map(Vec::as_slice).unwrap_or_default());
+        }
+        (!rooms.is_empty()).then(|| json!({ "rooms": rooms }))
+    }
+
+    async fn threads(&self, draft: &mut Draft) -> Result<Option<Value>, Error> {
+        let Some(limit) = self.wishes.threads else {
+            draft.rest.threads &= !self.changes.threads;
+            return Ok(None);
+        };
+        let after = if draft.rest.threads { self.span.0 } else { 0 };
+        let known = std::mem::replace(&mut draft.rest.threads, true);
+        if known && !self.changes.threads {
+            return Ok(None);
+        }
+        let rows = self
+            .syncs
+            .accounts
+            .thread_subscriptions(self.session.recipient, after, self.span.1, limit)
+            .await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut answer = json!({});
+        if let Some(last) = rows.last().filter(|_| rows.len() as i64 == limit) {
+            // As the list of subscriptions takes it.
+            answer["prev_batch"] = json!(format!("ts{}", last.changed - 1));
+        }
+        for row in rows {
+            let mut entry = json!({ "bump_stamp": row.changed });
+            if row.subscribed {
+                entry["automatic"] = row.automatic.into();
+            }
+            let list = if row.subscribed { "subscribed" } else { "unsubscribed" };
+            answer[list][row.room_id][row.root] = entry;
+        }
+        Ok(Some(answer))
+    }
+}
