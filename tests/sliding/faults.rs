@@ -22,7 +22,7 @@ async fn reading_on_one_device_clears_the_unread_marker_of_another() {
         let change = bob.receipt(&room_id, kind, &event);
         sliding.woken_by(change, |answer| counted(answer, 0)).await;
         // A new connection says the same.
-        let answer = Sliding::of_all_rooms(&phone).next().await;
+        let answer = Sliding::beside(&phone, all_rooms(json!({}))).next().await;
         assert_eq!(room(&answer, &room_id)["notification_count"], 0);
     }
     // … while the room is out of the window too.
@@ -108,7 +108,7 @@ async fn after_a_long_sleep_nothing_is_missing() {
         let page =
             bob.get(&format!("/v3/rooms/{room_id}/messages?dir=b&limit=50&from={from}")).await.expect(200);
         gap.extend(common::history::ids(&page["chunk"]));
-        page["end"].as_str().expect("more").clone_into(&mut from);
+        from = page["end"].as_str().unwrap_or_default().to_owned();
     }
     gap.truncate(sent.len() - 10);
     gap.reverse();

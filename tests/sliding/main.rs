@@ -43,6 +43,12 @@ impl Sliding {
         Self::new(user, all_rooms(json!({})))
     }
 
+    /// Another connection of the same device, from its beginning.
+    fn beside(user: &User, mut body: Value) -> Self {
+        body["conn_id"] = json!("beside");
+        Self::new(user, body)
+    }
+
     /// What is new, without waiting.
     async fn next(&mut self) -> Value {
         let answer = self.ask(0).await.expect(200);

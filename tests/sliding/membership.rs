@@ -17,7 +17,7 @@ async fn sy10_an_invite_shows_stripped_state_and_nothing_else() {
     assert_eq!(count(&sliding.next().await, "all"), 0);
     let change = alice.invite(&room_id, &bob.user_id);
     let woken = sliding.woken_by(change, |answer| (!rooms(answer).is_empty()).then(|| answer.clone())).await;
-    let anew = Sliding::new(&bob, body).next().await;
+    let anew = Sliding::beside(&bob, body).next().await;
     for answer in [woken, anew] {
         assert_eq!(count(&answer, "all"), 1);
         let shown = room(&answer, &room_id);
@@ -64,7 +64,7 @@ async fn an_invite_that_is_rejected_or_taken_back_goes() {
         assert!(!answer.to_string().contains("two"), "{answer}");
         alice.send_text(&room_id, "secret").await;
         assert!(rooms(&sliding.next().await).is_empty());
-        assert_eq!(count(&Sliding::of_all_rooms(&bob).next().await, "all"), 0);
+        assert_eq!(count(&Sliding::beside(&bob, all_rooms(json!({}))).next().await, "all"), 0);
     }
 }
 
@@ -129,13 +129,13 @@ async fn after_a_kick_there_is_the_leave_event_and_then_nothing() {
         // A longer timeline and a new connection show what was before, as history allows.
         sliding.body["room_subscriptions"][&room_id]["timeline_limit"] = json!(100);
         assert!(!sliding.next().await.to_string().contains("after"));
-        let anew = Sliding::new(&bob, body).next().await;
+        let anew = Sliding::beside(&bob, body).next().await;
         let shown = room(&anew, &room_id);
         assert!(!anew.to_string().contains("after"), "{anew}");
         let last = list(&shown["timeline"]).last().expect("an event");
         assert_eq!(last["state_key"], bob.user_id);
         bob.post(&format!("/v3/rooms/{room_id}/forget"), json!({})).await.expect(200);
-        assert_eq!(count(&Sliding::new(&bob, all_rooms(json!({}))).next().await, "all"), 0);
+        assert_eq!(count(&Sliding::beside(&bob, all_rooms(json!({}))).next().await, "all"), 0);
     }
 }
 
@@ -176,12 +176,12 @@ async fn a_room_that_was_left_is_shown_to_who_saw_it_and_to_nobody_else() {
     let answer = sliding.next().await;
     assert_eq!(list(&room(&answer, &room_id)["timeline"])[0]["content"]["membership"], "leave");
     assert!(rooms(&sliding.next().await).is_empty());
-    assert_eq!(count(&Sliding::of_all_rooms(&bob).next().await, "all"), 0);
+    assert_eq!(count(&Sliding::beside(&bob, all_rooms(json!({}))).next().await, "all"), 0);
     // Who asks for it by its id may see what they saw.
     let mut body = all_rooms(json!({}));
     body["room_subscriptions"] = json!({ &room_id: { "timeline_limit": 3, "required_state": [] } });
     alice.send_text(&room_id, "after").await;
-    let answer = Sliding::new(&bob, body).next().await;
+    let answer = Sliding::beside(&bob, body).next().await;
     assert!(!answer.to_string().contains("after"));
     assert_eq!(
         list(&room(&answer, &room_id)["timeline"]).last().expect("one")["content"]["membership"],
@@ -199,7 +199,7 @@ async fn who_was_banned_without_having_been_there_sees_no_room() {
     alice.act_on("ban", &room_id, &bob).await;
     let answer = sliding.next().await;
     assert!(rooms(&answer).is_empty(), "{answer}");
-    let answer = Sliding::of_all_rooms(&bob).next().await;
+    let answer = Sliding::beside(&bob, all_rooms(json!({}))).next().await;
     assert_eq!((rooms(&answer).len(), count(&answer, "all")), (0, 0));
 }
 
@@ -215,7 +215,7 @@ async fn unwanted_invites_are_not_shown() {
     alice.invite(&room_id, &bob.user_id).await;
     let answer = sliding.next().await;
     assert_eq!((rooms(&answer).len(), count(&answer, "all")), (0, 0));
-    let answer = Sliding::of_all_rooms(&bob).next().await;
+    let answer = Sliding::beside(&bob, all_rooms(json!({}))).next().await;
     assert_eq!((rooms(&answer).len(), count(&answer, "all")), (0, 0));
     bob.account_data("", "m.ignored_user_list", json!({ "ignored_users": {} })).await;
     assert_eq!(rooms(&sliding.next().await), [room_id.as_str()]);

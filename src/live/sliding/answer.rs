@@ -258,7 +258,9 @@ impl Sliding {
                 }
             }
             let subscribed = wishes.subscriptions.keys().filter_map(|room_id| order.number(room_id));
-            subscribed.for_each(|room| drop(found.entry(room).or_default()));
+            for room in subscribed {
+                found.entry(room).or_default();
+            }
             rest.counted = version;
             rest.settled = version.filter(|_| all);
         }
