@@ -83,16 +83,15 @@ impl Syncs {
         session: &Session,
         changed: Option<&[i64]>,
     ) -> Result<Vec<AccountDataRow>, Error> {
-        let rows = match changed {
-            Some(changed) => self.store.account_data_changed(session.recipient, changed).await?,
-            None => {
-                let mut rows = self.store.account_data_of(session.recipient, GLOBAL).await?;
-                if !rows.iter().any(|row| row.kind == PUSH_RULES) {
-                    // They exist for everybody, also for those who have never changed them.
-                    rows.push(AccountDataRow { kind: PUSH_RULES.to_owned(), content: String::new() });
-                }
-                rows
+        let rows = if let Some(changed) = changed {
+            self.store.account_data_changed(session.recipient, changed).await?
+        } else {
+            let mut rows = self.store.account_data_of(session.recipient, GLOBAL).await?;
+            if !rows.iter().any(|row| row.kind == PUSH_RULES) {
+                // They exist for everybody, also for those who have never changed them.
+                rows.push(AccountDataRow { kind: PUSH_RULES.to_owned(), content: String::new() });
             }
+            rows
         };
         self.with_push_rules(session, rows).await
     }

@@ -8,6 +8,8 @@ fn with(extensions: Value) -> Value {
     body
 }
 
+const NAME: &str = "io.element.msc4308.thread_subscriptions";
+
 /// The content of an event of a type.
 fn content<'a>(events: &'a Value, kind: &str) -> Option<&'a Value> {
     list(events).iter().find(|event| event["type"] == kind).map(|event| &event["content"])
@@ -146,7 +148,6 @@ async fn thread_subscriptions_come_as_they_change() {
         |root: &str| format!("/unstable/io.element.msc4306/rooms/{room_id}/thread/{root}/subscription");
     alice.put(&path(&roots[0]), json!({})).await.expect(200);
     alice.put(&path(&roots[1]), json!({})).await.expect(200);
-    const NAME: &str = "io.element.msc4308.thread_subscriptions";
     let body = with(json!({ NAME: { "enabled": true, "limit": 1 } }));
     let mut sliding = Sliding::new(&alice, body);
     let answer = sliding.next().await;

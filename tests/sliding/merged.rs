@@ -8,7 +8,7 @@ struct Merged {
 }
 
 impl Merged {
-    fn new(user: &User, required_state: Value) -> Self {
+    fn new(user: &User, required_state: &Value) -> Self {
         let list = json!({ "range": [0, 19], "timeline_limit": 5, "required_state": required_state });
         Self { user: user.clone(), body: json!({ "lists": { "all": list } }) }
     }
@@ -25,7 +25,8 @@ async fn a_room_says_its_lists_and_the_membership() {
     let server = server().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room_id = public_room(&alice, &[&bob]).await;
-    let mut sliding = Merged::new(&bob, json!({ "include": [{ "type": "m.room.create", "state_key": "" }] }));
+    let mut sliding =
+        Merged::new(&bob, &json!({ "include": [{ "type": "m.room.create", "state_key": "" }] }));
     sliding.body["lists"]["none"] = json!({
         "timeline_limit": 1, "required_state": {}, "filters": { "is_invited": true },
     });
@@ -69,7 +70,7 @@ async fn required_state_includes_and_excludes() {
     }
     let mut sliding = Merged::new(
         &bob,
-        json!({ "include": [{}], "exclude": [{ "type": "m.room.create" }], "lazy_members": true }),
+        &json!({ "include": [{}], "exclude": [{ "type": "m.room.create" }], "lazy_members": true }),
     );
     let answer = sliding.next().await;
     let shown = keys(room(&answer, &room_id));
@@ -79,7 +80,7 @@ async fn required_state_includes_and_excludes() {
     let members: Vec<&String> = shown.iter().filter(|key| key.starts_with("m.room.member")).collect();
     assert_eq!(members, ["m.room.member|@alice:localhost"]);
     let by_key = json!({ "include": [{ "state_key": bob.user_id }] });
-    let answer = Merged::new(&bob, by_key).next().await;
+    let answer = Merged::new(&bob, &by_key).next().await;
     assert_eq!(keys(room(&answer, &room_id)), ["m.room.member|@bob:localhost"]);
 }
 
@@ -91,7 +92,7 @@ async fn a_list_without_a_range_is_seen_whole_and_a_longer_timeline_says_so() {
     for _ in 0..25 {
         made.push(alice.create_room(json!({})).await);
     }
-    let mut sliding = Merged::new(&alice, json!({}));
+    let mut sliding = Merged::new(&alice, &json!({}));
     sliding.body["lists"]["all"] = json!({ "timeline_limit": 1, "required_state": {} });
     assert_eq!(rooms(&sliding.next().await).len(), 25);
     alice.send_text(&made[3], "hello").await;
@@ -109,7 +110,7 @@ async fn a_pos_of_one_form_is_known_by_its_connection_in_the_other() {
     let server = server().await;
     let alice = server.register("alice").await;
     alice.create_room(json!({})).await;
-    let mut sliding = Merged::new(&alice, json!({}));
+    let mut sliding = Merged::new(&alice, &json!({}));
     let answer = sliding.next().await;
     let mut early = Sliding::of_all_rooms(&alice);
     early.pos = Some(pos(&answer).to_owned());

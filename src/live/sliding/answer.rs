@@ -145,12 +145,11 @@ impl Sliding {
         let mut order = orders.lock().await;
         let (from, to) = (draft.place, syncs.now());
         order.advance(syncs, session, wishes.lists.values(), to.position).await?;
-        let changes = match first {
-            true => Changes::default(),
-            false => match syncs.queues.read(recipient, from.position, to.position).await? {
-                Span::Entries(entries) => Changes::of(&entries),
-                Span::Trimmed => return Err(Error::UnknownPos),
-            },
+        // A connection that begins has nothing that could have changed.
+        let after = if first { to.position } else { from.position };
+        let changes = match syncs.queues.read(recipient, after, to.position).await? {
+            Span::Entries(entries) => Changes::of(&entries),
+            Span::Trimmed => return Err(Error::UnknownPos),
         };
         let mut typing: HashMap<i64, Vec<OwnedUserId>> = HashMap::new();
         if to.fading > from.fading {
@@ -432,5 +431,7 @@ fn mark_missed(
         ];
         miss(*room, bits.into_iter().filter(|(changed, _)| *changed).map(|(_, bit)| bit).sum());
     }
-    typing.keys().for_each(|room| miss(*room, told::TYPING));
+    for room in typing.keys() {
+        miss(*room, told::TYPING);
+    }
 }

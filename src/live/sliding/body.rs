@@ -32,9 +32,9 @@ pub(super) struct RoomBody {
     pub(super) lists: Option<Vec<String>>,
     /// `null` if it was removed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) name: Option<Option<String>>,
+    pub(super) name: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) avatar: Option<Option<String>>,
+    pub(super) avatar: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) heroes: Option<Vec<Hero>>,
     #[serde(skip_serializing_if = "Option::is_none")]

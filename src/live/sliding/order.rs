@@ -312,7 +312,7 @@ impl Order {
         there
             && filters.is_invite.is_none_or(|wanted| wanted == matches!(listed.part, Part::Invited { .. }))
             && filters.is_dm.is_none_or(|wanted| wanted == self.is_direct(&listed.room_id))
-            && self.facts_fit(filters, listed)
+            && facts_fit(filters, listed)
             && self.tags_fit(filters, room)
             && filters.spaces.as_ref().is_none_or(|spaces| {
                 spaces
@@ -320,15 +320,6 @@ impl Order {
                     .filter_map(|space| reading.spaces.get(space))
                     .any(|rooms| rooms.contains(&listed.room_id))
             })
-    }
-
-    fn facts_fit(&self, filters: &Filters, listed: &Listed) -> bool {
-        let unknown = Facts::default();
-        let facts = listed.facts.as_ref().unwrap_or(&unknown);
-        let is_one_of = |kinds: &Vec<Option<String>>| kinds.contains(&facts.kind);
-        filters.is_encrypted.is_none_or(|wanted| wanted == facts.encrypted)
-            && filters.room_types.as_ref().is_none_or(is_one_of)
-            && !filters.not_room_types.as_ref().is_some_and(is_one_of)
     }
 
     fn tags_fit(&self, filters: &Filters, room: i64) -> bool {
@@ -361,6 +352,15 @@ impl Order {
         }
         (shown, index)
     }
+}
+
+fn facts_fit(filters: &Filters, listed: &Listed) -> bool {
+    let unknown = Facts::default();
+    let facts = listed.facts.as_ref().unwrap_or(&unknown);
+    let is_one_of = |kinds: &Vec<Option<String>>| kinds.contains(&facts.kind);
+    filters.is_encrypted.is_none_or(|wanted| wanted == facts.encrypted)
+        && filters.room_types.as_ref().is_none_or(is_one_of)
+        && !filters.not_room_types.as_ref().is_some_and(is_one_of)
 }
 
 #[derive(Deserialize)]

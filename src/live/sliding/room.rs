@@ -10,7 +10,7 @@ use ruma::{
     events::{StateEventType, TimelineEventType, room::member::MembershipState},
 };
 use serde::Deserialize;
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{
     Form, Sliding,
@@ -154,8 +154,8 @@ impl RoomWish<'_> {
             body.bump_stamp = Some(self.chosen.last);
             self.set_stripped(&mut body, stripped(snapshot, self.me())?);
             if self.form == Form::Early {
-                body.name = name(&snapshot.state).map(Some);
-                body.avatar = avatar(&snapshot.state).map(Some);
+                body.name = name(&snapshot.state).map(Value::from);
+                body.avatar = avatar(&snapshot.state).map(Value::from);
             }
         }
         Ok(Some(Told { body: Some(body), sent: self.sent(end, 0, false), events: Vec::new() }))
@@ -266,14 +266,16 @@ impl RoomWish<'_> {
         body.bump_stamp = Some(self.chosen.last);
         self.show_timeline(&mut body, &slice, sight.as_ref(), sent.is_none()).await?;
         let wants = |event: &&Arc<Event>| self.wants(event);
-        let events: Vec<Arc<Event>> = match sent {
-            Some(sent) => self.changed(sent.seq, end).await?.events.iter().filter(wants).cloned().collect(),
-            None => {
-                let state = sync.syncs.rooms.state_at(&sync.room, end).await?;
-                (body.name, body.avatar) = (name(&state).map(Some), avatar(&state).map(Some));
-                state.iter().filter(wants).cloned().collect()
-            }
+        let changed = match sent {
+            Some(sent) => self.changed(sent.seq, end).await?,
+            None => Changed::default(),
         };
+        let mut events: Vec<Arc<Event>> = changed.events.iter().filter(wants).cloned().collect();
+        if sent.is_none() {
+            let state = sync.syncs.rooms.state_at(&sync.room, end).await?;
+            (body.name, body.avatar) = (name(&state).map(Value::from), avatar(&state).map(Value::from));
+            events = state.iter().filter(wants).cloned().collect();
+        }
         self.show_events(&mut body, events, sight.as_ref()).await?;
         Ok(Some(Told {
             body: Some(body),
@@ -404,16 +406,13 @@ impl RoomWish<'_> {
         if events.is_empty() {
             return Ok(());
         }
-        let whole;
-        let sight = match sight {
-            Some(sight) => sight,
-            None => {
-                whole = self.sync.syncs.rooms.sight(&self.sync.room, self.me()).await?;
-                &whole
-            }
+        let whole = match sight {
+            Some(_) => None,
+            None => Some(self.sync.syncs.rooms.sight(&self.sync.room, self.me()).await?),
         };
+        let sight = sight.or(whole.as_ref());
         body.required_state =
-            self.sync.client_events(&events, Some(sight), self.sync.wanted.filter.fields()).await?;
+            self.sync.client_events(&events, sight, self.sync.wanted.filter.fields()).await?;
         Ok(())
     }
 
@@ -479,11 +478,11 @@ impl RoomWish<'_> {
         }
         // With `initial`, what isn't there isn't set.
         if arrived || renamed {
-            body.name = if arrived { name.map(Some) } else { Some(name) };
+            body.name = if arrived { name.map(Value::from) } else { Some(json!(name)) };
         }
         if arrived || changed.has(&TimelineEventType::RoomAvatar) {
             let avatar = avatar(state);
-            body.avatar = if arrived { avatar.map(Some) } else { Some(avatar) };
+            body.avatar = if arrived { avatar.map(Value::from) } else { Some(json!(avatar)) };
         }
     }
 }
