@@ -21,7 +21,7 @@ use crate::{
     queue::{self, Queues, Tails},
     receipts::Receipts,
     room::{
-        self, Policy, Rooms,
+        self, Lifetimes, Policy, Rooms,
         delayed::{self, DelayedEvents},
         notices::{self, Notices},
     },
@@ -83,6 +83,18 @@ impl Config {
             room_name: section.room_name.clone(),
         })
     }
+
+    /// How long rooms keep their history; `None`: for ever.
+    fn lifetimes(&self) -> Option<Lifetimes> {
+        let section = &self.retention;
+        // The configuration has nothing over a thousand years.
+        let ms = |seconds: u64| 1000 * seconds as i64;
+        section.enabled.then(|| Lifetimes {
+            default: section.default_lifetime_seconds.map(ms),
+            shortest: ms(section.shortest_lifetime_seconds),
+            longest: section.longest_lifetime_seconds.map(ms),
+        })
+    }
 }
 
 impl Hearth {
@@ -114,6 +126,7 @@ impl Hearth {
             max_text_chars: config.rooms.max_text_chars as usize,
             federate: config.federation.enabled,
             notices: notices.as_ref().map(|notices| notices.user_id.clone()),
+            retention: config.lifetimes(),
         };
         let (name, epoch) = store.identity(config.server_name.as_str(), environment.entropy.number()).await?;
         if name != config.server_name {
@@ -191,6 +204,9 @@ impl Hearth {
         tasks.spawn(async move { rooms.run_departures().await });
         let rooms = Arc::clone(&self.rooms);
         tasks.spawn(async move { rooms.keep_indexed().await });
+        let (rooms, shutdown) = (Arc::clone(&self.rooms), self.shutdown.clone());
+        let every = Duration::from_secs(self.config.retention.purge_interval_seconds);
+        tasks.spawn(async move { rooms.keep_purged(every, shutdown).await });
         tasks.spawn(Arc::clone(&self.delayed).run(self.shutdown.clone()));
         tasks.spawn(self.sessions.clone().watch());
         let (limits, store, noticed) =

@@ -6,11 +6,14 @@ use toml::{Table, Value};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Config, Error,
+    Config, Error, Retention,
     error::Problem,
     setting::{Key, Section as _, Setting as _, Shape},
 };
 use crate::{account::new_user_id, limits::Class};
+
+/// A thousand years: times in milliseconds stay numbers that JSON can hold.
+const LONGEST_SECONDS: u64 = 1000 * 366 * 24 * 60 * 60;
 
 /// What the names of environment variables begin with: `HEARTH__SECTION__KEY`.
 const PREFIX: &str = "HEARTH__";
@@ -103,6 +106,7 @@ impl Config {
             let cause = "the room versions are \"1\" to \"12\"";
             return Err(Error::value("rooms.default_version", &self.rooms.default_version, cause));
         }
+        self.retention.checked()?;
         if let Some(localpart) = &self.server_notices.localpart
             && let Err(cause) = new_user_id(localpart, &self.server_name)
         {
@@ -153,6 +157,38 @@ impl Config {
             return Err(Error::value("log.filter", &self.log.filter, cause.to_string()));
         }
         Ok(self)
+    }
+}
+
+impl Retention {
+    fn checked(&self) -> Result<(), Error> {
+        let (default, longest) = (self.default_lifetime_seconds, self.longest_lifetime_seconds);
+        for (name, value) in [
+            ("default_lifetime_seconds", default),
+            ("shortest_lifetime_seconds", Some(self.shortest_lifetime_seconds)),
+            ("longest_lifetime_seconds", longest),
+            ("purge_interval_seconds", Some(self.purge_interval_seconds)),
+        ] {
+            if let Some(value) = value.filter(|value| !(1..=LONGEST_SECONDS).contains(value)) {
+                let cause = format!("a time is between 1 and {LONGEST_SECONDS} seconds");
+                return Err(Error::value(&format!("retention.{name}"), value, cause));
+            }
+        }
+        let shortest = self.shortest_lifetime_seconds;
+        if let Some(longest) = longest.filter(|longest| *longest < shortest) {
+            let cause = format!("the longest time is no shorter than the shortest, {shortest} seconds");
+            return Err(Error::value("retention.longest_lifetime_seconds", longest, cause));
+        }
+        let bounds = shortest..=longest.unwrap_or(LONGEST_SECONDS);
+        if let Some(default) = default.filter(|default| !bounds.contains(default)) {
+            let cause = format!(
+                "rooms that say nothing have what a room may ask for, {} to {} seconds",
+                bounds.start(),
+                bounds.end()
+            );
+            return Err(Error::value("retention.default_lifetime_seconds", default, cause));
+        }
+        Ok(())
     }
 }
 
@@ -273,6 +309,33 @@ mod tests {
         assert_says(parse("listener = []"), &["listener", "at least one port"]);
         assert_says(parse("[[listener]]\ntls = {certificate = \"a\"}"), &["listener[0].tls.key", "missing"]);
         assert_says(parse("server_name ="), &["hearth.toml"]);
+    }
+
+    #[test]
+    fn times_of_retention_agree_with_each_other() {
+        let retention = parse(
+            "[retention]
+             enabled = true
+             default_lifetime_seconds = 100
+             shortest_lifetime_seconds = 10
+             longest_lifetime_seconds = 100
+             purge_interval_seconds = 1",
+        );
+        assert!(retention.unwrap().retention.enabled);
+        assert!(!parse("").unwrap().retention.enabled, "history is for ever");
+        for (key, value, remedy) in [
+            ("default_lifetime_seconds", "0", "between 1 and"),
+            ("shortest_lifetime_seconds", "0", "between 1 and"),
+            ("longest_lifetime_seconds", "99999999999999", "between 1 and"),
+            ("purge_interval_seconds", "0", "between 1 and"),
+            ("longest_lifetime_seconds", "10", "86400"),
+            ("default_lifetime_seconds", "10", "86400 to"),
+        ] {
+            let name = format!("retention.{key}");
+            assert_says(parse(&format!("[retention]\n{key} = {value}")), &[&name, value, remedy]);
+        }
+        let above = "[retention]\nlongest_lifetime_seconds = 86400\ndefault_lifetime_seconds = 86401";
+        assert_says(parse(above), &["retention.default_lifetime_seconds", "86401", "86400 to 86400"]);
     }
 
     #[test]

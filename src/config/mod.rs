@@ -18,7 +18,7 @@ pub use self::{
     error::Error,
     sections::{
         Api, Database, DelayedEvents, Federation, Limits, Listener, Log, LookUp, Profiles, Rate,
-        Registration, RegistrationMode, Rooms, ServerNotices, Stream, Support, UserDirectory,
+        Registration, RegistrationMode, Retention, Rooms, ServerNotices, Stream, Support, UserDirectory,
     },
 };
 
@@ -39,6 +39,8 @@ section! {
         pub registration: Registration = Registration::default();
         /// What rooms may be.
         pub rooms: Rooms = Rooms::default();
+        /// How long rooms keep their history.
+        pub retention: Retention = Retention::default();
         /// Events that are sent later.
         pub delayed_events: DelayedEvents = DelayedEvents::default();
         /// What users say about themselves.

@@ -119,6 +119,23 @@ section! {
 }
 
 section! {
+    /// How long rooms keep their history.
+    pub struct Retention {
+        /// Whether anything is ever too old. When off, history is kept for ever, whatever rooms say in `m.room.retention`. When
+        /// on, messages that are too old are hidden from everybody and deleted soon after. This can't be undone.
+        pub enabled: bool = false;
+        /// How long rooms that say nothing keep their history, in seconds. Without it they keep it for ever.
+        pub default_lifetime_seconds: Option<u64> = None, example "31536000";
+        /// The shortest time that a room may ask for, in seconds: one that asks for less has this.
+        pub shortest_lifetime_seconds: u64 = 24 * 60 * 60;
+        /// The longest time that a room may ask for, in seconds: one that asks for more has this.
+        pub longest_lifetime_seconds: Option<u64> = None, example "63072000";
+        /// How often what is hidden is deleted, in seconds.
+        pub purge_interval_seconds: u64 = 60 * 60;
+    }
+}
+
+section! {
     /// Events that are sent later.
     pub struct DelayedEvents {
         /// The longest delay, in seconds.

@@ -32,10 +32,15 @@ impl Kept {
         }
         while self.events.len() > EVENTS || self.bytes > BYTES {
             let Some((place, event)) = self.events.pop_lru() else { break };
-            self.bytes -= bytes_of(&event);
-            if self.places.get(event.id()) == Some(&place) {
-                self.places.remove(event.id());
-            }
+            self.forget(place, &event);
+        }
+    }
+
+    /// What there is to tidy for an event that was taken out.
+    fn forget(&mut self, place: (i64, i64), event: &Event) {
+        self.bytes -= bytes_of(event);
+        if self.places.get(event.id()) == Some(&place) {
+            self.places.remove(event.id());
         }
     }
 }
@@ -69,6 +74,16 @@ impl EventCache {
         let kept = &mut *self.0.lock();
         let place = kept.places.get(event_id).filter(|place| place.0 == room)?;
         kept.events.get(place).cloned()
+    }
+
+    /// Events of a room that were purged.
+    pub(super) fn remove(&self, room: i64, seqs: &[i64]) {
+        let mut kept = self.0.lock();
+        for seq in seqs {
+            if let Some(event) = kept.events.pop(&(room, *seq)) {
+                kept.forget((room, *seq), &event);
+            }
+        }
     }
 
     /// The events that are here, and the `seq` of those that aren't.

@@ -18,6 +18,8 @@ pub enum Verdict {
     Rejected = 2,
     /// A redaction that isn't applied: its target isn't here yet, or nobody allows it. Part of the history, not shown.
     Held = 3,
+    /// Older than the room keeps its history: without content, and part of the history only.
+    Gone = 4,
 }
 
 /// The type of events that only join the ends of a history. Shown to nobody.
@@ -29,6 +31,7 @@ impl Verdict {
             0 => Self::Accepted,
             1 => Self::SoftFailed,
             3 => Self::Held,
+            4 => Self::Gone,
             _ => Self::Rejected,
         }
     }

@@ -24,6 +24,9 @@ mod receive;
 #[cfg(test)]
 mod received_tests;
 mod relations;
+pub mod retention;
+#[cfg(test)]
+mod retention_tests;
 mod search;
 mod send;
 mod snapshot;
@@ -53,7 +56,10 @@ use ruma::{
 };
 use tokio::sync::Notify;
 
-use self::{cache::EventCache, error::NOT_A_MEMBER, snapshot::Extremity, spaces::Walks, writer::Inbox};
+use self::{
+    cache::EventCache, error::NOT_A_MEMBER, retention::Horizons, snapshot::Extremity, spaces::Walks,
+    writer::Inbox,
+};
 pub use self::{
     client_event::Reader,
     create::{NewRoom, Preset},
@@ -65,6 +71,7 @@ pub use self::{
     preview::Preview,
     receive::Outcome,
     relations::{Listing, RECURSION},
+    retention::Lifetimes,
     search::{GroupBy, Match, Order, Query, Searched},
     send::reason,
     snapshot::{LocalMember, Snapshot, State},
@@ -91,6 +98,8 @@ pub struct Policy {
     pub federate: bool,
     /// The account of server notices.
     pub notices: Option<OwnedUserId>,
+    /// How long history is kept; `None`: for ever, whatever rooms say.
+    pub retention: Option<Lifetimes>,
 }
 
 /// What all rooms share.
@@ -104,6 +113,7 @@ struct Core {
     events: EventCache,
     /// Somebody has to be seen off.
     departing: Notify,
+    horizons: Horizons,
 }
 
 #[expect(clippy::struct_field_names, reason = "the specification's name")]
@@ -167,9 +177,17 @@ impl Rooms {
         policy: Policy,
     ) -> Result<Self, Error> {
         let last_number = AtomicI64::new(store.last_room().await?);
-        let events = EventCache::new();
-        let departing = Notify::new();
-        let core = Core { store, accounts, environment, server_name, key, policy, events, departing };
+        let core = Core {
+            store,
+            accounts,
+            environment,
+            server_name,
+            key,
+            policy,
+            events: EventCache::new(),
+            departing: Notify::new(),
+            horizons: Horizons::new(),
+        };
         let registry = Registry {
             rooms: HashMap::new(),
             recent: LruCache::new(RECENT),
@@ -384,7 +402,7 @@ impl Core {
         let version = RoomVersionId::try_from(row.version).map_err(|cause| damaged(cause.to_string()))?;
         let room_id = OwnedRoomId::try_from(row.room_id).map_err(|cause| damaged(cause.to_string()))?;
         let mut snapshot = Snapshot::empty(number, room_id, version)?;
-        (snapshot.last_seq, snapshot.position) = self.store.last_event(number).await?;
+        (snapshot.last_seq, snapshot.position, snapshot.arrived) = self.store.last_event(number).await?;
         let extremities = self.store.extremities(number).await?;
         let extremities = extremities.into_iter().map(|row| Event::from_stored(row, &snapshot.version));
         let extremities: Vec<Event> = extremities.collect::<Result<_, _>>()?;

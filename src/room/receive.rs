@@ -7,6 +7,7 @@
 //!
 //! - *Accepted*: it is an end of the room's history, may change the state, and is shown.
 //! - *Soft-failed*: kept, and part of what others build on it; not shown, not an end of history.
+//! - *Gone*: accepted, but by its own account older than the room keeps its history; kept without its content, not shown.
 //! - *Rejected*: kept so that it stays rejected; it changes nothing, and whoever cites it is rejected.
 //!
 //! Every event, whatever its verdict, takes the next `seq`; its `depth` and its time decide nothing about its place.
@@ -116,10 +117,12 @@ impl Work<'_> {
         };
         let verdict = match verdict {
             Verdict::Accepted if pdu.redacts.is_some() => self.redaction_verdict(pdu, &before).await?,
+            Verdict::Accepted if self.core.comes_too_late(&self.snapshot, pdu) => Verdict::Gone,
             verdict => verdict,
         };
         let seq = self.snapshot.last_seq + 1;
-        let pdu = pdu.clone().with_rejected(verdict == Verdict::Rejected);
+        let pdu = if verdict == Verdict::Gone { pdu.redacted(&self.snapshot.version)? } else { pdu.clone() };
+        let pdu = pdu.with_rejected(verdict == Verdict::Rejected);
         let event = Arc::new(Event { verdict, ..Event::new(seq, pdu, None) });
 
         let mut batch = Batch::new();
@@ -132,7 +135,7 @@ impl Work<'_> {
             after.insert(Arc::clone(&event));
         }
         self.states.insert(seq, after);
-        let counts = matches!(verdict, Verdict::Accepted | Verdict::Held);
+        let counts = matches!(verdict, Verdict::Accepted | Verdict::Held | Verdict::Gone);
         if counts {
             self.accept(&mut batch, step, &event, follows_all).await?;
         } else {
@@ -143,7 +146,7 @@ impl Work<'_> {
         self.absorb(batch, step);
         self.apply_held(&event).await?;
         Ok(match verdict {
-            Verdict::Accepted | Verdict::Held => Outcome::Accepted,
+            Verdict::Accepted | Verdict::Held | Verdict::Gone => Outcome::Accepted,
             Verdict::SoftFailed => Outcome::SoftFailed,
             Verdict::Rejected => Outcome::Rejected(why),
         })

@@ -102,6 +102,8 @@ pub struct Snapshot {
     pub last_seq: i64,
     /// The position at which event `last_seq` was committed: readers at this position or above have all of it.
     pub position: i64,
+    /// When event `last_seq` was put into the log.
+    pub arrived: i64,
     pub depth: i64,
     /// The events that no accepted event follows yet.
     pub extremities: Arc<[Extremity]>,
@@ -129,6 +131,7 @@ impl Snapshot {
             rules: Arc::new(rules),
             last_seq: 0,
             position: 0,
+            arrived: 0,
             depth: 0,
             extremities: Arc::from([]),
             state: State::default(),

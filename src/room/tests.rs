@@ -23,6 +23,15 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn new(users: &[&str]) -> Self {
+        Self::keeping(users, Environment::real(), None).await
+    }
+
+    /// One in which history isn't kept for ever.
+    pub(super) async fn keeping(
+        users: &[&str],
+        environment: Environment,
+        retention: Option<Lifetimes>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tails = Arc::new(Tails::new(1));
         let subscriber: Arc<dyn Subscriber> = Arc::<Tails>::clone(&tails);
@@ -31,7 +40,6 @@ impl World {
         for user in users {
             store.commit(add_account(user, None, false, 0)).await.unwrap();
         }
-        let environment = Environment::real();
         let server_name = owned_server_name!("localhost");
         let queues = Queues::new(Arc::clone(&tails), store.clone());
         let sessions = Sessions::new(store.clone(), queues, environment.clone());
@@ -50,6 +58,7 @@ impl World {
             max_text_chars: 100_000,
             federate: true,
             notices: None,
+            retention,
         };
         let accounts = Arc::new(accounts);
         let rooms = Rooms::new(store.clone(), accounts, environment, server_name, key, policy).await.unwrap();
@@ -114,6 +123,7 @@ impl World {
                 step,
                 pdu: Arc::from(pdu.to_string()),
                 ts: 0,
+                arrived: 0,
                 searchable: false,
                 verdict: verdict as i64,
                 sender_device: None,

@@ -18,8 +18,8 @@ use super::{Error, Event, NOT_A_MEMBER, Room, Rooms, snapshot::visibility_of};
 
 /// The parts of a room's log that a user may see, as ranges of `seq`.
 ///
-/// One that [`Rooms`] gives ends with the last event of its moment: of what comes later it says nothing, because the user
-/// may be gone by then.
+/// One that [`Rooms`] gives begins after what is older than the room keeps its history, and ends with the last event of its
+/// moment: of what comes later it says nothing, because the user may be gone by then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sight {
     /// First and last `seq` of each, ascending and apart.
@@ -77,6 +77,15 @@ impl Sight {
         self.ranges.retain(|(first, _)| *first <= last);
         if let Some(range) = self.ranges.last_mut() {
             range.1 = range.1.min(last);
+        }
+        self
+    }
+
+    /// The same without event `seq` and what is before it.
+    pub(super) fn after(mut self, seq: i64) -> Self {
+        self.ranges.retain(|(_, last)| *last > seq);
+        if let Some(range) = self.ranges.first_mut() {
+            range.0 = range.0.max(seq.saturating_add(1));
         }
         self
     }
@@ -159,6 +168,12 @@ impl Rooms {
     /// As [`Self::sight`], but what it says of events before `oldest` may be less than the truth. It asks the database
     /// nothing if the user has been in the room since then.
     pub async fn sight_from(&self, room: &Room, user_id: &UserId, oldest: i64) -> Result<Sight, Error> {
+        let sight = self.sight_of_all(room, user_id, oldest).await?;
+        self.without_expired(room, sight).await
+    }
+
+    /// As [`Self::sight_from`], with what is older than the room keeps its history.
+    async fn sight_of_all(&self, room: &Room, user_id: &UserId, oldest: i64) -> Result<Sight, Error> {
         let snapshot = room.snapshot();
         let joined = snapshot.is_joined(user_id);
         let member = snapshot.member(user_id);
@@ -186,8 +201,11 @@ impl Rooms {
 
     /// As [`Self::sight`], for whoever reads the log. Those who may see nothing aren't in the room.
     pub async fn reading(&self, room: &Room, user_id: &UserId) -> Result<Sight, Error> {
-        let sight = self.sight(room, user_id).await?;
-        if sight.is_nothing() { Err(Error::forbidden(NOT_A_MEMBER)) } else { Ok(sight) }
+        let sight = self.sight_of_all(room, user_id, i64::MIN).await?;
+        if sight.is_nothing() {
+            return Err(Error::forbidden(NOT_A_MEMBER));
+        }
+        self.without_expired(room, sight).await
     }
 
     /// Which state a user may read: members the current one, former members that of when they left (HV-11), everybody
@@ -222,7 +240,8 @@ impl Rooms {
         if place >= view.at {
             return Ok(view);
         }
-        let sight = self.sight_from(room, user_id, place).await?;
+        // State is kept however old it is.
+        let sight = self.sight_of_all(room, user_id, place).await?;
         Ok(View { at: sight.nearest(place).unwrap_or(place).min(view.at) })
     }
 

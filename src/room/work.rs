@@ -51,6 +51,8 @@ pub(super) struct Work<'a> {
     access: Access,
     /// When the events happen, if that isn't now.
     time: Option<MilliSecondsSinceUnixEpoch>,
+    /// When they are put into the log: now, whatever they say themselves, and never before those that were there.
+    arrived: i64,
 }
 
 impl<'a> Work<'a> {
@@ -59,6 +61,7 @@ impl<'a> Work<'a> {
         for member in snapshot.local.iter() {
             wishes.learn(&core.accounts, member.recipient).await?;
         }
+        let arrived = snapshot.arrived.max(core.environment.clock.now_ms());
         Ok(Self {
             core,
             access: Access::of(&snapshot),
@@ -71,6 +74,7 @@ impl<'a> Work<'a> {
             strangers: Vec::new(),
             ends_changed: false,
             time: None,
+            arrived,
         })
     }
 
@@ -366,6 +370,7 @@ impl<'a> Work<'a> {
             pdu: Arc::from(event.pdu.json.get()),
             verdict: event.verdict as i64,
             ts: event.pdu.origin_server_ts.get().into(),
+            arrived: self.arrived,
             searchable: event.is_visible() && search::has_text(&event.pdu),
             sender_device: event.sent_by.as_ref().map(|by| by.device),
             txn_id: event.sent_by.as_ref().map(|by| by.txn_id.clone()),
@@ -423,10 +428,12 @@ impl<'a> Work<'a> {
         }
         let (core, room) = (Arc::clone(self.core), room.map(Arc::clone));
         let (mut snapshot, events, last_step) = (self.snapshot, self.events, self.last_step);
+        let arrived = self.arrived;
         let mut batch = self.batch;
         batch.on_commit(move |base| {
             if last_step > 0 {
                 snapshot.position = base + i64::from(last_step);
+                snapshot.arrived = arrived;
             }
             for event in events {
                 core.events.insert(snapshot.number, event);

@@ -16,6 +16,8 @@ pub struct EventRow {
     pub pdu: std::sync::Arc<str>,
     /// Its `origin_server_ts`.
     pub ts: i64,
+    /// When this server put it into the log.
+    pub arrived: i64,
     pub verdict: i64,
     /// Whether it has text that can be searched for.
     pub searchable: bool,

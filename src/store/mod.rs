@@ -27,6 +27,7 @@ pub mod receipt;
 pub mod registration_token;
 pub mod relation;
 pub mod report;
+pub mod retention;
 pub mod room;
 pub mod search;
 mod server;

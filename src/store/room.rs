@@ -43,11 +43,11 @@ impl Store {
         Ok(last)
     }
 
-    /// The greatest `seq` of a room and the position at which it was given, zeros if it has no events.
-    pub async fn last_event(&self, room: i64) -> Result<(i64, i64), Error> {
-        let row: Option<(i64, i64)> = self
+    /// The greatest `seq` of a room, the position at which it was given and when that was, zeros if it has no events.
+    pub async fn last_event(&self, room: i64) -> Result<(i64, i64, i64), Error> {
+        let row: Option<(i64, i64, i64)> = self
             .optional(statement!(
-                "SELECT seq, position FROM event WHERE room = $1 ORDER BY seq DESC LIMIT 1",
+                "SELECT seq, position, arrived FROM event WHERE room = $1 ORDER BY seq DESC LIMIT 1",
                 room,
             ))
             .await?;
@@ -91,9 +91,14 @@ impl Store {
         Ok(low)
     }
 
+    /// Whether a position covers an event, or, of one that was purged, the last before it that is left.
     async fn is_covered(&self, room: i64, seq: i64, position: i64) -> Result<bool, Error> {
         let found: Option<(i64,)> = self
-            .optional(statement!("SELECT position FROM event WHERE room = $1 AND seq = $2", room, seq))
+            .optional(statement!(
+                "SELECT position FROM event WHERE room = $1 AND seq <= $2 ORDER BY seq DESC LIMIT 1",
+                room,
+                seq,
+            ))
             .await?;
         Ok(found.is_some_and(|(found,)| found <= position))
     }

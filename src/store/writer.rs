@@ -247,8 +247,8 @@ fn bind(prepared: &mut CachedStatement<'_>, statement: &Statement, base: i64) ->
 fn insert_rows(connection: &Connection, batch: &Batch, base: i64) -> Result<(), Error> {
     for row in &batch.events {
         let text =
-            "INSERT INTO event (room, seq, event_id, position, pdu, ts, verdict, sender_device, txn_id)
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+            "INSERT INTO event (room, seq, event_id, position, pdu, ts, verdict, sender_device, txn_id, arrived)
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         let position = base + i64::from(row.step);
         let (id, txn_id) = (&row.event_id, row.txn_id.as_deref());
         connection.prepare_cached(text)?.execute(params![
@@ -260,7 +260,8 @@ fn insert_rows(connection: &Connection, batch: &Batch, base: i64) -> Result<(), 
             row.ts,
             row.verdict,
             row.sender_device,
-            txn_id
+            txn_id,
+            row.arrived
         ])?;
         if row.searchable {
             let text = "INSERT INTO searchable (position, room, seq) VALUES (?1, ?2, ?3)";

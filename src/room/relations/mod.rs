@@ -66,7 +66,7 @@ impl Relation {
         Some(Self { rel_type, target, key })
     }
 
-    fn is_thread(&self) -> bool {
+    pub(super) fn is_thread(&self) -> bool {
         self.rel_type == THREAD
     }
 }
