@@ -21,20 +21,26 @@ use crate::room::event::Verdict;
 const SEED: &str = "ed25519 1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1";
 
 /// A room of Alice here and Rita elsewhere, who has as much power.
-struct Story {
-    world: World,
-    room: Arc<Room>,
-    alice: OwnedUserId,
+pub(super) struct Story {
+    pub(super) world: World,
+    pub(super) room: Arc<Room>,
+    pub(super) alice: OwnedUserId,
     rita: OwnedUserId,
-    time: u32,
+    /// That the last event of Rita gives.
+    pub(super) time: u32,
     /// What the next event redacts.
-    redacts: Option<OwnedEventId>,
+    pub(super) redacts: Option<OwnedEventId>,
 }
 
 impl Story {
     async fn new() -> Self {
+        Self::keeping(Environment::real(), None).await
+    }
+
+    /// One in which history isn't kept for ever.
+    pub(super) async fn keeping(environment: Environment, retention: Option<Lifetimes>) -> Self {
         let alice = user("alice");
-        let world = World::new(&[alice.as_str(), "@bob:localhost"]).await;
+        let world = World::keeping(&[alice.as_str(), "@bob:localhost"], environment, retention).await;
         let room = world.room(&alice).await;
         let rita = owned_user_id!("@rita:elsewhere");
         let mut story = Self { world, room, alice, rita, time: 0, redacts: None };
@@ -46,16 +52,16 @@ impl Story {
         story
     }
 
-    async fn set(&self, kind: &str, content: Value) -> OwnedEventId {
+    pub(super) async fn set(&self, kind: &str, content: Value) -> OwnedEventId {
         let (kind, content) = (StateEventType::from(kind), to_raw_value(&content).unwrap());
         self.world.rooms.set_state(&self.room, &self.alice, kind, String::new(), content).await.unwrap()
     }
 
-    fn ends(&self) -> Vec<OwnedEventId> {
+    pub(super) fn ends(&self) -> Vec<OwnedEventId> {
         self.room.snapshot().extremities.iter().map(|end| end.event_id.clone()).collect()
     }
 
-    fn by_rita(
+    pub(super) fn by_rita(
         &mut self,
         kind: &str,
         state_key: Option<&str>,
@@ -117,22 +123,22 @@ impl Story {
         }
     }
 
-    async fn bring(&self, pdus: &[Pdu]) -> Vec<Outcome> {
+    pub(super) async fn bring(&self, pdus: &[Pdu]) -> Vec<Outcome> {
         self.world.rooms.receive(&self.room, pdus.to_vec()).await.unwrap()
     }
 
     /// The room as a fresh start would find it.
-    async fn reloaded(&self) -> Snapshot {
+    pub(super) async fn reloaded(&self) -> Snapshot {
         self.world.rooms.core.load(self.room.number).await.unwrap()
     }
 
-    fn topic(&self) -> Option<String> {
+    pub(super) fn topic(&self) -> Option<String> {
         let content: Option<Value> = self.room.snapshot().state.content(&StateEventType::RoomTopic);
         content.and_then(|content| content["topic"].as_str().map(str::to_owned))
     }
 }
 
-fn text(body: &str) -> Value {
+pub(super) fn text(body: &str) -> Value {
     json!({ "msgtype": "m.text", "body": body })
 }
 

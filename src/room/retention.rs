@@ -241,6 +241,7 @@ impl Rooms {
             seq: 0,
             cause: cause.to_string(),
         })?;
+        hearth_federation::rules(&version)?;
         // Nothing that isn't one of these now can become one.
         let ends = store.extremities(room).await?.into_iter().map(|end| end.seq);
         let needed: BTreeSet<i64> = ends.chain([last]).collect();
@@ -361,4 +362,81 @@ fn content_of(pdu: &str) -> Option<Box<RawValue>> {
         content: Box<RawValue>,
     }
     serde_json::from_str::<Stored>(pdu).ok().map(|stored| stored.content)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::to_raw_value;
+
+    use super::*;
+
+    const DAY: i64 = 86_400_000;
+
+    fn lifetime(lifetimes: Lifetimes, content: &Value) -> Option<i64> {
+        lifetimes.of(Some(&to_raw_value(content).unwrap()))
+    }
+
+    #[test]
+    fn rooms_get_what_they_ask_for_within_bounds() {
+        let lifetimes = Lifetimes { default: Some(30 * DAY), shortest: DAY, longest: Some(60 * DAY) };
+        assert_eq!(lifetimes.of(None), Some(30 * DAY));
+        for (asked, days) in [
+            (json!({ "max_lifetime": 40 * DAY }), 40),
+            (json!({ "max_lifetime": DAY }), 1),
+            (json!({ "max_lifetime": DAY - 1 }), 1),
+            (json!({ "max_lifetime": 0 }), 1),
+            (json!({ "max_lifetime": 60 * DAY + 1 }), 60),
+            (json!({ "max_lifetime": MAX_MS }), 60),
+            (json!({ "min_lifetime": 2 * DAY, "max_lifetime": 2 * DAY }), 2),
+            // Who asks for no more than a least time gets the usual one, or that.
+            (json!({ "min_lifetime": 2 * DAY }), 30),
+            (json!({ "min_lifetime": 50 * DAY }), 50),
+            (json!({ "min_lifetime": 70 * DAY }), 60),
+            (json!({ "min_lifetime": null, "max_lifetime": null }), 30),
+            (json!({}), 30),
+        ] {
+            assert_eq!(lifetime(lifetimes, &asked), Some(days * DAY), "{asked}");
+        }
+        let unbound = Lifetimes { default: None, shortest: DAY, longest: None };
+        assert_eq!(unbound.of(None), None);
+        assert_eq!(lifetime(unbound, &json!({ "min_lifetime": 5 })), None);
+        assert_eq!(lifetime(unbound, &json!({ "max_lifetime": 50_000 * DAY })), Some(50_000 * DAY));
+    }
+
+    #[test]
+    fn what_is_no_policy_says_nothing() {
+        let lifetimes = Lifetimes { default: Some(30 * DAY), shortest: DAY, longest: Some(60 * DAY) };
+        let numbers = [
+            json!("86400000"),
+            json!(-1),
+            json!(86_400_000.0),
+            json!(1.5),
+            json!(MAX_MS + 1),
+            json!(u64::MAX),
+            json!(1e300),
+            json!(true),
+            json!([DAY]),
+            json!({ "ms": DAY }),
+        ];
+        for number in numbers {
+            for name in ["max_lifetime", "min_lifetime"] {
+                let mut asked = json!({ "max_lifetime": 40 * DAY, "min_lifetime": DAY });
+                asked[name] = number.clone();
+                assert_eq!(lifetime(lifetimes, &asked), Some(30 * DAY), "{asked}");
+            }
+        }
+        for asked in [
+            json!({ "min_lifetime": 3 * DAY, "max_lifetime": 2 * DAY }),
+            json!([]),
+            json!(null),
+            json!("max_lifetime"),
+        ] {
+            assert_eq!(lifetime(lifetimes, &asked), Some(30 * DAY), "{asked}");
+        }
+        // What no room can hold, and a database may.
+        for text in [r#"{"max_lifetime":1e999}"#, r#"{"max_lifetime":99999999999999999999999999}"#] {
+            let content = RawValue::from_string(text.to_owned()).unwrap();
+            assert_eq!(lifetimes.of(Some(&content)), Some(30 * DAY), "{text}");
+        }
+    }
 }

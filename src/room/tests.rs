@@ -89,7 +89,7 @@ impl World {
         self.send(room, sender, TimelineEventType::RoomMessage, content).await
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         room: &Arc<Room>,
         sender: &UserId,

@@ -213,6 +213,33 @@ mod tests {
         assert_eq!(threads, [("$1".to_owned(), 2, 3, 2)]);
     }
 
+    /// Events of older databases came when they say, but none before the one before it.
+    #[tokio::test]
+    async fn older_databases_get_the_times_of_their_events() {
+        let dir = tempfile::tempdir().unwrap();
+        let options =
+            SqliteConnectOptions::new().filename(dir.path().join("hearth.db")).create_if_missing(true);
+        let pool = SqlitePool::connect_with(options).await.unwrap();
+        let before = MIGRATIONS.iter().position(|(version, ..)| *version == 12).unwrap();
+        migrate(&pool, &MIGRATIONS[..before]).await.unwrap();
+        for (room, seq, ts) in [(7, 1, 100), (7, 2, 90), (7, 3, 120), (7, 4, 10), (8, 1, 5), (8, 2, 6)] {
+            sqlx::query(
+                "INSERT INTO event (room, seq, event_id, position, pdu, ts) VALUES ($1, $2, $3, 0, '{}', $4)",
+            )
+            .bind(room)
+            .bind(seq)
+            .bind(format!("${room}{seq}"))
+            .bind(ts)
+            .execute(&pool)
+            .await
+            .unwrap();
+        }
+        migrate(&pool, MIGRATIONS).await.unwrap();
+        let rows: Vec<(i64,)> =
+            sqlx::query_as("SELECT arrived FROM event ORDER BY room, seq").fetch_all(&pool).await.unwrap();
+        assert_eq!(rows, [100, 100, 120, 120, 5, 6].map(|arrived| (arrived,)));
+    }
+
     /// Two connections that make a database of one new file at the same time lock each other out.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_new_file_is_made_a_database_by_one_connection() {

@@ -173,3 +173,58 @@ pub fn unrelate(room: i64, seqs: &str, roots: &str) -> Vec<Statement> {
     );
     vec![shrink, unrelate, begin, end]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::{Batch, Delivered, Durability, EventRow, Subscriber};
+
+    struct Nobody;
+
+    impl Subscriber for Nobody {
+        fn committed(&self, _: i64, _: &[Delivered]) {}
+    }
+
+    /// Searching by steps finds what looking at each event finds, from wherever it begins, whatever was deleted before.
+    #[tokio::test]
+    async fn the_end_of_a_time_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        let store = Store::open(&path, Durability::Normal, Arc::new(Nobody)).await.unwrap().0;
+        // Several at a time, and now and then none for long.
+        let arrived = |seq: i64| 10 * (seq / 3) + if seq > 40 { 500 } else { 0 };
+        let mut batch = Batch::new();
+        for seq in 1..=70 {
+            let step = batch.step();
+            batch.event(EventRow {
+                room: 1,
+                seq,
+                event_id: format!("${seq}"),
+                step,
+                pdu: Arc::from("{}"),
+                ts: 0,
+                arrived: arrived(seq),
+                verdict: 0,
+                searchable: false,
+                sender_device: None,
+                txn_id: None,
+            });
+        }
+        store.commit(batch).await.unwrap();
+        for purged in [0, 5, 6, 23] {
+            let seqs: Vec<i64> = (2..=purged).filter(|seq| seq % 7 != 0).collect();
+            store.commit(delete(1, &serde_json::to_string(&seqs).unwrap())).await.unwrap();
+            for time in (-10..800).step_by(5) {
+                let last = (1..=70).take_while(|seq| arrived(*seq) <= time).last().unwrap_or(0);
+                let next = (last < 70).then(|| arrived(last + 1));
+                for after in (purged..=last).step_by(4) {
+                    let found = store.arrived_up_to(1, after, time).await.unwrap();
+                    assert_eq!(found, (last, next), "at {time} from {after}, purged {purged}");
+                }
+            }
+        }
+        assert_eq!(store.arrived_up_to(2, 0, i64::MAX).await.unwrap(), (0, None), "a room without events");
+    }
+}
