@@ -285,7 +285,7 @@ impl RoomSync<'_> {
     pub(super) async fn announced(&self, end: i64) -> Result<Slice, Error> {
         let limit = self.wanted.filter.timeline_limit();
         // What has become too old since it was announced isn't there; the state that it set is before the timeline.
-        let horizon = self.syncs.rooms.horizon(&self.room).await?.min(end);
+        let horizon = self.syncs.rooms.horizon(&self.room).await?;
         let seqs: Vec<i64> = self.changes.seqs.iter().copied().filter(|seq| *seq > horizon).collect();
         let mut events: Vec<Arc<Event>> = Vec::new();
         let mut limited = false;
@@ -307,7 +307,7 @@ impl RoomSync<'_> {
             None if limited => end,
             _ => seqs.first().map_or(end, |first| first - 1),
         };
-        Ok(Slice { events, before: before.max(horizon), end, limited, sight: None })
+        Ok(Slice { events, before, end, limited, sight: None })
     }
 
     /// What the user may see, where that isn't everything that the queue announced.
