@@ -171,3 +171,31 @@ async fn history_is_kept_unless_the_room_and_the_operator_say_otherwise() {
     assert_eq!(status(&bob, &format!("/v3/rooms/{ended}/event/{fresh}")).await, 200);
     assert_eq!(texts(&bob, room).await, ["kept"]);
 }
+
+#[tokio::test]
+async fn clients_are_told_how_long_history_is_kept() {
+    let path = "/unstable/org.matrix.msc1763/retention/configuration";
+    let server = Server::start(toml! {
+        [retention]
+        enabled = true
+        default_lifetime_seconds = 90000
+        longest_lifetime_seconds = 100000
+    })
+    .await;
+    let alice = server.register("alice").await;
+    let expected = json!({
+        "policies": { "*": { "max_lifetime": 90_000_000 } },
+        "limits": { "max_lifetime": { "min": 86_400_000, "max": 100_000_000 } },
+    });
+    assert_eq!(alice.get(path).await.expect(200), expected);
+    server.http().get(path, None).await.expect_error(401, "M_MISSING_TOKEN");
+
+    let server = Server::start(short()).await;
+    let alice = server.register("alice").await;
+    let expected = json!({ "policies": {}, "limits": { "max_lifetime": { "min": 1000 } } });
+    assert_eq!(alice.get(path).await.expect(200), expected);
+
+    let server = Server::start(Table::new()).await;
+    let alice = server.register("alice").await;
+    alice.get(path).await.expect_error(404, "M_UNRECOGNIZED");
+}

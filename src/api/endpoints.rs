@@ -39,6 +39,8 @@ const EXTRAS: &[(&str, &str)] = &[
     // Sliding sync: MSC4186 as it was merged, and as clients spoke it before.
     ("POST", "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"),
     ("POST", "/_matrix/client/v4/sync"),
+    // How long history is kept is a proposal: MSC1763.
+    ("GET", "/_matrix/client/unstable/org.matrix.msc1763/retention/configuration"),
     // Deleting account data is a proposal: MSC3391.
     ("DELETE", "/_matrix/client/unstable/org.matrix.msc3391/user/{}/account_data/{}"),
     ("DELETE", "/_matrix/client/unstable/org.matrix.msc3391/user/{}/rooms/{}/account_data/{}"),

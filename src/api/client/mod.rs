@@ -27,6 +27,7 @@ mod receipts;
 mod register;
 mod relations;
 mod reports;
+mod retention;
 mod room_summary;
 mod search;
 mod send;
@@ -74,6 +75,7 @@ pub(super) fn routes() -> Routes {
         register::routes(),
         relations::routes(),
         reports::routes(),
+        retention::routes(),
         room_summary::routes(),
         search::routes(),
         send::routes(),
