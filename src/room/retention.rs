@@ -17,7 +17,7 @@
 //!
 //! It never touches a room's writer or its copy in memory; what it deletes can't come to be needed again.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroUsize, sync::LazyLock, time::Duration};
 
 use hearth_federation::Pdu;
 use lru::LruCache;
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// The event type.
-const RETENTION: &str = "m.room.retention";
+static RETENTION: LazyLock<StateEventType> = LazyLock::new(|| StateEventType::from("m.room.retention"));
 
 /// The greatest number that an event may hold (GN-02).
 const MAX_MS: u64 = (1 << 53) - 1;
@@ -125,7 +125,7 @@ impl Horizons {
 impl Core {
     /// How long a room keeps its history, in ms; `None`: for ever.
     fn lifetime(&self, room: &Snapshot) -> Option<i64> {
-        let event = room.state.get(&StateEventType::from(RETENTION), "");
+        let event = room.state.get(&RETENTION, "");
         self.policy.retention?.of(event.map(|event| &*event.pdu.content))
     }
 
