@@ -179,7 +179,7 @@ async fn clients_are_told_how_long_history_is_kept() {
         [retention]
         enabled = true
         default_lifetime_seconds = 90000
-        longest_lifetime_seconds = 100000
+        longest_lifetime_seconds = 100_000
     })
     .await;
     let alice = server.register("alice").await;

@@ -27,7 +27,7 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tokio::time::Instant;
 
-use super::{Core, Error, Event, Room, Rooms, Sight, Snapshot, event::Verdict, search};
+use super::{Core, Error, Event, Room, Rooms, Sight, Snapshot, event::Verdict, relations::Relation, search};
 use crate::{
     queue::{self, Kind},
     shutdown::Shutdown,
@@ -336,7 +336,7 @@ impl Going {
             self.deleted.push(seq);
         }
         self.all.push(seq);
-        self.roots.extend(event.relation().filter(|relation| relation.is_thread()).map(|r| r.target.into()));
+        self.roots.extend(event.relation().filter(Relation::is_thread).map(|r| r.target.into()));
         if search::has_text(&event.pdu) {
             self.statements.extend(search_table::remove(room, seq, search::words_of(room, &event.pdu)));
         }
