@@ -5,7 +5,9 @@ use ruma::{
     api::client::filter::{EventFormat, FilterDefinition, LazyLoadOptions},
 };
 
-use crate::room::{Event, EventFilter};
+use serde::{Deserialize, Serialize};
+
+use crate::room::{Event, EventFilter, RelationFilter};
 
 pub(super) use crate::room::Fields;
 
@@ -15,16 +17,43 @@ const MOST: usize = 1000;
 
 pub struct SyncFilter {
     definition: FilterDefinition,
+    key: String,
     timeline: EventFilter,
     state: EventFilter,
     fields: Fields,
 }
 
+/// What a filter says of relations.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default)]
+struct Relations {
+    room: RoomRelations,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default)]
+struct RoomRelations {
+    timeline: RelationFilter,
+    state: RelationFilter,
+}
+
 impl SyncFilter {
+    /// From the JSON of a `Filter`.
+    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
+        Ok(Self::with(serde_json::from_str(json)?, serde_json::from_str(json)?))
+    }
+
     pub fn new(definition: FilterDefinition) -> Self {
+        Self::with(definition, Relations::default())
+    }
+
+    fn with(definition: FilterDefinition, relations: Relations) -> Self {
+        let key = serde_json::to_string(&(&definition, &relations)).unwrap_or_default();
+        let RoomRelations { timeline, state } = relations.room;
         Self {
-            timeline: EventFilter::new(&definition.room.timeline),
-            state: EventFilter::new(&definition.room.state),
+            key,
+            timeline: EventFilter::new(&definition.room.timeline).with(timeline),
+            state: EventFilter::new(&definition.room.state).with(state),
             fields: Fields::new(definition.event_fields.as_deref()),
             definition,
         }
@@ -39,7 +68,7 @@ impl SyncFilter {
 
     /// What tells two filters apart.
     pub(super) fn key(&self) -> String {
-        serde_json::to_string(&self.definition).unwrap_or_default()
+        self.key.clone()
     }
 
     pub(super) fn timeline_limit(&self) -> usize {
@@ -54,8 +83,14 @@ impl SyncFilter {
         listed && !filter.not_rooms.iter().any(|room| room == room_id)
     }
 
+    /// Whether an event belongs into a timeline, but for what relates to it.
     pub(super) fn timeline(&self, event: &Event) -> bool {
         self.timeline.matches(event)
+    }
+
+    /// The filter of timelines, if it asks for what relates to an event.
+    pub(super) fn asks_for_children(&self) -> Option<&EventFilter> {
+        Some(&self.timeline).filter(|filter| filter.asks_for_children())
     }
 
     pub(super) fn state(&self, event: &Event) -> bool {

@@ -110,6 +110,16 @@ impl RoomSync<'_> {
         event.is_visible() && !ignored && self.wanted.filter.timeline(event)
     }
 
+    /// Those that the filter lets through for what relates to them.
+    async fn related_as_asked(&self, events: Vec<Arc<Event>>) -> Result<Vec<Arc<Event>>, Error> {
+        let Some(filter) = self.wanted.filter.asks_for_children().filter(|_| !events.is_empty()) else {
+            return Ok(events);
+        };
+        let rooms = &self.syncs.rooms;
+        let sight = rooms.sight(&self.room, &self.session.user_id).await?;
+        Ok(rooms.related_as_asked(&self.room, &sight, filter, self.ignored, events).await?)
+    }
+
     fn is_ignored(&self, event: Option<&Arc<Event>>) -> bool {
         event.is_some_and(|event| self.ignored.contains(&event.pdu.sender))
     }
@@ -264,7 +274,7 @@ impl RoomSync<'_> {
             let Some(last) = page.last() else { break };
             from = last.seq - 1;
             let shown = page.into_iter().filter(|event| event.seq >= oldest && self.shows(event));
-            events.extend(shown);
+            events.extend(self.related_as_asked(shown.collect()).await?);
         }
         // Before a break there may be more.
         let earlier = sight.range_up_to(oldest - 1).map_or(0, |(_, last)| last.min(oldest - 1));
@@ -293,7 +303,7 @@ impl RoomSync<'_> {
         for chunk in seqs.rchunks(limit.clamp(16, 128)) {
             let page = self.syncs.rooms.events(&self.room, chunk).await?;
             let shown = page.into_iter().rev().filter(|event| self.shows(event));
-            events.extend(shown);
+            events.extend(self.related_as_asked(shown.collect()).await?);
             if events.len() > limit {
                 limited = true;
                 break;

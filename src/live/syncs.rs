@@ -127,7 +127,7 @@ impl Syncs {
             }
             cause => cause,
         })?;
-        let filter = Arc::new(SyncFilter::new(serde_json::from_str(&definition)?));
+        let filter = Arc::new(SyncFilter::parse(&definition)?);
         self.filters.lock().put(key, Arc::clone(&filter));
         Ok(filter)
     }

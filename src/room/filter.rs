@@ -6,6 +6,7 @@ use ruma::{
     OwnedUserId,
     api::client::filter::{LazyLoadOptions, RoomEventFilter, UrlFilter},
 };
+use serde::{Deserialize, Serialize};
 use serde_json::{
     Map, Value,
     value::{RawValue, to_raw_value},
@@ -36,7 +37,33 @@ pub struct EventFilter {
     senders: Option<Vec<OwnedUserId>>,
     not_senders: Vec<OwnedUserId>,
     contains_url: Option<bool>,
+    relations: RelationFilter,
     ignored: IgnoredUsers,
+}
+
+/// What a `RoomEventFilter` asks of relations. Proposals, which ruma's filters don't have: how the event itself relates to
+/// another (MSC3874), and what relates to it (MSC3440).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct RelationFilter {
+    #[serde(rename = "org.matrix.msc3874.rel_types", skip_serializing_if = "Option::is_none")]
+    rel_types: Option<Vec<String>>,
+    #[serde(rename = "org.matrix.msc3874.not_rel_types", default, skip_serializing_if = "Vec::is_empty")]
+    not_rel_types: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    related_by_rel_types: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    related_by_senders: Option<Vec<String>>,
+}
+
+impl RelationFilter {
+    fn matches(&self, event: &Event) -> bool {
+        if self.rel_types.is_none() && self.not_rel_types.is_empty() {
+            return true;
+        }
+        let relation = event.relation();
+        let is = |kind: &String| relation.as_ref().is_some_and(|relation| relation.rel_type == *kind);
+        !self.not_rel_types.iter().any(is) && self.rel_types.as_ref().is_none_or(|kinds| kinds.iter().any(is))
+    }
 }
 
 impl EventFilter {
@@ -53,8 +80,15 @@ impl EventFilter {
             senders: filter.senders.clone(),
             not_senders: filter.not_senders.clone(),
             contains_url: filter.url_filter.as_ref().map(|filter| *filter == UrlFilter::EventsWithUrl),
+            relations: RelationFilter::default(),
             ignored: IgnoredUsers::default(),
         }
+    }
+
+    /// Asks for this too.
+    #[must_use]
+    pub fn with(self, relations: RelationFilter) -> Self {
+        Self { relations, ..self }
     }
 
     /// Leaves out what these users said too (IG-01). State is part of the room, whoever set it.
@@ -63,6 +97,7 @@ impl EventFilter {
         Self { ignored, ..self }
     }
 
+    /// Whether an event matches, but for what relates to it ([`super::Rooms::related_as_asked`]).
     pub fn matches(&self, event: &Event) -> bool {
         let pdu = &event.pdu;
         // FI-02: what a filter excludes stays out even if it is asked for.
@@ -79,13 +114,35 @@ impl EventFilter {
         {
             return false;
         }
+        if !self.relations.matches(event) {
+            return false;
+        }
         // FI-04
         self.contains_url.is_none_or(|wanted| wanted == has_url(&pdu.content))
     }
 
+    /// Whether it depends on what relates to an event.
+    pub fn asks_for_children(&self) -> bool {
+        self.relations.related_by_rel_types.is_some() || self.relations.related_by_senders.is_some()
+    }
+
+    /// The types of relations and the senders one of which a child has to have.
+    pub(super) fn children(&self) -> (Option<&[String]>, Option<&[String]>) {
+        (self.relations.related_by_rel_types.as_deref(), self.relations.related_by_senders.as_deref())
+    }
+
+    /// Whose events are left out.
+    pub(super) fn ignored(&self) -> &IgnoredUsers {
+        &self.ignored
+    }
+
     /// Whether no event can match.
     pub fn matches_nothing(&self) -> bool {
-        self.types.as_ref().is_some_and(Vec::is_empty) || self.senders.as_ref().is_some_and(Vec::is_empty)
+        let nothing = |list: &Option<Vec<String>>| list.as_ref().is_some_and(Vec::is_empty);
+        let relations = &self.relations;
+        self.senders.as_ref().is_some_and(Vec::is_empty)
+            || [&self.types, &relations.rel_types].into_iter().any(nothing)
+            || [&relations.related_by_rel_types, &relations.related_by_senders].into_iter().any(nothing)
     }
 
     /// Whether every event matches.
@@ -95,6 +152,7 @@ impl EventFilter {
             && self.senders.is_none()
             && self.not_senders.is_empty()
             && self.contains_url.is_none()
+            && self.relations == RelationFilter::default()
             && self.ignored.is_empty()
     }
 }

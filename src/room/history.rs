@@ -5,7 +5,7 @@
 //! is read up to a limit, after which the page ends where the next one goes on.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -15,7 +15,7 @@ use ruma::{
 };
 
 use super::{Error, Event, EventFilter, LazyMembers, NO_EVENT, Room, Rooms, Sight, View};
-use crate::queue::Token;
+use crate::{queue::Token, store::event::StoredEvent};
 
 /// The most events that one request may look at for each that it may return.
 const SCAN: usize = 10;
@@ -90,10 +90,10 @@ impl<'a> Found<'a> {
         wanted.min(self.budget)
     }
 
-    fn look_at(&mut self, event: Event) {
+    fn look_at(&mut self, event: Arc<Event>, matching: &HashSet<i64>) {
         self.budget = self.budget.saturating_sub(1);
-        if event.is_visible() && self.filter.matches(&event) {
-            self.events.push(Arc::new(event));
+        if matching.contains(&event.seq) {
+            self.events.push(event);
         }
     }
 }
@@ -177,9 +177,10 @@ impl Rooms {
             let wanted = found.wanted();
             let rows = self.core.store.events_backwards(room.number, top, bottom, wanted as i64).await?;
             at = if rows.len() < wanted { bottom } else { top };
-            for row in rows {
-                let seq = row.seq;
-                found.look_at(Event::from_stored(row, &room.version)?);
+            let (events, matching) = self.looked_at(room, sight, found.filter, rows).await?;
+            for event in events {
+                let seq = event.seq;
+                found.look_at(event, &matching);
                 if found.is_done() {
                     at = seq - 1;
                     break;
@@ -188,6 +189,22 @@ impl Rooms {
             }
         }
         Ok(Page { events: found.events, start, end: next(at).map(|_| at) })
+    }
+
+    /// Events of the log, and the `seq` of those that a filter lets through.
+    async fn looked_at(
+        &self,
+        room: &Room,
+        sight: &Sight,
+        filter: &EventFilter,
+        rows: Vec<StoredEvent>,
+    ) -> Result<(Vec<Arc<Event>>, HashSet<i64>), Error> {
+        let events = rows.into_iter().map(|row| Event::from_stored(row, &room.version).map(Arc::new));
+        let events: Vec<Arc<Event>> = events.collect::<Result<_, _>>()?;
+        let matching = events.iter().filter(|event| event.is_visible() && filter.matches(event)).cloned();
+        let matching =
+            self.related_as_asked(room, sight, filter, filter.ignored(), matching.collect()).await?;
+        Ok((events, matching.iter().map(|event| event.seq).collect()))
     }
 
     /// From the place `start` up to the place `to`.
@@ -212,9 +229,10 @@ impl Rooms {
             let wanted = found.wanted();
             let rows = self.core.store.events_forwards(room.number, bottom, top, wanted as i64).await?;
             let complete = rows.len() < wanted;
-            for row in rows {
-                at = row.seq;
-                found.look_at(Event::from_stored(row, &room.version)?);
+            let (events, matching) = self.looked_at(room, sight, found.filter, rows).await?;
+            for event in events {
+                at = event.seq;
+                found.look_at(event, &matching);
                 if found.is_done() {
                     break;
                 }

@@ -66,7 +66,7 @@ pub use self::{
     directory::{PublicRoom, PublicRooms, Search},
     error::{Error, NO_EVENT},
     event::Event,
-    filter::{EventFilter, Fields, LazyMembers, type_matches},
+    filter::{EventFilter, Fields, LazyMembers, RelationFilter, type_matches},
     history::{Direction, Paging},
     preview::Preview,
     receive::Outcome,

@@ -20,9 +20,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Error, Event, EventFilter, Reader, Room, Rooms, Sight};
-use crate::store::{
-    Batch,
-    search::{self as table, Hit, Word},
+use crate::{
+    account::IgnoredUsers,
+    store::{
+        Batch,
+        search::{self as table, Hit, Word},
+    },
 };
 
 /// Begins the words that say where an event is; taken out of what people write.
@@ -256,7 +259,7 @@ impl Rooms {
         loop {
             let hits = self.core.store.search(&words, &or, before, stride as i64).await?;
             let last = hits.len() < stride;
-            let events = self.hits(reader, &hits, rooms, &mut sights).await?;
+            let events = self.hits(reader, &hits, rooms, &mut sights, (query.filter, &ignored)).await?;
             for (hit, event) in hits.iter().zip(events) {
                 if found.matches.len() == wanted || scanned == SCAN {
                     found.more = Some(before);
@@ -292,6 +295,7 @@ impl Rooms {
         hits: &[Hit],
         rooms: &HashMap<i64, OwnedRoomId>,
         sights: &mut HashMap<i64, (Arc<Room>, Arc<Sight>)>,
+        (filter, ignored): (&EventFilter, &IgnoredUsers),
     ) -> Result<Vec<Option<Arc<Event>>>, Error> {
         let mut wanted: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
         for hit in hits.iter().filter(|hit| rooms.contains_key(&hit.room)) {
@@ -310,7 +314,8 @@ impl Rooms {
             seqs.retain(|seq| sight.may_see(*seq));
             let events = self.events(room, &seqs).await?.into_iter();
             let shown = events.filter(|event| event.is_visible() && event.redacted_by.is_none());
-            found.extend(shown.map(|event| ((number, event.seq), event)));
+            let shown = self.related_as_asked(room, sight, filter, ignored, shown.collect()).await?;
+            found.extend(shown.into_iter().map(|event| ((number, event.seq), event)));
         }
         Ok(hits.iter().map(|hit| found.remove(&(hit.room, hit.seq))).collect())
     }

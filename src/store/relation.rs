@@ -1,5 +1,7 @@
 //! The tables `relation` and `thread`.
 
+use std::collections::HashSet;
+
 use super::{Error, Statement, Store, event::StoredEvent, statement};
 
 /// A row of `relation`.
@@ -165,6 +167,64 @@ impl Store {
             }
         });
         Ok(rows.collect())
+    }
+
+    /// Those of these events, a JSON list of ids, that others relate to: by a relation of one of these types and from one of
+    /// these senders, JSON lists both.
+    pub async fn related_by(
+        &self,
+        room: i64,
+        parents: String,
+        shown: &Shown,
+        rel_types: Option<String>,
+        senders: Option<String>,
+    ) -> Result<HashSet<String>, Error> {
+        let (any_sender, senders) = (senders.is_none(), senders.unwrap_or_default());
+        let rows: Vec<(String,)> = match rel_types {
+            Some(rel_types) => {
+                self.all(statement!(
+                    concat!(
+                        "SELECT p.value FROM json_each($2) p WHERE EXISTS (
+                             SELECT 1 FROM json_each($7) t CROSS JOIN relation r
+                             WHERE r.room = $1 AND r.parent = p.value AND r.rel_type = t.value
+                               AND ($8 OR r.sender IN (SELECT value FROM json_each($9))) AND ",
+                        shown!("r"),
+                        ")"
+                    ),
+                    room,
+                    parents,
+                    shown.first,
+                    shown.last,
+                    &shown.parts,
+                    &shown.ignored,
+                    rel_types,
+                    any_sender,
+                    senders,
+                ))
+                .await?
+            }
+            None => {
+                self.all(statement!(
+                    concat!(
+                        "SELECT p.value FROM json_each($2) p WHERE EXISTS (
+                             SELECT 1 FROM relation r WHERE r.room = $1 AND r.parent = p.value
+                               AND ($7 OR r.sender IN (SELECT value FROM json_each($8))) AND ",
+                        shown!("r"),
+                        ")"
+                    ),
+                    room,
+                    parents,
+                    shown.first,
+                    shown.last,
+                    &shown.parts,
+                    &shown.ignored,
+                    any_sender,
+                    senders,
+                ))
+                .await?
+            }
+        };
+        Ok(rows.into_iter().map(|(parent,)| parent).collect())
     }
 
     /// The threads with these roots, a JSON list of event ids, in no order.

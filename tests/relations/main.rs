@@ -7,6 +7,7 @@ mod common;
 mod annotations;
 mod edits;
 mod everywhere;
+mod filters;
 mod hidden;
 mod listing;
 mod threads;

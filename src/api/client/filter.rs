@@ -1,6 +1,6 @@
 //! Stored filters ("Filtering").
 
-use ruma::api::client::filter::{FilterDefinition, create_filter::v3 as create, get_filter::v3 as get};
+use ruma::api::client::filter::{create_filter::v3 as create, get_filter::v3 as get};
 use serde_json::{Map, Value};
 
 use super::{body::Body, own};
@@ -8,6 +8,7 @@ use crate::{
     account::Session,
     app::App,
     http::{Json, MatrixError, Routes},
+    live::SyncFilter,
 };
 
 type Create = Body<create::Request, Map<String, Value>>;
@@ -21,7 +22,7 @@ async fn create(app: App, session: Session, request: Create) -> Result<create::R
     own::check_text(&session, user_id)?;
     // Kept as it was given, with sorted keys: it may say more than we know of.
     let content = Value::Object(request.content).to_string();
-    serde_json::from_str::<FilterDefinition>(&content)
+    SyncFilter::parse(&content)
         .map_err(|cause| MatrixError::bad_json(format!("this is no filter: {cause}")))?;
     Ok(create::Response::new(app.accounts.add_filter(session.recipient, &content).await?))
 }

@@ -14,12 +14,13 @@ use ruma::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::filtered::Filtered;
 use crate::{
     account::Session,
     app::App,
     http::{Json, MatrixError, Routes},
     queue::Token,
-    room::{Direction, Error, Event, EventFilter, LazyMembers, Paging, Reader, Room, Sight},
+    room::{Direction, Error, Event, EventFilter, LazyMembers, Paging, Reader, RelationFilter, Room, Sight},
 };
 
 /// The most events of one answer (FI-07).
@@ -42,11 +43,13 @@ struct Messages {
 async fn messages(
     app: App,
     session: Session,
-    request: get_message_events::v3::Request,
+    request: Filtered<get_message_events::v3::Request>,
 ) -> Result<Json<Messages>, MatrixError> {
+    let relations = request.relations()?;
+    let request = request.request;
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
     let sight = app.rooms.reading(&room, &session.user_id).await?;
-    let filter = filter(&app, &session, &request.filter).await?;
+    let filter = filter(&app, &session, &request.filter, relations).await?;
     let asked = usize::try_from(request.limit).unwrap_or(MOST);
     let paging = Paging {
         direction: match request.dir {
@@ -85,10 +88,12 @@ struct Context {
 async fn context(
     app: App,
     session: Session,
-    request: get_context::v3::Request,
+    request: Filtered<get_context::v3::Request>,
 ) -> Result<Json<Context>, MatrixError> {
+    let relations = request.relations()?;
+    let request = request.request;
     let (room, sight) = glimpse(&app, &session, &request.room_id).await?;
-    let filter = filter(&app, &session, &request.filter).await?;
+    let filter = filter(&app, &session, &request.filter, relations).await?;
     let limit = usize::try_from(request.limit).unwrap_or(MOST).min(filter.limit.unwrap_or(MOST)).min(MOST);
     let around = app.rooms.around(&room, &sight, &request.event_id, limit, &filter).await?;
     Ok(Json(Context {
@@ -127,9 +132,14 @@ pub(super) async fn glimpse(
 
 /// What a client wants to see, but for what those said whom its user ignores. An event that it asks for by its id is
 /// another matter.
-async fn filter(app: &App, session: &Session, wanted: &RoomEventFilter) -> Result<EventFilter, MatrixError> {
+async fn filter(
+    app: &App,
+    session: &Session,
+    wanted: &RoomEventFilter,
+    relations: RelationFilter,
+) -> Result<EventFilter, MatrixError> {
     let ignored = app.accounts.ignored_users(session.recipient).await?;
-    Ok(EventFilter::new(wanted).without(ignored))
+    Ok(EventFilter::new(wanted).with(relations).without(ignored))
 }
 
 /// An empty token is none.

@@ -12,6 +12,7 @@ mod device;
 mod directory;
 mod events;
 mod filter;
+mod filtered;
 mod gateway;
 mod history;
 mod interactive;

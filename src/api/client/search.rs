@@ -6,7 +6,10 @@ use ruma::api::client::search::search_events::v3::{GroupingKey, OrderBy, Request
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::history::token;
+use super::{
+    filtered::{OfSearch, With},
+    history::token,
+};
 use crate::{
     account::Session,
     app::App,
@@ -64,7 +67,12 @@ struct Context {
     profile_info: Option<BTreeMap<String, Value>>,
 }
 
-async fn search(app: App, session: Session, request: Request) -> Result<Json<Answer>, MatrixError> {
+async fn search(
+    app: App,
+    session: Session,
+    request: With<Request, OfSearch>,
+) -> Result<Json<Answer>, MatrixError> {
+    let (request, relations) = (request.request, request.more.relations());
     let Some(criteria) = request.search_categories.room_events else {
         return Ok(Json(Answer { search_categories: Categories::default() }));
     };
@@ -84,7 +92,7 @@ async fn search(app: App, session: Session, request: Request) -> Result<Json<Ans
             groups.push(by);
         }
     }
-    let filter = EventFilter::new(&criteria.filter);
+    let filter = EventFilter::new(&criteria.filter).with(relations);
     let query = Query {
         term: &criteria.search_term,
         keys: criteria.keys.unwrap_or_default().iter().map(ToString::to_string).collect(),

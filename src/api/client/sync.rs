@@ -8,6 +8,7 @@ use std::{
 use http::request::Parts;
 use ruma::api::client::{filter::FilterDefinition, sync::sync_events::v3};
 
+use super::filtered::Filtered;
 use crate::{
     account::Session,
     app::App,
@@ -17,7 +18,7 @@ use crate::{
 };
 
 pub(super) fn routes() -> Routes {
-    Routes::default().add::<v3::Request, Syncer, _, _, _>(sync)
+    Routes::default().add::<Filtered<v3::Request>, Syncer, _, _, _>(sync)
 }
 
 /// A session, and whether the request asks for the state after the timeline by the name from before 1.16.
@@ -49,14 +50,19 @@ enum Filter {
 fn sync(
     app: App,
     caller: Syncer,
-    request: v3::Request,
+    request: Filtered<v3::Request>,
 ) -> impl Future<Output = Result<Whole, MatrixError>> + Send {
-    let filter = match request.filter {
-        Some(v3::Filter::FilterDefinition(definition)) => {
-            Filter::Inline(Arc::new(SyncFilter::new(definition)))
+    let Filtered { request, filter } = request;
+    let filter = match (request.filter, filter) {
+        (Some(v3::Filter::FilterDefinition(_)), Some(json)) => {
+            let filter = SyncFilter::parse(&json).map(|filter| Filter::Inline(Arc::new(filter)));
+            filter.map_err(|cause| MatrixError::bad_json(format!("`filter`: {cause}")))
         }
-        Some(v3::Filter::FilterId(id)) => Filter::Stored(id),
-        Some(_) | None => Filter::Inline(Arc::clone(&NO_FILTER)),
+        (Some(v3::Filter::FilterDefinition(definition)), None) => {
+            Ok(Filter::Inline(Arc::new(SyncFilter::new(definition))))
+        }
+        (Some(v3::Filter::FilterId(id)), _) => Ok(Filter::Stored(id)),
+        (Some(_) | None, _) => Ok(Filter::Inline(Arc::clone(&NO_FILTER))),
     };
     let since = request.since.filter(|since| !since.is_empty()).map(|since| since.parse()).transpose();
     let timeout = request.timeout.unwrap_or(Duration::ZERO);
@@ -69,7 +75,7 @@ fn sync(
     let session = caller.session;
     async move {
         let since = since.map_err(|_| MatrixError::invalid_param("`since` is not a token of this server"))?;
-        let filter = match filter {
+        let filter = match filter? {
             Filter::Inline(filter) => filter,
             Filter::Stored(id) => Box::pin(app.syncs.stored_filter(session.recipient, id)).await?,
         };

@@ -36,6 +36,8 @@ const FEATURES: &[&str] = &[
     "org.matrix.msc3440.stable",
     "org.matrix.msc3771",
     "org.matrix.msc3773",
+    // Filters by how events relate to others.
+    "org.matrix.msc3874",
     // Relations of relations.
     "org.matrix.msc3981",
     // Deleting account data.

@@ -542,7 +542,7 @@ async fn wanted(syncs: &Syncs, auth: &Auth, session: &Session) -> Result<Wanted,
             let id: String = serde_json::from_str(filter.get()).map_err(invalid)?;
             syncs.stored_filter(session.recipient, id).await?
         }
-        Some(filter) => Arc::new(SyncFilter::new(serde_json::from_str(filter.get()).map_err(invalid)?)),
+        Some(filter) => Arc::new(SyncFilter::parse(filter.get()).map_err(invalid)?),
     };
     Ok(Wanted { filter, full_state: false, state })
 }

@@ -5,6 +5,7 @@
 //! nothing of its parent, which may be in none of our rooms. What others see of it is told beside the parent ([`bundle`]) and
 //! listed ([`list`]).
 
+mod asked;
 mod bundle;
 mod list;
 
