@@ -70,6 +70,12 @@ async fn matrix_js_sdk_finds_its_way_through_spaces_and_upgrades() {
     plays("spaces_js.mjs").await;
 }
 
+/// Rooms in windows, as clients have them that don't load everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn matrix_js_sdk_has_its_rooms_by_sliding_sync() {
+    plays("sliding_js.mjs").await;
+}
+
 /// One program that plays all parts itself, with deadlines of its own, and ends well if all came true.
 async fn plays(program: &str) {
     let server = Server::start(toml::Table::new()).await;

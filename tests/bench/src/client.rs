@@ -156,6 +156,19 @@ impl Session {
         self.get(&target).await
     }
 
+    /// Sliding sync in the form from before it was merged, from `pos` (`None`: a new connection).
+    pub(crate) async fn sliding_raw(&mut self, pos: Option<&str>, body: &serde_json::Value) -> Result<&[u8]> {
+        let pos = pos.map(|pos| format!("&pos={}", encode(pos))).unwrap_or_default();
+        let target =
+            format!("/_matrix/client/unstable/org.matrix.simplified_msc3575/sync?timeout=0{pos}");
+        self.post(&target, body).await
+    }
+
+    /// The cheapest request that needs a token.
+    pub(crate) async fn who_am_i(&mut self) -> Result<()> {
+        self.get("/_matrix/client/v3/account/whoami").await.map(drop)
+    }
+
     /// As [`Self::sync_raw`], for callers who want the next token alone.
     pub(crate) async fn sync_token(&mut self, since: Option<&str>) -> Result<String> {
         let body = self.sync_raw(since, None, 0).await?;

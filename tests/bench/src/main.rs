@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::report::Report;
-use crate::scenario::{Bench, chat, idle, long_room, old_room, send, sockets, start, sync_rooms};
+use crate::scenario::{Bench, chat, idle, long_room, old_room, send, sliding_rooms, sockets, start, sync_rooms};
 use crate::server::Server;
 
 #[derive(Parser)]
@@ -100,10 +100,10 @@ struct Run {
     /// chat10, stream10, chat100, stream100: seconds of each of its three phases, after a second of warm-up.
     #[arg(long, default_value_t = 8)]
     chat_seconds: u64,
-    /// sync-rooms: numbers of rooms; the last is compared with the first.
+    /// sync-rooms, sliding-rooms: numbers of rooms; the last is compared with the first.
     #[arg(long, value_delimiter = ',', default_value = "20,200,2000", overrides_with = "sync_rooms")]
     sync_rooms: Vec<usize>,
-    /// sync-rooms: seconds of each of its three phases, for each number of rooms.
+    /// sync-rooms, sliding-rooms: seconds of each of their phases, for each number of rooms.
     #[arg(long, default_value_t = 3)]
     sync_seconds: u64,
     /// old-room: members of both rooms.
@@ -144,6 +144,7 @@ enum Scenario {
     #[value(name = "stream100")]
     Stream100,
     SyncRooms,
+    SlidingRooms,
     OldRoom,
     LongRoom,
     Idle,
@@ -217,6 +218,11 @@ impl Run {
                 let duration = Duration::from_secs(self.sync_seconds);
                 let settings = sync_rooms::Settings { counts: self.sync_rooms.clone(), duration };
                 sync_rooms::run(bench, &settings).await
+            }
+            Scenario::SlidingRooms => {
+                let duration = Duration::from_secs(self.sync_seconds);
+                let settings = sync_rooms::Settings { counts: self.sync_rooms.clone(), duration };
+                sliding_rooms::run(bench, &settings).await
             }
             Scenario::OldRoom => {
                 let settings = old_room::Settings { members: self.old_members, changes: self.old_changes };

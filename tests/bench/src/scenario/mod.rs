@@ -8,6 +8,7 @@ pub(crate) mod idle;
 pub(crate) mod long_room;
 pub(crate) mod old_room;
 pub(crate) mod send;
+pub(crate) mod sliding_rooms;
 pub(crate) mod sockets;
 pub(crate) mod start;
 pub(crate) mod sync_rooms;

@@ -22,10 +22,10 @@ const NAME: &str = "sync-rooms";
 const INITIAL_SYNCS: usize = 3;
 
 /// Between work that a server may finish in the background and the clock.
-const SETTLING: Duration = Duration::from_secs(2);
+pub(super) const SETTLING: Duration = Duration::from_secs(2);
 
 /// Rooms that somebody else talks in.
-const TALKED_IN: usize = 10;
+pub(super) const TALKED_IN: usize = 10;
 
 pub(crate) struct Settings {
     pub(crate) counts: Vec<usize>,
@@ -158,7 +158,12 @@ async fn member_of(bench: &mut Bench, count: usize, duration: Duration, seed: u6
 }
 
 /// `count` rooms of `member`, in the first of which `talker` is too.
-async fn make_rooms(bench: &Bench, member: &User, talker: &User, count: usize) -> Result<Vec<Rc<str>>> {
+pub(super) async fn make_rooms(
+    bench: &Bench,
+    member: &User,
+    talker: &User,
+    count: usize,
+) -> Result<Vec<Rc<str>>> {
     let address = bench.address();
     let (member, talker) = (member.clone(), talker.clone());
     in_parallel((0..count).collect(), move |index| {
