@@ -35,6 +35,7 @@ const SUSPENDED: &[Open] = &[
     // Reading that is asked for with a body, or leaves a trace.
     (Method::POST, "user/{}/filter"),
     (Method::POST, "search"),
+    (Method::POST, "sync"),
     (Method::POST, "user_directory/search"),
     (Method::POST, "publicRooms"),
     (Method::POST, "rooms/{}/receipt/{}/{}"),
@@ -92,6 +93,8 @@ const GUESTS: &[Open] = &[
     (Method::POST, "keys/upload"),
     (Method::POST, "keys/query"),
     (Method::POST, "keys/claim"),
+    // MSC4186: `sync` in windows.
+    (Method::POST, "sync"),
     // Hearth's own: another way to `sync`, and to requests that are checked for what they are.
     (Method::GET, "v1/stream"),
 ];

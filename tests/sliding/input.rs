@@ -102,3 +102,44 @@ async fn i8_huge_numbers_are_as_good_as_large_ones() {
         (&json!({}), &json!({}), &json!({}))
     );
 }
+
+/// I8: an answer has a bounded number of events; the rooms beyond come with the next.
+#[tokio::test]
+async fn i8_what_is_too_much_for_one_answer_comes_with_the_next() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    for _ in 0..105 {
+        alice.create_room(json!({})).await;
+    }
+    let mut sliding =
+        Sliding::new(&alice, all_rooms(json!({ "ranges": [[0, 999]], "timeline_limit": 1000 })));
+    let answer = sliding.next().await;
+    assert_eq!((rooms(&answer).len(), count(&answer, "all")), (100, 105));
+    // It isn't waited for.
+    let answer = sliding.ask(FOR_EVER).await.expect(200);
+    assert_eq!(rooms(&answer).len(), 5);
+    sliding.pos = Some(pos(&answer).to_owned());
+    assert!(rooms(&sliding.next().await).is_empty());
+}
+
+#[tokio::test]
+async fn suspended_accounts_and_guests_read_as_by_sync() {
+    let server = Server::start(toml::toml! { registration.guests = true }).await;
+    let bob = server.register("bob").await;
+    let room_id = bob.create_room(json!({ "preset": "public_chat" })).await;
+    let content = json!({ "guest_access": "can_join" });
+    bob.send_state(&room_id, "m.room.guest_access", "", content).await;
+    assert!(server.run(&["user", "suspend", "bob"]).status.success());
+    let answer = common::eventually("bob is suspended", || async {
+        let name = format!("/v3/profile/{}/displayname", bob.user_id);
+        let refused = bob.put(&name, json!({ "displayname": "Bob" })).await.status == 403;
+        refused.then_some(Sliding::of_all_rooms(&bob).next().await)
+    })
+    .await;
+    assert_eq!(rooms(&answer), [room_id.as_str()]);
+
+    let answer = server.http().post("/v3/register?kind=guest", None, json!({})).await.expect(200);
+    let guest = User::new(server.http().clone(), &answer);
+    guest.post(&format!("/v3/rooms/{room_id}/join"), json!({})).await.expect(200);
+    assert_eq!(rooms(&Sliding::of_all_rooms(&guest).next().await), [room_id.as_str()]);
+}

@@ -1,6 +1,7 @@
 //! Which rooms an answer is about, and waiting for one that is about any.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
@@ -42,6 +43,9 @@ const FEW: usize = 8;
 
 /// More rooms than this are read and dropped: they would push those out of memory that are in use.
 const MANY: usize = 128;
+
+/// Events that the timelines of new rooms may have in one answer together. The rooms beyond come with the next answer.
+const EVENTS: usize = 20_000;
 
 /// A request at work.
 struct Asked<'a> {
@@ -167,7 +171,11 @@ impl Sliding {
         for (list, count) in &draft.rest.counts {
             body.lists.insert(list.clone(), Count { count: *count });
         }
-        let told = self.tell(&asked, &chosen, &changes, draft, (from, to)).await?;
+        let stale = stale(&asked, &chosen, &changes, draft);
+        let (told, left_out) = self.tell(&asked, stale, &changes, draft, (from, to)).await?;
+        if left_out {
+            draft.rest.settled = None;
+        }
         let mut shown: HashMap<i64, Vec<ruma::OwnedEventId>> = HashMap::new();
         for (room, told) in told {
             let initial = told.body.as_ref().is_some_and(|body| body.initial);
@@ -296,26 +304,27 @@ impl Sliding {
         Ok(chosen.collect())
     }
 
-    /// What is new in the rooms of which anything is.
+    /// What is new in these rooms, and whether some of them were left out.
     async fn tell<'a>(
         &self,
         asked: &'a Asked<'a>,
-        chosen: &'a [Chosen<'a>],
+        mut stale: Vec<&'a Chosen<'a>>,
         changes: &Changes,
         draft: &'a Draft,
         (from, to): (Place, Place),
-    ) -> Result<Vec<(i64, Told)>, Error> {
+    ) -> Result<(Vec<(i64, Told)>, bool), Error> {
         let recipient = asked.session.recipient;
         let sent = |room: i64| draft.rooms.get(&room).or_else(|| asked.held.known.rooms.get(&room));
-        let stale = |chosen: &&Chosen<'_>| {
-            sent(chosen.room).is_none_or(|sent| {
-                sent.told & told::EVENTS == 0
-                    || !Arc::ptr_eq(&sent.config, &chosen.config)
-                    || sent.dm != chosen.dm
-                    || changes.rooms.contains_key(&chosen.room)
-            })
-        };
-        let stale: Vec<&Chosen<'_>> = chosen.iter().filter(stale).collect();
+        stale.sort_unstable_by_key(|chosen| Reverse(chosen.last));
+        let all = stale.len();
+        let mut events = EVENTS;
+        stale.retain(|chosen| {
+            let cost = if sent(chosen.room).is_none() { chosen.config.timeline_limit.max(1) } else { 0 };
+            let fits = cost <= events;
+            events = events.saturating_sub(cost);
+            fits
+        });
+        let left_out = stale.len() < all;
         let new = stale.iter().filter(|chosen| sent(chosen.room).is_none()).count();
         let mut counts: Option<HashMap<i64, Unread>> = None;
         if new > FEW && asked.request.form == Form::Early {
@@ -360,7 +369,7 @@ impl Sliding {
                 Err(cause) => return Err(cause),
             }
         }
-        Ok(all)
+        Ok((all, left_out))
     }
 
     async fn tell_one(&self, one: One<'_>) -> Result<(i64, Option<Told>), Error> {
@@ -403,6 +412,25 @@ struct One<'a> {
     span: (i64, i64),
     /// The room is read and dropped.
     once: bool,
+}
+
+/// The rooms of which something may be new.
+fn stale<'a>(
+    asked: &Asked<'_>,
+    chosen: &'a [Chosen<'a>],
+    changes: &Changes,
+    draft: &Draft,
+) -> Vec<&'a Chosen<'a>> {
+    let is_stale = |chosen: &&Chosen<'_>| {
+        let sent = draft.rooms.get(&chosen.room).or_else(|| asked.held.known.rooms.get(&chosen.room));
+        sent.is_none_or(|sent| {
+            sent.told & told::EVENTS == 0
+                || !Arc::ptr_eq(&sent.config, &chosen.config)
+                || sent.dm != chosen.dm
+                || changes.rooms.contains_key(&chosen.room)
+        })
+    };
+    chosen.iter().filter(is_stale).collect()
 }
 
 /// Notes of rooms that the client has but isn't told of now that it misses something.

@@ -159,8 +159,7 @@ impl Session {
     /// Sliding sync in the form from before it was merged, from `pos` (`None`: a new connection).
     pub(crate) async fn sliding_raw(&mut self, pos: Option<&str>, body: &serde_json::Value) -> Result<&[u8]> {
         let pos = pos.map(|pos| format!("&pos={}", encode(pos))).unwrap_or_default();
-        let target =
-            format!("/_matrix/client/unstable/org.matrix.simplified_msc3575/sync?timeout=0{pos}");
+        let target = format!("/_matrix/client/unstable/org.matrix.simplified_msc3575/sync?timeout=0{pos}");
         self.post(&target, body).await
     }
 

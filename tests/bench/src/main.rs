@@ -25,7 +25,9 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::report::Report;
-use crate::scenario::{Bench, chat, idle, long_room, old_room, send, sliding_rooms, sockets, start, sync_rooms};
+use crate::scenario::{
+    Bench, chat, idle, long_room, old_room, send, sliding_rooms, sockets, start, sync_rooms,
+};
 use crate::server::Server;
 
 #[derive(Parser)]

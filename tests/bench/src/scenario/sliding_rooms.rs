@@ -73,7 +73,8 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
         for (what, many_costs, few_costs) in
             [("one-message answer p50", many_p50, few_p50), ("one-message answer CPU", many_cpu, few_cpu)]
         {
-            let ratio = many_costs.zip(*few_costs).map(|(many, few)| many / few).filter(|ratio| ratio.is_finite());
+            let ratio =
+                many_costs.zip(*few_costs).map(|(many, few)| many / few).filter(|ratio| ratio.is_finite());
             bench.report.add(NAME, format!("{what}, {many} rooms to {few}"), "×", Better::Lower, ratio);
         }
     }
