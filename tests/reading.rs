@@ -112,11 +112,12 @@ async fn people_look_up_what_they_were_notified_of() {
     let read: Vec<&Value> =
         page["notifications"].as_array().unwrap().iter().map(|one| &one["read"]).collect();
     assert_eq!(json!(read), json!([false, false, true, true, true, true]));
+    let sound = json!({ "set_tweak": "sound", "value": "default" });
     let first = &page["notifications"][0];
     assert_eq!(first["room_id"], room.as_str());
-    assert_eq!(first["actions"], json!(["notify", { "set_tweak": "highlight" }]));
+    assert_eq!(first["actions"], json!(["notify", sound, { "set_tweak": "highlight" }]));
     assert_eq!(first["ts"], first["event"]["origin_server_ts"]);
-    assert_eq!(page["notifications"][1]["actions"], json!(["notify"]));
+    assert_eq!(page["notifications"][1]["actions"], json!(["notify", sound]), "they are two in the room");
 
     let (mut found, mut from) = (Vec::new(), String::new());
     loop {

@@ -12,5 +12,5 @@ mod tests;
 
 pub use self::{
     predefined::{predefined, update},
-    rules::{DEFAULT, Facts, Named, Outcome, RuleSet, RuleSets},
+    rules::{DEFAULT, Facts, Named, Outcome, RuleSet, RuleSets, Sound},
 };

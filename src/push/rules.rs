@@ -38,10 +38,28 @@ pub static DEFAULT: LazyLock<Arc<RuleSet>> = LazyLock::new(|| {
 });
 
 /// What rules say of an event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Outcome {
     pub notify: bool,
     pub highlight: bool,
+    pub sound: Option<Sound>,
+}
+
+/// The sounds that clients tell apart. Any other name counts as the default: no client knows one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sound {
+    Default,
+    /// Of calls.
+    Ring,
+}
+
+impl Sound {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Ring => "ring",
+        }
+    }
 }
 
 /// What an event is to a user.
@@ -68,8 +86,7 @@ pub struct RuleSet {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Rule {
     conditions: Vec<Condition>,
-    notify: bool,
-    highlight: bool,
+    outcome: Outcome,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -182,7 +199,7 @@ impl RuleSet {
             |rule: &&Rule| rule.conditions.iter().all(|condition| facts.fulfil(condition, named, &budget));
         // PU-02: the first that matches decides.
         let deciding = self.rules.iter().find(applies);
-        deciding.map_or(Outcome::default(), |rule| Outcome { notify: rule.notify, highlight: rule.highlight })
+        deciding.map_or(Outcome::default(), |rule| rule.outcome)
     }
 }
 
@@ -203,11 +220,13 @@ impl Rule {
             _ => vec![Condition::Never],
         };
         let actions = rule.actions();
-        Some(Self {
-            conditions,
+        let sound = actions.iter().find_map(Action::sound);
+        let outcome = Outcome {
             notify: actions.iter().any(Action::should_notify),
             highlight: actions.iter().any(Action::is_highlight),
-        })
+            sound: sound.map(|sound| if sound.as_str() == "ring" { Sound::Ring } else { Sound::Default }),
+        };
+        Some(Self { conditions, outcome })
     }
 }
 

@@ -130,39 +130,42 @@ fn pu_03_the_power_to_notify_is_asked_for_only_if_it_matters() {
             Facts::new("m.room.message", sender(), room_id!("!r:example.org"), None, content, 3, powers);
         DEFAULT.apply(&facts, Named::default())
     };
-    assert_eq!(outcome(&content(false), &nobody_may), Outcome { notify: true, highlight: false });
-    assert_eq!(outcome(&content(true), &powers(49)), Outcome { notify: true, highlight: false });
-    assert_eq!(outcome(&content(true), &powers(50)), Outcome { notify: true, highlight: true });
+    assert_eq!(outcome(&content(false), &nobody_may), Outcome { notify: true, ..Outcome::default() });
+    assert_eq!(outcome(&content(true), &powers(49)), Outcome { notify: true, ..Outcome::default() });
+    assert_eq!(outcome(&content(true), &powers(50)), Outcome { notify: true, highlight: true, sound: None });
 }
 
 /// PU-02, PU-04: each predefined rule, by an event that only it decides.
 #[test]
 fn pu_04_what_the_predefined_rules_say() {
     let silent = Outcome::default();
-    let quiet = Outcome { notify: true, highlight: false };
-    let loud = Outcome { notify: true, highlight: true };
+    let quiet = Outcome { notify: true, ..Outcome::default() };
+    let loud = Outcome { highlight: true, ..quiet };
+    let audible = Outcome { sound: Some(Sound::Default), ..quiet };
+    let ringing = Outcome { sound: Some(Sound::Ring), ..quiet };
+    let named_me = Outcome { highlight: true, ..audible };
     let mentioned = Named { mentioned: true, ..Named::default() };
     let about_me = Named { by_state_key: true, ..Named::default() };
     let all = Named::default();
     for (kind, state_key, content, members, named, expected) in [
         ("m.room.message", None, json!({ "body": "x" }), 3, all, quiet),
-        ("m.room.message", None, json!({ "body": "x" }), 2, all, quiet),
+        ("m.room.message", None, json!({ "body": "x" }), 2, all, audible),
         ("m.room.message", None, json!({ "msgtype": "m.notice" }), 3, mentioned, silent),
-        ("m.room.message", None, json!({ "body": "x" }), 3, mentioned, loud),
+        ("m.room.message", None, json!({ "body": "x" }), 3, mentioned, named_me),
         ("m.room.encrypted", None, json!({}), 3, all, quiet),
-        ("m.room.member", Some("@me:example.org"), json!({ "membership": "invite" }), 3, about_me, quiet),
+        ("m.room.member", Some("@me:example.org"), json!({ "membership": "invite" }), 3, about_me, audible),
         ("m.room.member", Some("@me:example.org"), json!({ "membership": "leave" }), 3, about_me, silent),
         ("m.room.member", Some("@x:example.org"), json!({ "membership": "invite" }), 3, all, silent),
         ("m.room.tombstone", Some(""), json!({}), 3, all, loud),
         ("m.room.tombstone", Some("x"), json!({}), 3, all, silent),
         ("m.reaction", None, json!({}), 3, all, silent),
-        ("m.reaction", None, json!({}), 3, mentioned, loud),
+        ("m.reaction", None, json!({}), 3, mentioned, named_me),
         ("m.room.server_acl", Some(""), json!({}), 3, all, silent),
         ("m.room.message", None, json!({ "m.relates_to": { "rel_type": "m.replace" } }), 3, all, silent),
-        ("m.call.invite", None, json!({}), 3, all, quiet),
+        ("m.call.invite", None, json!({}), 3, all, ringing),
         ("m.room.topic", Some(""), json!({}), 3, all, silent),
         ("m.poll.start", None, json!({}), 3, all, quiet),
-        ("m.poll.end", None, json!({}), 2, all, quiet),
+        ("m.poll.end", None, json!({}), 2, all, audible),
         ("m.poll.response", None, json!({}), 3, all, silent),
         ("org.matrix.msc3381.poll.start", None, json!({}), 3, all, quiet),
     ] {

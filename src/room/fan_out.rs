@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     account::{Accounts, IgnoredUsers},
-    push::{self, Facts, Named, Outcome, RuleSet},
+    push::{self, Facts, Named, Outcome, RuleSet, Sound},
     queue::{Kind, flags},
     store::{self, Batch, Delivery, Item},
 };
@@ -112,6 +112,8 @@ pub(super) fn fan_out(
             (pdu.redacts.is_some(), flags::REDACTION),
             (outcome.notify, flags::NOTIFY),
             (outcome.highlight, flags::HIGHLIGHT),
+            (outcome.sound.is_some(), flags::SOUND),
+            (outcome.sound == Some(Sound::Ring), flags::RING),
         ];
         let flags = flags.into_iter().filter(|(is, _)| *is).fold(0, |all, (_, flag)| all | flag);
         (member.recipient, flags)

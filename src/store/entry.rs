@@ -39,6 +39,10 @@ pub mod flags {
     pub const STATE: i64 = 8;
     /// The event redacts another, which may have been counted as unread.
     pub const REDACTION: i64 = 16;
+    /// The push rule plays a sound …
+    pub const SOUND: i64 = 32;
+    /// … and it is that of a call.
+    pub const RING: i64 = 64;
 }
 
 /// One entry of a queue.

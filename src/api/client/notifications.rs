@@ -10,6 +10,7 @@ use crate::{
     account::Session,
     app::App,
     http::{Json, MatrixError, Routes},
+    push::Sound,
     queue::flags,
     room::Reader,
 };
@@ -82,14 +83,10 @@ async fn notifications(app: App, session: Session, request: Request) -> Result<J
             else {
                 continue;
             };
-            let mut actions = vec![json!("notify")];
-            if row.flags & flags::HIGHLIGHT != 0 {
-                actions.push(json!({ "set_tweak": "highlight" }));
-            }
             notifications.push(Notification {
                 room_id: room.room_id.to_string(),
                 event,
-                actions: Value::Array(actions),
+                actions: actions(row.flags),
                 profile_tag: None,
                 read: !row.unread,
                 ts,
@@ -100,4 +97,17 @@ async fn notifications(app: App, session: Session, request: Request) -> Result<J
         }
     }
     Ok(Json(Page { notifications, next_token: Some(format!("n{before}")) }))
+}
+
+/// Those of the rule that matched, in the order that the specification's own rules have them.
+fn actions(flags: i64) -> Value {
+    let mut actions = vec![json!("notify")];
+    if flags & flags::SOUND != 0 {
+        let sound = if flags & flags::RING != 0 { Sound::Ring } else { Sound::Default };
+        actions.push(json!({ "set_tweak": "sound", "value": sound.name() }));
+    }
+    if flags & flags::HIGHLIGHT != 0 {
+        actions.push(json!({ "set_tweak": "highlight" }));
+    }
+    Value::Array(actions)
 }
