@@ -18,6 +18,7 @@ use crate::{
         sliding::Sliding,
         stream::{self, Streams},
     },
+    presence::{self, Presence},
     queue::{self, Queues, Tails},
     receipts::Receipts,
     room::{
@@ -50,6 +51,7 @@ pub struct Hearth {
     pub notices: Notices,
     pub receipts: Receipts,
     pub typing: Arc<Typing>,
+    pub presence: Arc<Presence>,
     pub syncs: Arc<Syncs>,
     pub streams: Arc<Streams>,
     pub sliding: Arc<Sliding>,
@@ -72,6 +74,15 @@ pub enum StartError {
 }
 
 impl Config {
+    fn presence_settings(&self) -> presence::Settings {
+        let section = &self.presence;
+        let times = presence::Times {
+            idle: i64::from(section.idle_after_ms),
+            grace: i64::from(section.offline_after_ms),
+        };
+        presence::Settings { enabled: section.enabled, times }
+    }
+
     /// Who speaks for the server.
     fn notices(&self) -> Option<notices::Settings> {
         let section = &self.server_notices;
@@ -156,6 +167,13 @@ impl Hearth {
         let limits = Limits::new(&config.limits);
         limits.load(&store).await?;
         let typing = Typing::new(queues.clone());
+        let presence = Presence::new(
+            config.presence_settings(),
+            store.clone(),
+            Arc::clone(&accounts),
+            &queues,
+            &environment,
+        );
         let shutdown = Shutdown::default();
         let syncs = Syncs::new(
             store.clone(),
@@ -164,6 +182,7 @@ impl Hearth {
             sessions.clone(),
             queues.clone(),
             Arc::clone(&typing),
+            Arc::clone(&presence),
             epoch,
             shutdown.clone(),
         );
@@ -178,6 +197,7 @@ impl Hearth {
             streams: Arc::new(Streams::new(Arc::clone(&syncs), environment.clone(), settings)),
             receipts: Receipts::new(store.clone(), Arc::clone(&rooms), environment.clone()),
             typing,
+            presence,
             server_name: config.server_name.clone(),
             limits: Arc::new(limits),
             shutdown,
@@ -209,6 +229,7 @@ impl Hearth {
         tasks.spawn(async move { rooms.keep_purged(every, shutdown).await });
         tasks.spawn(Arc::clone(&self.delayed).run(self.shutdown.clone()));
         tasks.spawn(self.sessions.clone().watch());
+        tasks.spawn(Arc::clone(&self.presence).run());
         let (limits, store, noticed) =
             (Arc::clone(&self.limits), self.store.clone(), self.sessions.noticed());
         tasks.spawn(async move {

@@ -8,6 +8,7 @@ use crate::store::{
     account::{deactivate_account, set_password},
     delayed_event::cancel_all,
     device::{DeviceRow, delete_devices, rename_device},
+    presence::delete_presence,
     profile::delete_profile,
     user_directory::delete_name,
 };
@@ -108,6 +109,7 @@ impl Accounts {
         let mut statements = Vec::from(delete_devices(recipient, &ids));
         statements.push(delete_profile(recipient));
         statements.push(delete_name(recipient));
+        statements.push(delete_presence(recipient));
         statements.push(cancel_all(recipient, now));
         self.store.commit(self.sessions.ending(statements)).await?;
         self.sessions.forget(recipient);

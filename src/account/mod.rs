@@ -40,7 +40,7 @@ pub use self::{
     login::{DeviceRequest, Login},
     moderation::{Measure, OwnLimit},
     name::new_user_id,
-    profile::ProfileChange,
+    profile::{MemberProfile, ProfileChange},
     push_rules::RuleChange,
     registration::{NewAccount, Registered},
     session::{Origin, Session, Sessions},

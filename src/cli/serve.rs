@@ -113,6 +113,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     if let Err(cause) = app.sessions.flush().await {
         warn!(%cause, "could not write down when devices were last seen");
     }
+    app.presence.flush().await;
     app.store.close().await;
     drop(app);
     if outcome.is_ok() {

@@ -135,6 +135,8 @@ impl Config {
         for (key, minimum, value) in [
             ("rooms.max_members", 1, self.rooms.max_members),
             ("rooms.max_text_chars", 1, self.rooms.max_text_chars),
+            ("presence.idle_after_ms", 100, self.presence.idle_after_ms),
+            ("presence.offline_after_ms", 100, self.presence.offline_after_ms),
         ] {
             if value < minimum {
                 return Err(Error::value(key, value, format!("the least is {minimum}")));

@@ -17,7 +17,7 @@ use self::setting::section;
 pub use self::{
     error::Error,
     sections::{
-        Api, Database, DelayedEvents, Federation, Limits, Listener, Log, LookUp, Profiles, Rate,
+        Api, Database, DelayedEvents, Federation, Limits, Listener, Log, LookUp, Presence, Profiles, Rate,
         Registration, RegistrationMode, Retention, Rooms, ServerNotices, Stream, Support, UserDirectory,
     },
 };
@@ -45,6 +45,8 @@ section! {
         pub delayed_events: DelayedEvents = DelayedEvents::default();
         /// What users say about themselves.
         pub profiles: Profiles = Profiles::default();
+        /// Who is online.
+        pub presence: Presence = Presence::default();
         /// Looking for people.
         pub user_directory: UserDirectory = UserDirectory::default();
         /// What the server itself says to its users, when an administrator has something to tell them.

@@ -169,6 +169,21 @@ section! {
 }
 
 section! {
+    /// Who is online.
+    pub struct Presence {
+        /// Whether people see of each other who is online. When off nobody is, and it costs nothing.
+        pub enabled: bool = true;
+        /// Whether other homeservers are told, for those of their users who share a room.
+        pub federate: bool = true;
+        /// After how long without activity somebody is idle, in milliseconds.
+        pub idle_after_ms: u32 = 5 * 60 * 1000;
+        /// How long after the last sign of life of a device it counts as gone, in milliseconds. Phones that change networks
+        /// need some seconds.
+        pub offline_after_ms: u32 = 30 * 1000;
+    }
+}
+
+section! {
     /// Looking for people.
     pub struct UserDirectory {
         /// Whether people find everybody with an account here. When off they find those with whom they share a room, and

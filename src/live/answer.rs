@@ -7,13 +7,13 @@ use ruma::OwnedUserId;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    body::{RoomsBody, SyncBody},
+    body::{Events, RoomsBody, SyncBody},
     changes::{Changes, RoomChanges},
     room::RoomSync,
     syncs::{Error, Place, Syncs, Wanted},
 };
 use crate::{
-    account::Session,
+    account::{IgnoredUsers, Session},
     queue::{Span, Unread},
     room::Room,
     store::account_data::{AccountDataRow, GLOBAL},
@@ -51,6 +51,9 @@ impl Syncs {
             }
         }
         let ignored = self.accounts.ignored_users(session.recipient).await?;
+        if to.fading > from.fading {
+            body.presence = self.presence_events(session, wanted, Some(from), to, &ignored).await?;
+        }
         let invites = self.accounts.invite_permissions(session.recipient).await?;
         for (number, changes) in changes.rooms {
             let room = self.rooms.by_number(number).await?;
@@ -136,6 +139,9 @@ impl Syncs {
         let memberships = self.store.memberships(user_id.as_str()).await?;
         let ignored = &self.accounts.ignored_users(recipient).await?;
         let invites = &self.accounts.invite_permissions(recipient).await?;
+        // Who asks for all state is told of everybody.
+        let heard = from.map(|from| Place { fading: 0, ..from });
+        body.presence = self.presence_events(session, wanted, heard, to, ignored).await?;
         let asked = memberships.into_iter().map(|membership| {
             let since = changes.is_some();
             let number = membership.room;
@@ -185,6 +191,29 @@ impl Syncs {
         }
         drop(answers);
         Ok(body)
+    }
+
+    /// The presence of those of whom the user hears between two places; without the first, of all who are there.
+    async fn presence_events(
+        &self,
+        session: &Session,
+        wanted: &Wanted,
+        from: Option<Place>,
+        to: Place,
+        ignored: &IgnoredUsers,
+    ) -> Result<Events, Error> {
+        if !wanted.filter.presence() {
+            return Ok(Events::default());
+        }
+        let after = from.map(|from| from.fading);
+        let events = self.presence.heard_by(session.recipient, &session.user_id, after, to.fading).await?;
+        let events = events
+            .into_iter()
+            .filter(|event| wanted.filter.presence_of(&event.user_id) && !ignored.contains(&event.user_id));
+        let events = events.take(wanted.filter.presence_limit());
+        let events: Vec<_> =
+            events.map(|event| serde_json::value::to_raw_value(&event.event())).collect::<Result<_, _>>()?;
+        Ok(events.into())
     }
 
     /// Whether a device with this place knows already that the user has left a room.

@@ -13,6 +13,8 @@ pub struct SyncBody {
     pub next_batch: String,
     #[serde(skip_serializing_if = "Events::is_empty")]
     pub account_data: Events,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub presence: Events,
     #[serde(skip_serializing_if = "RoomsBody::is_empty")]
     pub rooms: RoomsBody,
     pub device_one_time_keys_count: BTreeMap<String, u64>,
@@ -22,7 +24,7 @@ pub struct SyncBody {
 impl SyncBody {
     /// Whether there is anything that a waiting client waits for.
     pub fn is_empty(&self) -> bool {
-        self.account_data.is_empty() && self.rooms.is_empty()
+        self.account_data.is_empty() && self.presence.is_empty() && self.rooms.is_empty()
     }
 }
 

@@ -1,7 +1,7 @@
 //! A client's filter, as the parts of a sync answer ask it.
 
 use ruma::{
-    RoomId, UInt,
+    RoomId, UInt, UserId,
     api::client::filter::{EventFormat, FilterDefinition, LazyLoadOptions},
 };
 
@@ -110,6 +110,23 @@ impl SyncFilter {
     pub(super) fn account_data(&self, kind: &str) -> bool {
         let filter = &self.definition.account_data;
         crate::room::type_matches(filter.types.as_deref(), &filter.not_types, kind)
+    }
+
+    /// Whether presence is wanted at all, and then that of one user.
+    pub(super) fn presence(&self) -> bool {
+        let filter = &self.definition.presence;
+        crate::room::type_matches(filter.types.as_deref(), &filter.not_types, "m.presence")
+    }
+
+    pub(super) fn presence_of(&self, user_id: &UserId) -> bool {
+        let filter = &self.definition.presence;
+        let listed = filter.senders.as_ref().is_none_or(|senders| senders.iter().any(|one| one == user_id));
+        listed && !filter.not_senders.iter().any(|one| one == user_id)
+    }
+
+    pub(super) fn presence_limit(&self) -> usize {
+        let limit = self.definition.presence.limit;
+        limit.map_or(usize::MAX, |limit| usize::try_from(u64::from(limit)).unwrap_or(usize::MAX))
     }
 
     pub(super) fn include_leave(&self) -> bool {

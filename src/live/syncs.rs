@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     account::{self, Accounts, Session, Sessions},
+    presence::Presence,
     queue::{Queues, Token, TokenError},
     room::Rooms,
     shutdown::Shutdown,
@@ -77,6 +78,7 @@ pub struct Syncs {
     pub(super) sessions: Sessions,
     pub(super) queues: Queues,
     pub(super) typing: Arc<Typing>,
+    pub(super) presence: Arc<Presence>,
     initial: InitialSyncs,
     /// Stored filters never change.
     filters: Mutex<LruCache<(i64, String), Arc<SyncFilter>>>,
@@ -93,6 +95,7 @@ impl Syncs {
         sessions: Sessions,
         queues: Queues,
         typing: Arc<Typing>,
+        presence: Arc<Presence>,
         epoch: u64,
         shutdown: Shutdown,
     ) -> Self {
@@ -104,6 +107,7 @@ impl Syncs {
             sessions,
             queues,
             typing,
+            presence,
             initial: InitialSyncs::default(),
             filters: Mutex::new(LruCache::new(FILTERS)),
             epoch,

@@ -67,6 +67,10 @@ impl Queues {
         &self.tails
     }
 
+    pub fn shared_tails(&self) -> Arc<Tails> {
+        Arc::clone(&self.tails)
+    }
+
     /// The entries with `after < position ≤ to`, in order.
     pub async fn read(&self, recipient: i64, after: i64, to: i64) -> Result<Span, store::Error> {
         if after >= to {

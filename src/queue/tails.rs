@@ -10,16 +10,16 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc::UnboundedSender};
 
 use super::{
-    Delivered, Entry,
+    Delivered, Entry, Kind, flags,
     unread::{Unread, UnreadCounts},
 };
 use crate::store::Subscriber;
@@ -32,6 +32,7 @@ pub struct Tails {
     fading: AtomicU64,
     boot: u64,
     read: Mutex<HashMap<i64, Arc<Tail>>>,
+    moves: OnceLock<UnboundedSender<i64>>,
 }
 
 /// The end of one recipient's queue.
@@ -53,7 +54,13 @@ struct Inner {
 impl Tails {
     /// `boot` tells this run of the process from others.
     pub fn new(boot: u64) -> Self {
-        Self { head: AtomicI64::new(0), fading: AtomicU64::new(0), boot, read: Mutex::new(HashMap::new()) }
+        Self {
+            head: AtomicI64::new(0),
+            fading: AtomicU64::new(0),
+            boot,
+            read: Mutex::new(HashMap::new()),
+            moves: OnceLock::new(),
+        }
     }
 
     /// To be called once, before anybody reads.
@@ -113,6 +120,12 @@ impl Tails {
         }
     }
 
+    /// Sends every recipient whose own membership of a room changes from now on there, after the commit. For one who
+    /// listens: the first.
+    pub fn send_moves(&self, sender: UnboundedSender<i64>) {
+        let _ = self.moves.set(sender);
+    }
+
     /// Forgets the tails that nobody holds.
     pub fn sweep(&self) {
         self.read.lock().retain(|_, tail| Arc::strong_count(tail) > 1);
@@ -134,6 +147,15 @@ impl Subscriber for Tails {
         }
         for tail in woken {
             tail.wake.notify_waiters();
+        }
+        if let Some(moves) = self.moves.get() {
+            let own = delivered.iter().filter(|delivered| {
+                delivered.entry.kind == Kind::Event && delivered.entry.flags & flags::OWN_MEMBERSHIP != 0
+            });
+            for delivered in own {
+                // Nobody listens any more: the server ends.
+                let _ = moves.send(delivered.recipient);
+            }
         }
     }
 }
@@ -201,7 +223,6 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::Kind;
 
     fn delivery(recipient: i64, position: i64) -> Delivered {
         let entry = Entry { position, kind: Kind::Event, room: 1, item: position, flags: 0 };

@@ -21,6 +21,7 @@ pub mod fork;
 pub mod guest;
 pub mod notice_room;
 mod open;
+pub mod presence;
 pub mod profile;
 pub mod queue;
 pub mod receipt;

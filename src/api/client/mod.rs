@@ -22,6 +22,7 @@ mod notifications;
 mod own;
 mod password;
 mod people;
+mod presence;
 mod profile;
 mod push_rules;
 mod receipts;
@@ -70,6 +71,7 @@ pub(super) fn routes() -> Routes {
         notifications::routes(),
         password::routes(),
         people::routes(),
+        presence::routes(),
         profile::routes(),
         push_rules::routes(),
         receipts::routes(),

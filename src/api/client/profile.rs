@@ -95,6 +95,7 @@ fn check_guest(session: &Session, field: &str) -> Result<(), MatrixError> {
 async fn tell_rooms(app: &App, session: &Session, change: ProfileChange) -> Result<(), MatrixError> {
     if change == ProfileChange::Member {
         app.rooms.update_profile(&session.user_id).await?;
+        app.presence.renamed(session.recipient, &session.user_id).await?;
     }
     Ok(())
 }

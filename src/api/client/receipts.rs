@@ -83,5 +83,6 @@ async fn mark(
 ) -> Result<(), MatrixError> {
     let room = app.rooms.of_member(room_id, &session.user_id).await?;
     let owner = Owner { recipient: session.recipient, user_id: &session.user_id };
+    app.presence.active(session.recipient);
     Ok(app.receipts.mark(&room, owner, marks).await?)
 }

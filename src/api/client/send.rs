@@ -50,6 +50,7 @@ async fn send(
         return schedule_by_query(&app, &session, wanted, &delay).await.map(Json);
     }
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
+    app.presence.active(session.recipient);
     let event_id =
         app.rooms.send(&room, &session.user_id, TimelineEventType::from(kind), content, txn).await?;
     Ok(Json(Sent::Now(event_id)))
@@ -67,6 +68,7 @@ async fn redact(
     let txn = txn(&session, request.txn_id.as_str(), &scope)?;
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
     let content = room::reason(request.reason);
+    app.presence.active(session.recipient);
     let event_id = app.rooms.redact(&room, &session.user_id, request.event_id, content, txn).await?;
     Ok(redact_event::v3::Response::new(event_id))
 }
@@ -91,6 +93,7 @@ async fn set_state(
     }
     // Not only for members: who sets their own membership may be about to join.
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
+    app.presence.active(session.recipient);
     let event_id =
         app.rooms.set_state(&room, &session.user_id, request.event_type, request.state_key, content).await?;
     Ok(Json(Sent::Now(event_id)))

@@ -15,6 +15,7 @@ use crate::{
     http::{Caller, MatrixError, Routes, Whole, json_response},
     limits::LimitKey,
     live::{self, StateForm, SyncFilter, Wanted},
+    presence::State,
 };
 
 pub(super) fn routes() -> Routes {
@@ -73,6 +74,7 @@ fn sync(
         (false, false) => StateForm::Before,
     };
     let session = caller.session;
+    let seen_as = State::from_name(request.set_presence.as_str());
     async move {
         let since = since.map_err(|_| MatrixError::invalid_param("`since` is not a token of this server"))?;
         let filter = match filter? {
@@ -80,6 +82,9 @@ fn sync(
             Filter::Stored(id) => Box::pin(app.syncs.stored_filter(session.recipient, id)).await?,
         };
         let wanted = Wanted { filter, full_state, state };
+        let seen_as = seen_as.ok_or_else(|| MatrixError::invalid_param("`set_presence` is no presence"))?;
+        // For as long as the request waits (SY-16).
+        let _held = app.presence.hold(&session, seen_as).await;
         let request = live::Request { since, timeout, wanted };
         let body = app.syncs.sync(session, request).await?;
         Ok(Whole(json_response(http::StatusCode::OK, body)))

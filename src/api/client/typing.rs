@@ -38,6 +38,7 @@ async fn typing(
     let room = app.rooms.of_member(&room_id, &session.user_id).await?;
     if request.content.typing {
         let timeout = request.content.timeout.map(Duration::from_millis);
+        app.presence.active(session.recipient);
         app.typing.start(&room, &session.user_id, timeout);
     } else {
         app.typing.stop(&room, &session.user_id);
