@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(audience.peers(3), [3]);
         audience.leave(2, 0);
         assert_eq!(audience.peers(1), [1]);
-        assert_eq!((audience.in_room(11), audience.in_room(10)), (&[1][..], &[][..]));
+        assert_eq!((audience.in_room(11), audience.in_room(10)), (&[1][..], &[3][..]));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use ruma::OwnedUserId;
 use super::{
     agenda::{Agenda, Mark},
     audience::Audience,
-    devices::{Devices, State, Times},
+    devices::{Activity, Devices, State, Times},
 };
 use crate::{account::MemberProfile, queue::Tails};
 
@@ -55,6 +55,7 @@ pub(super) struct User {
     pub(super) recipient: i64,
     pub(super) user_id: OwnedUserId,
     last_active: AtomicI64,
+    acted: AtomicI64,
     /// Others see them idle: activity is news.
     idle: AtomicBool,
     mark: Mark,
@@ -157,6 +158,7 @@ impl Board {
             recipient,
             user_id,
             last_active: AtomicI64::new(last_active),
+            acted: AtomicI64::new(last_active),
             idle: AtomicBool::new(state == State::Unavailable),
             mark: Mark::default(),
             inner: Mutex::new(Inner {
@@ -191,6 +193,7 @@ impl Board {
     pub(super) fn active(&self, recipient: i64, now: i64) {
         if let Some(user) = self.users.read().get(&recipient) {
             user.last_active.store(now, Ordering::SeqCst);
+            user.acted.store(now, Ordering::SeqCst);
             if user.idle.load(Ordering::SeqCst) {
                 self.agenda.mark(recipient, &user.mark);
             }
@@ -251,8 +254,7 @@ impl Board {
 
     /// Looks at a user again when something will have changed by itself.
     fn plan(&self, user: &User, inner: &mut Inner, now: i64) {
-        let last_active = user.last_active.load(Ordering::SeqCst);
-        let next = inner.devices.next_change(now, last_active, self.times);
+        let next = inner.devices.next_change(now, user.activity(), self.times);
         if let Some(next) = next {
             inner.look = Some(self.agenda.look_at(user.recipient, next, inner.look));
         }
@@ -391,11 +393,11 @@ impl Board {
     }
 
     /// What differs from what is stored; `all`: also by the time of the last activity alone.
-    pub(super) fn unsaved(&self, all: bool) -> Vec<(Arc<User>, Saved)> {
+    pub(super) fn unsaved(&self, all: bool, now: i64) -> Vec<(Arc<User>, Saved)> {
         let users: Vec<Arc<User>> = self.users.read().values().cloned().collect();
         let unsaved = users.into_iter().filter_map(|user| {
             let inner = user.inner.lock();
-            let (state, status) = (inner.told.state, inner.told.status.clone());
+            let Told { state, status, .. } = user.now(&inner, now, self.times);
             let now = Saved { state, status, last_active: user.last_active.load(Ordering::SeqCst) };
             let is_saved = match &inner.saved {
                 Some(saved) => {
@@ -403,7 +405,7 @@ impl Board {
                         && (!all || saved.last_active == now.last_active)
                 }
                 // Of those who have always hidden there is nothing to store.
-                None => now.state == State::Offline && now.status.is_none(),
+                None => inner.changed == 0 && now.status.is_none(),
             };
             drop(inner);
             (!is_saved).then_some((user, now))
@@ -420,8 +422,13 @@ impl Board {
 impl User {
     /// What they are, by all that they said and did.
     fn now(&self, inner: &Inner, now: i64, times: Times) -> Told {
-        let state = inner.devices.state(now, self.last_active.load(Ordering::SeqCst), times);
+        let state = inner.devices.state(now, self.activity(), times);
         Told { state, status: inner.status.clone(), profile: Arc::clone(&inner.profile) }
+    }
+
+    fn activity(&self) -> Activity {
+        let (last, acted) = (&self.last_active, &self.acted);
+        Activity { last: last.load(Ordering::SeqCst), acted: acted.load(Ordering::SeqCst) }
     }
 
     pub(super) fn status(&self) -> Option<Arc<str>> {

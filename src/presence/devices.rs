@@ -40,6 +40,15 @@ impl State {
     }
 }
 
+/// When a user last did what, see [`Devices::state`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Activity {
+    /// Came, or did something.
+    pub(super) last: i64,
+    /// Did something.
+    pub(super) acted: i64,
+}
+
 /// How long things take, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -70,14 +79,14 @@ impl Device {
         self.held > 0 || now < self.until
     }
 
-    fn state(&self, now: i64, last_active: i64, times: Times) -> State {
-        let fresh = now - last_active < times.idle;
+    fn state(&self, now: i64, activity: Activity, times: Times) -> State {
+        let fresh = now - activity.last < times.idle;
         match self.wanted {
             _ if !self.is_there(now) => State::Offline,
             State::Offline => State::Offline,
             State::Online if fresh => State::Online,
             // Whoever does something after all is back ("Idle timeout").
-            State::Unavailable if fresh && last_active > self.said => State::Online,
+            State::Unavailable if fresh && activity.acted > self.said => State::Online,
             State::Online | State::Unavailable => State::Unavailable,
         }
     }
@@ -141,18 +150,18 @@ impl Devices {
     }
 
     /// What they come to.
-    pub(super) fn state(&self, now: i64, last_active: i64, times: Times) -> State {
-        let states = self.0.iter().map(|device| device.state(now, last_active, times));
+    pub(super) fn state(&self, now: i64, activity: Activity, times: Times) -> State {
+        let states = self.0.iter().map(|device| device.state(now, activity, times));
         states.max().unwrap_or(State::Offline)
     }
 
     /// When that changes if nothing happens.
-    pub(super) fn next_change(&self, now: i64, last_active: i64, times: Times) -> Option<i64> {
+    pub(super) fn next_change(&self, now: i64, activity: Activity, times: Times) -> Option<i64> {
         let there = self.0.iter().filter(|device| device.is_there(now));
         let changes = there.flat_map(|device| {
             let gone = (device.held == 0).then_some(device.until);
-            let idle = device.state(now, last_active, times) == State::Online;
-            [gone, idle.then_some(last_active + times.idle)]
+            let idle = device.state(now, activity, times) == State::Online;
+            [gone, idle.then_some(activity.last + times.idle)]
         });
         changes.flatten().min()
     }
@@ -179,8 +188,12 @@ mod tests {
     const TIMES: Times = Times { idle: 300_000, grace: 30_000 };
     const MINUTE: i64 = 60_000;
 
+    fn at(time: i64) -> Activity {
+        Activity { last: time, acted: time }
+    }
+
     fn state(devices: &Devices, now: i64, last_active: i64) -> State {
-        devices.state(now, last_active, TIMES)
+        devices.state(now, at(last_active), TIMES)
     }
 
     #[test]
@@ -190,7 +203,7 @@ mod tests {
         assert!(devices.hold(1, State::Online, 0), "to come is activity");
         assert_eq!(state(&devices, 4 * MINUTE, 0), State::Online);
         devices.release(1, 4 * MINUTE, TIMES);
-        assert_eq!(devices.next_change(4 * MINUTE, 0, TIMES), Some(4 * MINUTE + TIMES.grace));
+        assert_eq!(devices.next_change(4 * MINUTE, at(0), TIMES), Some(4 * MINUTE + TIMES.grace));
         assert_eq!(state(&devices, 4 * MINUTE + TIMES.grace - 1, 0), State::Online);
         assert_eq!(state(&devices, 4 * MINUTE + TIMES.grace, 0), State::Offline);
     }
@@ -223,10 +236,10 @@ mod tests {
     fn pr_02_five_minutes_without_activity_are_idle_and_activity_is_back() {
         let mut devices = Devices::default();
         devices.hold(1, State::Online, 0);
-        assert_eq!(devices.next_change(0, 0, TIMES), Some(5 * MINUTE));
+        assert_eq!(devices.next_change(0, at(0), TIMES), Some(5 * MINUTE));
         assert_eq!(state(&devices, 5 * MINUTE - 1, 0), State::Online);
         assert_eq!(state(&devices, 5 * MINUTE, 0), State::Unavailable);
-        assert_eq!(devices.next_change(5 * MINUTE, 0, TIMES), None, "it may stay so for days");
+        assert_eq!(devices.next_change(5 * MINUTE, at(0), TIMES), None, "it may stay so for days");
         assert_eq!(state(&devices, 6 * MINUTE, 6 * MINUTE), State::Online);
     }
 
@@ -238,6 +251,8 @@ mod tests {
         assert_eq!(state(&devices, MINUTE, MINUTE), State::Unavailable, "saying so is no activity after it");
         assert_eq!(state(&devices, 2 * MINUTE, 2 * MINUTE), State::Online);
         assert_eq!(state(&devices, 7 * MINUTE, 2 * MINUTE), State::Unavailable);
+        let came = Activity { last: 2 * MINUTE, acted: 0 };
+        assert_eq!(devices.state(2 * MINUTE, came, TIMES), State::Unavailable, "another device came");
     }
 
     #[test]

@@ -403,7 +403,7 @@ impl Presence {
     }
 
     async fn save(&self, all: bool) {
-        let unsaved = self.board.unsaved(all);
+        let unsaved = self.board.unsaved(all, self.now());
         for users in unsaved.chunks(SAVED_AT_ONCE) {
             let mut batch = Batch::new();
             users.iter().for_each(|(user, saved)| batch.push(self.saving(user, saved)));
