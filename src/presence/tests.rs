@@ -105,7 +105,9 @@ fn a_beat_costs_nothing() {
         world.pass(100);
     }
     assert_eq!((world.tails.fading(), world.total.told), (before, told), "a thousand seconds of polling");
-    assert!(world.board.agenda.looks() <= 4, "{} looks are planned", world.board.agenda.looks());
+    // Where a device was held at the end of its grace time, a look for the end of the idle time stays.
+    let looks = world.board.agenda.looks() as i64;
+    assert!(looks <= TIMES.idle / TIMES.grace + 3, "{looks} looks are planned");
 }
 
 #[test]
