@@ -51,6 +51,7 @@ pub(super) struct Past {
     pub(super) still_until: Option<i64>,
 }
 
+#[expect(clippy::struct_field_names, reason = "the specification's name")]
 pub(super) struct User {
     pub(super) recipient: i64,
     pub(super) user_id: OwnedUserId,
@@ -314,7 +315,9 @@ impl Board {
             self.tails.fade(readers, |number| {
                 let mut audience = self.audience.lock();
                 for (reader, subjects) in telling {
-                    subjects.into_iter().for_each(|subject| audience.tell(reader, number, subject));
+                    for subject in subjects {
+                        audience.tell(reader, number, subject);
+                    }
                 }
                 for user in &changed {
                     user.inner.lock().changed = number;

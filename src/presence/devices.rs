@@ -3,8 +3,11 @@
 //! Nothing here knows of others or waits for anything. Times are milliseconds on the server's own clock, which no change
 //! of the system's time moves.
 
+use serde::Deserialize;
+
 /// What others see of somebody. The greatest of several devices counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     Offline,
     Unavailable,

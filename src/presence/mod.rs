@@ -240,7 +240,8 @@ impl Presence {
         after: Option<u64>,
         to: u64,
     ) -> Result<Vec<PresenceEvent>, store::Error> {
-        if !self.settings.enabled {
+        // For a reader who isn't held nothing is kept in mind, and so nothing would ever be new.
+        if self.board.user(recipient).is_none() {
             return Ok(Vec::new());
         }
         let now = self.now();
@@ -406,7 +407,9 @@ impl Presence {
         let unsaved = self.board.unsaved(all, self.now());
         for users in unsaved.chunks(SAVED_AT_ONCE) {
             let mut batch = Batch::new();
-            users.iter().for_each(|(user, saved)| batch.push(self.saving(user, saved)));
+            for (user, saved) in users {
+                batch.push(self.saving(user, saved));
+            }
             match self.store.commit(batch).await {
                 Ok(_) => users.iter().for_each(|(user, saved)| user.set_saved(saved.clone())),
                 Err(cause) => tracing::warn!(%cause, "can't write down who is online; trying again later"),

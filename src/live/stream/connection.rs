@@ -28,6 +28,7 @@ use crate::{
         filter::SyncFilter,
         syncs::{Error, Place, Syncs, Wanted, encode},
     },
+    presence::Held,
     queue::{Tail, Token},
 };
 
@@ -107,6 +108,8 @@ struct Reader {
     seen: Place,
     window: Window,
     entered: Entered,
+    /// The device is there while the socket is.
+    _held: Held,
 }
 
 pub(super) struct Connection {
@@ -325,6 +328,7 @@ impl Connection {
             self.refuse(id, account::Error::Invalid(text).into())?;
             return Err(Close::PositionUnusable);
         }
+        let held = syncs.presence.hold(&session, auth.set_presence).await;
         self.newcomer = None;
         let entered = match self.reader.take() {
             Some(reader) => reader.entered,
@@ -352,7 +356,7 @@ impl Connection {
             self.wire.send(sync(None, &pos, &body))?;
             (place, pos)
         };
-        let reader = Reader { session, wanted, tail, sent, pos, seen: sent, window, entered };
+        let reader = Reader { session, wanted, tail, sent, pos, seen: sent, window, entered, _held: held };
         self.reader = Some(Box::new(reader));
         Ok(())
     }

@@ -7,6 +7,8 @@ use ruma::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::presence::State;
+
 /// A frame of a client.
 #[derive(Deserialize)]
 pub(super) struct Inbound<'a> {
@@ -24,8 +26,15 @@ pub(super) struct Auth {
     pub(super) since: Option<String>,
     /// A filter, or the id of a stored one.
     pub(super) filter: Option<Box<RawValue>>,
+    /// What the device is seen as while the socket is open: online, if it doesn't say.
+    #[serde(default = "online")]
+    pub(super) set_presence: State,
     #[serde(default)]
     pub(super) use_state_after: bool,
+}
+
+fn online() -> State {
+    State::Online
 }
 
 #[derive(Deserialize)]
