@@ -107,6 +107,14 @@ pub(super) struct Board {
     next_round: AtomicI64,
 }
 
+/// Whom a change concerns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum News {
+    ForAll,
+    /// A user comes with one device, which knows.
+    ForOthers,
+}
+
 /// What a round did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Round {
@@ -283,8 +291,8 @@ impl Board {
         for recipient in due.users {
             let Some(user) = self.user(recipient) else { continue };
             user.mark.clear();
-            if self.settle(&user, now) {
-                changed.push(user);
+            if let Some(news) = self.settle(&user, now) {
+                changed.push((user, news));
             }
         }
         // Each reader with those of whom they hear.
@@ -292,8 +300,10 @@ impl Board {
         {
             let audience = self.audience.lock();
             let mut tell = |reader: i64, subject: i64| telling.entry(reader).or_default().push(subject);
-            for user in &changed {
-                audience.peers(user.recipient).into_iter().for_each(|peer| tell(peer, user.recipient));
+            for (user, news) in &changed {
+                let mut peers = audience.peers(user.recipient);
+                peers.retain(|peer| *peer != user.recipient || *news == News::ForAll);
+                peers.into_iter().for_each(|peer| tell(peer, user.recipient));
             }
             for (newcomer, room) in due.arrivals {
                 let there =
@@ -319,7 +329,7 @@ impl Board {
                         audience.tell(reader, number, subject);
                     }
                 }
-                for user in &changed {
+                for (user, _) in &changed {
                     user.inner.lock().changed = number;
                 }
             });
@@ -330,7 +340,7 @@ impl Board {
     }
 
     /// Looks at one user: whether there is something to tell, when to look again, and whether to forget them.
-    fn settle(&self, user: &Arc<User>, now: i64) -> bool {
+    fn settle(&self, user: &Arc<User>, now: i64) -> Option<News> {
         let mut inner = user.inner.lock();
         if inner.look.is_some_and(|look| look <= self.agenda.tick_of(now)) {
             inner.look = None;
@@ -339,12 +349,16 @@ impl Board {
         user.idle.store(true, Ordering::SeqCst);
         let told = user.now(&inner, now, self.times);
         let interval = self.times.grace / 3;
-        let news = told != inner.told;
-        if news {
+        let news = (told != inner.told).then(|| {
+            // Its first answer says so already.
+            let alone = inner.told.state == State::Offline && inner.devices.is_one();
+            if alone { News::ForOthers } else { News::ForAll }
+        });
+        if news.is_some() {
             if inner.paced > now + (AT_ONCE - 1) * interval {
                 let at = inner.paced - (AT_ONCE - 1) * interval;
                 inner.look = Some(self.agenda.look_at(user.recipient, at, inner.look));
-                return false;
+                return None;
             }
             inner.paced = inner.paced.max(now) + interval;
             inner.told = told;
@@ -353,7 +367,7 @@ impl Board {
         if inner.devices.prune(now) {
             inner.empty_since = now;
             self.plan(user, &mut inner, now);
-        } else if now - inner.empty_since >= REMEMBERED && !news {
+        } else if now - inner.empty_since >= REMEMBERED && news.is_none() {
             drop(inner);
             self.forget(user);
         } else {
@@ -382,10 +396,12 @@ impl Board {
         Some(subjects.into_iter().filter_map(|subject| Some(self.user(subject)?.seen())).collect())
     }
 
-    /// Everybody of whom a reader hears, also those who are gone since a moment.
-    pub(super) fn everybody(&self, reader: i64) -> Vec<Seen> {
-        let peers = self.audience.lock().peers(reader);
-        peers.into_iter().filter_map(|peer| Some(self.user(peer)?.seen())).collect()
+    /// Everybody of whom a reader hears, also those who are gone since a moment, and the reader.
+    pub(super) fn everybody(&self, reader: i64, now: i64) -> Vec<Seen> {
+        let mut peers = self.audience.lock().peers(reader);
+        peers.retain(|peer| *peer != reader);
+        let others = peers.into_iter().filter_map(|peer| Some(self.user(peer)?.seen()));
+        others.chain(self.now(reader, now)).collect()
     }
 
     /// What somebody is at this very moment, whether it has been told or not.

@@ -175,6 +175,10 @@ impl Devices {
         !self.0.is_empty()
     }
 
+    pub(super) fn is_one(&self) -> bool {
+        self.0.len() == 1
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -250,7 +250,7 @@ impl Presence {
         {
             return Ok(news.into_iter().map(|seen| event_of(seen, now)).collect());
         }
-        let here = self.board.everybody(recipient);
+        let here = self.board.everybody(recipient, now);
         let known: HashSet<i64> = here.iter().map(|seen| seen.recipient).collect();
         let mut events: Vec<PresenceEvent> = here.into_iter().map(|seen| event_of(seen, now)).collect();
         if after.is_some() {

@@ -200,8 +200,9 @@ fn a_storm_of_comings_and_goings_wakes_a_bounded_number_of_readers() {
     let went = std::mem::take(&mut world.total);
     assert_eq!(went.told as i64, PEOPLE);
     assert!((went.readers as i64) <= bound(&world, start), "{went:?}");
-    let offline = world.board.everybody(0).iter().filter(|seen| seen.told.state == State::Offline).count();
-    assert_eq!(offline, world.board.everybody(0).len(), "the last state is what everybody hears");
+    let offline =
+        world.board.everybody(0, world.now).iter().filter(|seen| seen.told.state == State::Offline).count();
+    assert_eq!(offline, world.board.everybody(0, world.now).len(), "the last state is what everybody hears");
     drop(tails);
     world.pass(11 * MINUTE);
     assert_eq!(world.board.users(), 0);
