@@ -303,7 +303,9 @@ impl Board {
             for (user, news) in &changed {
                 let mut peers = audience.peers(user.recipient);
                 peers.retain(|peer| *peer != user.recipient || *news == News::ForAll);
-                peers.into_iter().for_each(|peer| tell(peer, user.recipient));
+                for peer in peers {
+                    tell(peer, user.recipient);
+                }
             }
             for (newcomer, room) in due.arrivals {
                 let there =

@@ -98,6 +98,38 @@ async fn filters_and_the_form_of_state_are_those_of_sync() {
 }
 
 #[tokio::test]
+async fn pr_01_a_device_is_there_while_its_socket_is() {
+    let server = Server::start(toml::toml! {
+        [presence]
+        offline_after_ms = 300
+    })
+    .await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    room(&alice, &[&bob]).await;
+    let mut reader = Client::ready(&server, &alice).await;
+    let of_bob = |wanted: &'static str| {
+        let sender = json!(bob.user_id);
+        move |body: &Value| {
+            let events = body["presence"]["events"].as_array()?;
+            let event = events.iter().rev().find(|event| event["sender"] == sender)?;
+            (event["content"]["presence"] == wanted).then_some(())
+        }
+    };
+    let mut client = Client::open(&server).await;
+    client.auth(&bob, json!({ "set_presence": "unavailable" })).await;
+    reader.sync_with(of_bob("unavailable")).await;
+    client.sync().await;
+    let since = client.pos.clone();
+    client.auth(&bob, json!({ "since": since })).await;
+    reader.sync_with(of_bob("online")).await;
+    let away = json!({ "presence": "unavailable", "status_msg": "out" });
+    client.request("presence", away).await.expect("said");
+    reader.sync_with(of_bob("unavailable")).await;
+    drop(client);
+    reader.sync_with(of_bob("offline")).await;
+}
+
+#[tokio::test]
 async fn what_fades_comes_over_it_too() {
     let server = server().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);

@@ -87,7 +87,7 @@ enum Content {
     Params(&'static [&'static str]),
 }
 
-const TWINS: [Twin; 6] = [
+const TWINS: [Twin; 7] = [
     Twin {
         name: "send",
         method: Method::PUT,
@@ -123,6 +123,12 @@ const TWINS: [Twin; 6] = [
         method: Method::POST,
         path: &["rooms", "{room_id}", "read_markers"],
         content: Content::Params(&["m.fully_read", "m.read", "m.read.private"]),
+    },
+    Twin {
+        name: "presence",
+        method: Method::PUT,
+        path: &["presence", "{me}", "status"],
+        content: Content::Params(&["presence", "status_msg"]),
     },
 ];
 
@@ -191,7 +197,12 @@ struct Twins {
 
 impl Twins {
     fn new(app: &App) -> Self {
-        let routes = [super::send::routes(), super::typing::routes(), super::receipts::routes()];
+        let routes = [
+            super::send::routes(),
+            super::typing::routes(),
+            super::receipts::routes(),
+            super::presence::routes(),
+        ];
         let router = routes.into_iter().fold(Routes::default(), Routes::merge).into_router();
         let router = router.fallback(unrecognized_path);
         Self { app: Arc::clone(app), router: router.with_state(Arc::clone(app)) }
