@@ -24,7 +24,7 @@ use crate::{
     account::Session,
     app::App,
     http::{Caller as _, Json, MatrixError, Reply as _, Routes},
-    live,
+    live, presence,
     room::{Direction, EventFilter, NO_EVENT, Paging, Reader, Room},
 };
 
@@ -157,6 +157,7 @@ async fn initial_sync(State(app): State<App>, request: Request) -> Result<Respon
     let limit = query.get::<usize>("limit")?.map_or(FIRST, |limit| limit.clamp(1, MOST));
     let archived = query.get::<bool>("archived")?.unwrap_or(false);
     let filter = json!({ "room": { "timeline": { "limit": limit }, "include_leave": archived } });
+    let _held = app.presence.hold(&session, presence::State::Online).await;
     let sync = synced(&app, session, None, Duration::ZERO, &filter).await?;
     let mut rooms = Vec::new();
     for membership in ["join", "leave"] {
@@ -186,7 +187,7 @@ async fn initial_sync(State(app): State<App>, request: Request) -> Result<Respon
     Json(json!({
         "end": sync["next_batch"],
         "rooms": rooms,
-        "presence": [],
+        "presence": sync["presence"]["events"].as_array().cloned().unwrap_or_default(),
         "account_data": sync["account_data"]["events"].as_array().cloned().unwrap_or_default(),
     }))
     .reply()
@@ -203,10 +204,12 @@ async fn stream(State(app): State<App>, request: Request) -> Result<Response, Ma
         let room = app.rooms.of_acquaintance(&room_id).await?;
         return peek(&app, &session, &room, from, timeout).await?.reply();
     }
+    // Whoever reads events is online.
+    let _held = app.presence.hold(&session, presence::State::Online).await;
     let start = from.unwrap_or_else(|| app.syncs.token_of_now());
     let filter = json!({});
     let sync = synced(&app, session, Some(&start), timeout, &filter).await?;
-    let mut chunk = Vec::new();
+    let mut chunk = sync["presence"]["events"].as_array().cloned().unwrap_or_default();
     for section in ["join", "leave"] {
         for (room_id, room) in members(&sync["rooms"][section]) {
             let ephemeral = room["ephemeral"]["events"].as_array().cloned().unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ruma::{OwnedRoomId, presence::PresenceState};
+use ruma::OwnedRoomId;
 use serde::Deserialize;
 
 use super::bare::{Bare, Post};
@@ -12,6 +12,7 @@ use crate::{
     http::{MatrixError, Routes, Whole, json_response},
     limits::Class,
     live::sliding::{Config, Extensions, Filters, Form, Key, List, Request, Required, Scope, Wishes},
+    presence::State,
 };
 
 /// Lists and subscriptions of a request, and windows of a list.
@@ -152,6 +153,7 @@ async fn merged(
     request: Bare<Post, Body<MergedConfig, MergedList>>,
 ) -> Result<Whole, MatrixError> {
     let body = request.content;
+    let seen_as = presence(body.set_presence.as_deref())?;
     let (pos, timeout) = (body.pos.clone(), body.timeout.unwrap_or_default());
     let lists = |list: MergedList| {
         Ok(List {
@@ -161,7 +163,7 @@ async fn merged(
         })
     };
     let request = read(Form::Merged, body, pos, timeout, lists, merged_config)?;
-    answer(app, session, request).await
+    answer(app, session, seen_as, request).await
 }
 
 async fn early(
@@ -169,7 +171,8 @@ async fn early(
     session: Session,
     request: Bare<Post, Body<EarlyConfig, EarlyList>>,
 ) -> Result<Whole, MatrixError> {
-    check_presence(request.query("set_presence").as_deref())?;
+    let seen_as = request.query("set_presence");
+    let seen_as = presence(seen_as.as_deref().or(request.content.set_presence.as_deref()))?;
     let pos = request.query("pos");
     let timeout = request.query("timeout").map(|timeout| timeout.parse()).transpose();
     let timeout = timeout.map_err(|_| MatrixError::invalid_param("`timeout` is a number of milliseconds"))?;
@@ -184,10 +187,12 @@ async fn early(
         })
     };
     let request = read(Form::Early, body, pos, timeout, lists, |config| early_config(config, &me))?;
-    answer(app, session, request).await
+    answer(app, session, seen_as, request).await
 }
 
-async fn answer(app: App, session: Session, request: Request) -> Result<Whole, MatrixError> {
+async fn answer(app: App, session: Session, seen_as: State, request: Request) -> Result<Whole, MatrixError> {
+    // For as long as the request waits.
+    let _held = app.presence.hold(&session, seen_as).await;
     let body = Box::pin(app.sliding.sync(session, request)).await?;
     Ok(Whole(json_response(http::StatusCode::OK, body)))
 }
@@ -200,7 +205,6 @@ fn read<C, L>(
     list: impl Fn(L) -> Result<List, MatrixError>,
     config: impl Fn(C) -> Result<Config, MatrixError>,
 ) -> Result<Request, MatrixError> {
-    check_presence(body.set_presence.as_deref())?;
     at_most(MOST, body.lists.len(), "lists")?;
     at_most(MOST, body.room_subscriptions.len(), "subscriptions")?;
     let names = body.lists.keys().map(String::as_str);
@@ -231,14 +235,10 @@ fn at_most(most: usize, count: usize, what: &str) -> Result<(), MatrixError> {
     Ok(())
 }
 
-fn check_presence(presence: Option<&str>) -> Result<(), MatrixError> {
-    let known = presence.is_none_or(|presence| {
-        matches!(
-            PresenceState::from(presence),
-            PresenceState::Online | PresenceState::Offline | PresenceState::Unavailable
-        )
-    });
-    if known { Ok(()) } else { Err(MatrixError::invalid_param("`set_presence`: there is no such presence")) }
+/// What a device is seen as: online, unless it says otherwise.
+fn presence(name: Option<&str>) -> Result<State, MatrixError> {
+    name.map_or(Some(State::Online), State::from_name)
+        .ok_or_else(|| MatrixError::invalid_param("`set_presence`: there is no such presence"))
 }
 
 fn ranges(ranges: Option<Vec<(u64, u64)>>) -> Result<Vec<(u64, u64)>, MatrixError> {
