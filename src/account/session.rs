@@ -149,6 +149,17 @@ impl Sessions {
         }
     }
 
+    /// A session that was authenticated before, as it is now: for requests that bring no token.
+    pub async fn again(&self, session: &Session) -> Result<Session, Error> {
+        let session = self.find(session.token, self.0.environment.clock.now_ms()).await?;
+        if session.locked { Err(Error::Locked) } else { Ok(session) }
+    }
+
+    /// Changes whenever any session may have ended or changed. For those who hold one for long.
+    pub fn generation(&self) -> u64 {
+        self.0.forgotten.load(Ordering::Acquire)
+    }
+
     /// Devices of this account lost their tokens, or the account changed: nothing that is known of it holds any more.
     /// Requests that wait look at their session again.
     pub fn forget(&self, recipient: i64) {

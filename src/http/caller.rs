@@ -75,8 +75,7 @@ pub struct Attached(pub Session);
 impl Caller for Session {
     async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
         let session = if let Some(Attached(session)) = parts.extensions.get() {
-            app.sessions.still(session).await?;
-            session.clone()
+            app.sessions.again(session).await?
         } else {
             let token = token(parts).ok_or_else(MatrixError::missing_token)?;
             app.sessions.authenticate(&token, &origin(parts)).await?

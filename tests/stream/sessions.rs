@@ -268,3 +268,23 @@ async fn the_gateway_is_the_server_itself_and_agrees_with_what_else_says_so() {
     let login = public.http().post("/v3/login", None, login).await.expect(200);
     assert_eq!(login["well_known"]["m.homeserver"]["base_url"], answer["url"]);
 }
+
+/// LK-02
+#[tokio::test]
+async fn an_account_that_is_suspended_meanwhile_may_do_no_more_over_its_socket() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let room = room(&alice, &[]).await;
+    let mut client = Client::ready(&server, &alice).await;
+    client.request("send", text(&room, "before")).await.expect("sent");
+    let suspended = server.run(&["user", "suspend", &alice.user_id]);
+    assert!(suspended.status.success(), "{suspended:?}");
+    let error = loop {
+        // The server notices within a second.
+        if let Err(error) = client.request("send", text(&room, "after")).await {
+            break error;
+        }
+    };
+    assert_eq!(error["errcode"], "M_USER_SUSPENDED");
+    alice.get("/v3/account/whoami").await.expect(200);
+}

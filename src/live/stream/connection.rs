@@ -124,6 +124,8 @@ pub(super) struct Connection {
     calls: Calls,
     frames: DefaultDirectRateLimiter,
     unknown_methods: u32,
+    /// The generation of sessions in which this one was last known to be alive.
+    generation: u64,
     opened: Instant,
     /// The next time to say that we are there, and how often that was since the client last did.
     beat: Instant,
@@ -155,6 +157,7 @@ impl Connection {
             calls: Calls::default(),
             frames: RateLimiter::direct(Quota::per_second(FRAMES.0).allow_burst(FRAMES.1)),
             unknown_methods: 0,
+            generation: 0,
             opened: now,
             beat: now,
             beats: 0,
@@ -188,13 +191,18 @@ impl Connection {
             // Before looking for news, so that what comes meanwhile is not missed.
             let woken = tail.as_ref().map(|tail| tail.woken());
             let leave = self.reader.as_ref().map(|reader| Arc::clone(&reader.entered.leave));
+            // Not only when it is woken for that: it may have been about to do something else.
+            let generation = syncs.sessions.generation();
+            if std::mem::replace(&mut self.generation, generation) != generation {
+                Box::pin(self.check()).await?;
+            }
             Box::pin(self.deliver()).await?;
             let until = self.deadline();
             let reading = !self.calls.is_full();
             let answering = !self.calls.is_idle() && !self.wire.is_busy();
             tokio::select! {
                 heard = self.wire.turn(reading) => Box::pin(self.heard(heard?)).await?,
-                () = resolved(woken) => Box::pin(self.check()).await?,
+                () = resolved(woken) => {}
                 done = self.calls.next(), if answering => self.answer(done)?,
                 () = sleep_until(until) => Box::pin(self.tick()).await?,
                 () = resolved(leave.as_ref().map(|leave| leave.notified())) => {
