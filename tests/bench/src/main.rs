@@ -26,7 +26,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::report::Report;
 use crate::scenario::{
-    Bench, chat, idle, long_room, old_room, send, sliding_rooms, sockets, start, sync_rooms,
+    Bench, chat, idle, long_room, old_room, send, sliding_rooms, sockets, start, storm, sync_rooms,
 };
 use crate::server::Server;
 
@@ -129,6 +129,9 @@ struct Run {
     /// sockets: those that are cut at once.
     #[arg(long, default_value_t = 1000)]
     cut_sockets: usize,
+    /// presence-storm: people who come and go.
+    #[arg(long, default_value_t = 2000)]
+    storm_users: usize,
     /// start: times to start the server.
     #[arg(long, default_value_t = 5)]
     starts: usize,
@@ -151,6 +154,7 @@ enum Scenario {
     LongRoom,
     Idle,
     Sockets,
+    PresenceStorm,
     Start,
 }
 
@@ -241,6 +245,7 @@ impl Run {
                 let settings = sockets::Settings { sockets, users: self.idle_users * 5, cut };
                 sockets::run(bench, &settings).await
             }
+            Scenario::PresenceStorm => storm::run(bench, &storm::Settings { users: self.storm_users }).await,
             Scenario::Start => start::run(bench, &start::Settings { repeats: self.starts }).await,
         }
     }

@@ -11,6 +11,7 @@ pub(crate) mod send;
 pub(crate) mod sliding_rooms;
 pub(crate) mod sockets;
 pub(crate) mod start;
+pub(crate) mod storm;
 pub(crate) mod sync_rooms;
 
 use std::cell::RefCell;
