@@ -1,4 +1,4 @@
-//! I1, I4, I5 for readers who change between long-poll and stream, whose lines are cut, and whose server is stopped and
+//! I1, I4, I5 for readers by long-poll, stream and sliding sync, who change between the first two, whose lines are cut, and whose server is stopped and
 //! killed: everything that was acknowledged, once, in one order, no gap but limited ones.
 
 use std::{
@@ -18,7 +18,8 @@ use crate::common::{
     rounds,
 };
 
-const READERS: usize = 6;
+const READERS: usize = 5;
+const SLIDING: usize = 3;
 const SENDERS: usize = 3;
 
 /// Numbers by chance, from a seed.
@@ -114,6 +115,84 @@ impl Reader {
     }
 }
 
+/// A device that follows a room by sliding sync.
+struct SlidingReader {
+    user: User,
+    room: String,
+    pos: Option<String>,
+    events: Vec<String>,
+}
+
+impl SlidingReader {
+    async fn read(
+        mut self,
+        over: Arc<AtomicBool>,
+        last: tokio::sync::watch::Receiver<Vec<String>>,
+    ) -> Vec<String> {
+        loop {
+            if over.load(Ordering::SeqCst) && last.borrow().iter().all(|event| self.events.contains(event)) {
+                return self.events;
+            }
+            if self.ask().await.is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    async fn ask(&mut self) -> Option<()> {
+        let pos = self.pos.as_ref().map(|pos| format!("&pos={pos}")).unwrap_or_default();
+        let path = format!("/unstable/org.matrix.simplified_msc3575/sync?timeout=200{pos}");
+        let list = json!({ "ranges": [[0, 9]], "required_state": [], "timeline_limit": 20 });
+        let body = json!({ "conn_id": "mixed", "lists": { "all": list } });
+        let http = self.user.http.clone();
+        let answer =
+            http.try_request(Method::POST, &path, Some(&self.user.access_token), Some(body)).await.ok()?;
+        if answer.status == 400 {
+            // The server was another then; a new connection begins with the room as it is.
+            assert_eq!(answer.json["errcode"], "M_UNKNOWN_POS", "{}", answer.json);
+            self.pos = None;
+            return Some(());
+        }
+        let answer = answer.expect(200);
+        let room = &answer["rooms"][&self.room];
+        let mut new = ids(&room["timeline"]);
+        let known = self.events.last().cloned();
+        if let Some(known) = &known
+            && (room["limited"] == true || room["initial"] == true)
+            && !new.contains(known)
+        {
+            let mut missed = self.missed(room["prev_batch"].as_str().expect("a token"), known).await?;
+            missed.extend(new);
+            new = missed;
+        }
+        if let Some(at) = known.and_then(|known| new.iter().position(|event| *event == known)) {
+            assert_eq!(room["initial"], true, "an event comes twice only with a room that begins anew");
+            new.drain(..=at);
+        }
+        self.events.extend(new);
+        self.pos = Some(answer["pos"].as_str().expect("a position").to_owned());
+        Some(())
+    }
+
+    /// The events between the last one that was seen and a timeline.
+    async fn missed(&self, prev_batch: &str, known: &str) -> Option<Vec<String>> {
+        let (mut missed, mut from) = (Vec::new(), prev_batch.to_owned());
+        loop {
+            let path = format!("/v3/rooms/{}/messages?dir=b&limit=50&from={from}", self.room);
+            let token = Some(self.user.access_token.as_str());
+            let page = self.user.http.try_request(Method::GET, &path, token, None).await.ok()?.expect(200);
+            for event in ids(&page["chunk"]) {
+                if event == known {
+                    missed.reverse();
+                    return Some(missed);
+                }
+                missed.push(event);
+            }
+            page["end"].as_str().expect("the last event that was seen is further back").clone_into(&mut from);
+        }
+    }
+}
+
 /// Sends over one or the other; what has no answer is tried again until it has one.
 async fn send(user: User, port: u16, room: String, count: usize, mut chance: Chance) -> Vec<String> {
     let mut acknowledged = Vec::new();
@@ -157,7 +236,7 @@ async fn send(user: User, port: u16, room: String, count: usize, mut chance: Cha
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn long_poll_and_stream_mixed_with_cuts_restarts_and_kills() {
+async fn long_poll_stream_and_sliding_sync_mixed_with_cuts_restarts_and_kills() {
     for seed in 0..rounds(2, 30) as u64 {
         println!("seed {seed}");
         one_life(Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))).await;
@@ -167,7 +246,7 @@ async fn long_poll_and_stream_mixed_with_cuts_restarts_and_kills() {
 async fn one_life(mut chance: Chance) {
     let mut server = server().await;
     let mut users = Vec::new();
-    for index in 0..READERS + SENDERS {
+    for index in 0..READERS + SLIDING + SENDERS {
         users.push(server.register(&format!("user{index}")).await);
     }
     let room = room(&users[0], &users[1..].iter().collect::<Vec<_>>()).await;
@@ -186,8 +265,14 @@ async fn one_life(mut chance: Chance) {
         reader.poll().await.expect("a first answer");
         readers.spawn(reader.read(Arc::clone(&over), last.clone()));
     }
+    for user in &users[READERS..READERS + SLIDING] {
+        let (user, room) = (user.clone(), room.clone());
+        let mut reader = SlidingReader { user, room, pos: None, events: Vec::new() };
+        reader.ask().await.expect("a first answer");
+        readers.spawn(reader.read(Arc::clone(&over), last.clone()));
+    }
     let mut senders = JoinSet::new();
-    for user in &users[READERS..] {
+    for user in &users[READERS + SLIDING..] {
         let (user, room) = (user.clone(), room.clone());
         senders.spawn(send(user, server.port(), room, 60, Chance(chance.below(u64::MAX))));
     }
