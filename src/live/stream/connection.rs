@@ -196,12 +196,15 @@ impl Connection {
             if std::mem::replace(&mut self.generation, generation) != generation {
                 Box::pin(self.check()).await?;
             }
-            Box::pin(self.deliver()).await?;
+            if self.has_news() {
+                Box::pin(self.deliver()).await?;
+            }
             let until = self.deadline();
             let reading = !self.calls.is_full();
             let answering = !self.calls.is_idle() && !self.wire.is_busy();
+            let waits = !self.calls.is_idle() || self.waiting.is_some();
             tokio::select! {
-                heard = self.wire.turn(reading) => Box::pin(self.heard(heard?)).await?,
+                heard = self.wire.turn(reading, waits) => Box::pin(self.heard(heard?)).await?,
                 () = resolved(woken) => {}
                 done = self.calls.next(), if answering => self.answer(done)?,
                 () = sleep_until(until) => Box::pin(self.tick()).await?,
@@ -213,24 +216,30 @@ impl Connection {
         }
     }
 
-    /// Sends what has come for the client, if it takes it.
-    async fn deliver(&mut self) -> Result<(), Close> {
+    /// Whether something has come for the client, and it takes it.
+    fn has_news(&mut self) -> bool {
         let busy = self.wire.is_busy();
-        let Some(reader) = &mut self.reader else { return Ok(()) };
-        let syncs = &self.streams.syncs;
-        let to = syncs.now();
+        let Some(reader) = &self.reader else { return false };
         if !reader.tail.has_news(reader.seen.position, reader.seen.fading) {
             if !busy {
                 self.waiting = None;
             }
-            return Ok(());
+            return false;
         }
         if busy || !reader.window.is_open() {
             let written = self.wire.written();
             self.waiting.get_or_insert_with(|| (Instant::now(), written));
-            return Ok(());
+            return false;
         }
         self.waiting = None;
+        true
+    }
+
+    /// Sends what has come for the client.
+    async fn deliver(&mut self) -> Result<(), Close> {
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        let syncs = &self.streams.syncs;
+        let to = syncs.now();
         let body = syncs.changes(&reader.session, &reader.wanted, reader.seen, to).await;
         let body = match body {
             Ok(body) => body,
@@ -525,7 +534,7 @@ impl Connection {
         while !self.calls.is_idle() || self.wire.is_busy() {
             let answering = !self.calls.is_idle() && !self.wire.is_busy();
             let going = tokio::select! {
-                heard = self.wire.turn(false) => heard.map(drop),
+                heard = self.wire.turn(false, true) => heard.map(drop),
                 done = self.calls.next(), if answering => self.answer(done),
                 () = sleep_until(deadline) => break,
             };

@@ -137,14 +137,17 @@ impl Wire {
         Pin::new(&mut self.socket).start_send(Frame::text(text.into())).map_err(|_| Close::Gone)
     }
 
-    /// Sends and receives until there is something to tell. Losing the future loses nothing.
-    pub(super) async fn turn(&mut self, read: bool) -> Result<Heard, Close> {
+    /// Sends and receives until there is something to tell; that all was sent is told only where somebody waits for it.
+    /// Losing the future loses nothing.
+    pub(super) async fn turn(&mut self, read: bool, waits: bool) -> Result<Heard, Close> {
         poll_fn(|context| {
             if self.unsent {
                 match self.poll_flush(context) {
                     Poll::Ready(Ok(())) => {
                         (self.unsent, self.pings) = (false, 0);
-                        return Poll::Ready(Ok(Heard::Flushed));
+                        if waits {
+                            return Poll::Ready(Ok(Heard::Flushed));
+                        }
                     }
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Close::Gone)),
                     Poll::Pending => {}
