@@ -50,7 +50,7 @@ async fn is_out(by: &User, room: &str, of: &User) {
         .await;
 }
 
-/// What [`PASSWORD`] has, and what makes a guest's account a registered one.
+/// What makes a guest's account a registered one, of this name and with [`PASSWORD`].
 fn upgrade(guest: &User, name: &str) -> Value {
     json!({
         "username": name, "password": PASSWORD, "guest_access_token": guest.access_token,

@@ -102,7 +102,7 @@ mod tests {
 
     use super::{super::tests::World, *};
     use crate::{
-        room::{NewEvent, Room},
+        room::{NewEvent, Preset, Room},
         store::account::{add_guest, register_guest},
     };
 
@@ -150,7 +150,8 @@ mod tests {
     async fn a_new_room_has_no_guests_to_see_off() {
         let alice: OwnedUserId = "@alice:localhost".try_into().unwrap();
         let world = World::new(&[alice.as_str()]).await;
-        world.room(&alice).await;
+        let room = world.room_of(&alice, Preset::PublicChat).await;
+        assert!(!room.snapshot().guests_may_join());
         assert_eq!(world.store.guests_to_leave().await.unwrap(), []);
     }
 

@@ -66,10 +66,14 @@ impl World {
     }
 
     pub(super) async fn room(&self, creator: &UserId) -> Arc<Room> {
+        self.room_of(creator, Preset::PrivateChat).await
+    }
+
+    pub(super) async fn room_of(&self, creator: &UserId, preset: Preset) -> Arc<Room> {
         let new = NewRoom {
             creator: creator.to_owned(),
             version: RoomVersionId::V12,
-            preset: Preset::PrivateChat,
+            preset,
             published: false,
             alias: None,
             name: None,
