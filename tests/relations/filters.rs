@@ -139,3 +139,40 @@ async fn they_work_wherever_a_filter_does() {
         bob.get(&format!("/v3/sync?filter={}", encoded(&whole))).await.expect_error(400, "M_BAD_JSON");
     }
 }
+
+/// RL-05, I10: children that somebody may not see, that were redacted, or whose sender they ignore tell nothing.
+#[tokio::test]
+async fn rl_05_no_hidden_child_makes_an_event_match() {
+    let server = server().await;
+    let (alice, bob, carol) =
+        (server.register("alice").await, server.register("bob").await, server.register("carol").await);
+    let state =
+        json!([{ "type": "m.room.history_visibility", "content": { "history_visibility": "joined" } }]);
+    let room = alice.create_room(json!({ "preset": "public_chat", "initial_state": state })).await;
+    bob.join(&room).await;
+    carol.join(&room).await;
+    let mut parents = Vec::new();
+    for body in ["unseen", "unwanted", "redacted"] {
+        parents.push(alice.send_text(&room, body).await);
+    }
+    let [unseen, unwanted, redacted] = &parents[..] else { unreachable!() };
+    carol.reply(&room, unwanted, "reply").await;
+    let child = alice.reply(&room, redacted, "reply").await;
+    bob.post(&format!("/v3/rooms/{room}/leave"), json!({})).await.expect(200);
+    alice.reply(&room, unseen, "reply").await;
+    bob.join(&room).await;
+
+    let filter = encoded(&json!({ "related_by_rel_types": ["m.thread"] }));
+    let found = async |user: &User| {
+        let path = format!("/v3/rooms/{room}/messages?dir=f&limit=100&filter={filter}");
+        let page = user.get(&path).await.expect(200);
+        ids(&page["chunk"]).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&alice).await, parents);
+    assert_eq!(found(&bob).await, [unwanted.clone(), redacted.clone()]);
+    bob.ignore(&[&carol.user_id]).await;
+    assert_eq!(found(&bob).await, std::slice::from_ref(redacted));
+    alice.redact(&room, &child).await;
+    assert_eq!(found(&bob).await, Vec::<String>::new());
+    assert_eq!(found(&alice).await, [unseen.clone(), unwanted.clone()]);
+}

@@ -5,6 +5,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod beside;
+
 use std::collections::BTreeSet;
 
 use common::{Answer, Server, User, history::ids};
@@ -110,11 +112,14 @@ impl Model {
         self.moments.last().is_some_and(|now| now.membership == "join")
     }
 
+    fn is_world_readable(&self) -> bool {
+        self.moments.last().is_some_and(|now| now.visibility == "world_readable")
+    }
+
     /// Members and former members, and everybody while the room is open to the world.
     fn reads_state(&self) -> bool {
         let was_in = self.moments.iter().any(|moment| moment.membership == "join");
-        (was_in && !self.forgotten)
-            || self.moments.last().is_some_and(|now| now.visibility == "world_readable")
+        (was_in && !self.forgotten) || self.is_world_readable()
     }
 }
 
@@ -144,12 +149,16 @@ async fn act(owner: &User, reader: &User, room: &str, step: Step) {
 /// A message, and a reply in a thread of its own.
 async fn say(owner: &User, room: &str) -> (String, String) {
     let root = owner.send_text(room, "needle").await;
-    let reply = json!({
+    let reply = reply(owner, room, &root).await;
+    (root, reply)
+}
+
+async fn reply(owner: &User, room: &str, root: &str) -> String {
+    let content = json!({
         "msgtype": "m.text", "body": "needle",
         "m.relates_to": { "rel_type": "m.thread", "event_id": root },
     });
-    let reply = owner.send_event(room, "m.room.message", reply).await;
-    (root, reply)
+    owner.send_event(room, "m.room.message", content).await
 }
 
 #[track_caller]
@@ -162,9 +171,16 @@ fn roots(found: &BTreeSet<String>, said: &[(String, String)]) -> String {
     said.iter().map(|(root, _)| if found.contains(root) { 'x' } else { '-' }).collect()
 }
 
-/// A hidden event and one that isn't, by each endpoint that names an event.
-async fn by_id(what: &str, reader: &User, room: &str, said: &[(String, String)], expected: &str) {
-    for (number, (root, reply)) in said.iter().enumerate() {
+/// A hidden event and one that isn't, by each endpoint that names an event. `late` are replies of the last moment.
+async fn by_id(
+    what: &str,
+    reader: &User,
+    room: &str,
+    (said, late): (&[(String, String)], &[String]),
+    expected: &str,
+) {
+    for (number, ((root, reply), late)) in said.iter().zip(late).enumerate() {
+        let replies: Vec<&String> = if expected.ends_with('x') { vec![late, reply] } else { vec![reply] };
         let seen = expected.as_bytes()[number] == b'x';
         for (before, after) in [
             (format!("/v3/rooms/{room}/event/"), ""),
@@ -184,11 +200,13 @@ async fn by_id(what: &str, reader: &User, room: &str, said: &[(String, String)],
             }
             let body = answer.expect(200);
             if before.contains("relations") {
-                assert_eq!(ids(&body["chunk"]), std::slice::from_ref(reply), "{what}");
+                assert_eq!(ids(&body["chunk"]).iter().collect::<Vec<_>>(), replies, "{what}");
             } else {
                 let event = if before.contains("context") { &body["event"] } else { &body };
                 assert_eq!(event["event_id"], root.as_str(), "{what}");
-                assert_eq!(event["unsigned"]["m.relations"]["m.thread"]["count"], 1, "{what}");
+                let thread = &event["unsigned"]["m.relations"]["m.thread"];
+                assert_eq!(thread["count"], replies.len(), "{what}");
+                assert_eq!(thread["latest_event"]["event_id"], **replies[0], "{what}");
             }
         }
     }
@@ -221,6 +239,7 @@ async fn by_list(
             same(&what, &answer, &reader.get(&path.replace("ROOM", NOWHERE)).await);
             continue;
         }
+        assert!(expected.contains('x'), "{what}: nothing may be seen");
         let events = &answer.json[list];
         let events = if list == "messages" { &events["chunk"] } else { events };
         let found = roots(&ids(events).into_iter().collect(), said);
@@ -356,20 +375,28 @@ async fn one_way_through_a_room(
                 { "type": "m.room.join_rules", "state_key": "", "content": { "join_rule": join_rule } },
             ] }))
         .await;
-    let mut said = vec![say(owner, &room).await];
-    for step in path {
-        act(owner, reader, &room, *step).await;
+    let mut said = Vec::new();
+    for step in [None].into_iter().chain(path.iter().map(Some)) {
+        if let Some(step) = step {
+            act(owner, reader, &room, *step).await;
+        }
+        owner.send_state(&room, "m.room.topic", "", json!({ "topic": said.len().to_string() })).await;
         said.push(say(owner, &room).await);
+    }
+    let mut late = Vec::new();
+    for (root, _) in &said {
+        late.push(reply(owner, &room, root).await);
     }
     let model = Model::new(visibility, path);
     let expected: String = (0..said.len()).map(|at| if model.sees(at) { 'x' } else { '-' }).collect();
-    by_id(what, reader, &room, &said, &expected).await;
+    by_id(what, reader, &room, (&said, &late), &expected).await;
     by_list(what, reader, &room, &said, (&model, &expected)).await;
     by_sync(what, reader, &room, &said, &model).await;
     if !is_guest(reader) {
         over_rooms(what, reader, &room, &said, &model).await;
     }
     state(what, reader, &room, &model).await;
+    beside::beside(what, owner, reader, &room, &said, &model).await;
 }
 
 #[tokio::test]
