@@ -19,7 +19,9 @@ mod limits;
 mod owned_state;
 mod pdu;
 mod redaction;
+mod request;
 mod resolve;
+mod signature;
 mod signing_key;
 mod verify;
 mod version;
@@ -28,6 +30,7 @@ pub use auth::{Rejected, auth_types, authorize, authorize_built, authorize_by_st
 pub use builder::{BuildError, Draft, Position};
 pub use limits::{Limits, MAX_AUTH_EVENTS, MAX_FIELD_BYTES, MAX_PDU_BYTES, MAX_PREV_EVENTS};
 pub use pdu::{Pdu, PduError};
+pub use request::{Authorization, AuthorizationError, SCHEME, SignedRequest};
 pub use resolve::{MAX_EVENTS, ResolveError, StateEvent, StateMap, Wanted, conflicted, resolve};
 pub use signing_key::{SigningKey, SigningKeyError};
 pub use verify::{MAX_RECEIVED_BYTES, Received, References, Verified, VerifyError};

@@ -9,11 +9,8 @@
 use std::collections::BTreeSet;
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName,
-    SigningKeyAlgorithm, UserId,
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
     room_version_rules::RoomVersionRules,
-    serde::{Base64, base64::Standard},
-    signatures::verify_canonical_json_bytes,
 };
 use serde_json::value::RawValue;
 
@@ -23,6 +20,7 @@ use crate::{
     limits::{MAX_AUTH_EVENTS, MAX_FIELD_BYTES, MAX_PDU_BYTES, MAX_PREV_EVENTS},
     pdu::{Pdu, PduError},
     redaction::redact_event,
+    signature::is_signature,
     version::{RulesExt, UnsupportedVersion, rules},
 };
 
@@ -208,17 +206,8 @@ impl<'a> Received<'a> {
                 continue;
             }
             let Some(key) = public_key(server, key_id) else { continue };
-            let right = signature.as_str().is_some_and(|signature| {
-                Base64::<Standard>::parse(signature).is_ok_and(|signature| {
-                    verify_canonical_json_bytes(
-                        &SigningKeyAlgorithm::Ed25519,
-                        &key,
-                        signature.as_bytes(),
-                        self.signed.as_bytes(),
-                    )
-                    .is_ok()
-                })
-            });
+            let right =
+                signature.as_str().is_some_and(|signature| is_signature(signature, &key, &self.signed));
             if !right {
                 return Err(VerifyError::BadSignature { server: server.clone(), key_id: key_id.to_owned() });
             }

@@ -9,6 +9,7 @@ mod limits;
 mod owned_state;
 mod received;
 mod redaction;
+mod requests;
 mod rules;
 mod rules_of_create;
 mod vectors;

@@ -1,0 +1,20 @@
+//! Whether a signature is right: the one place that asks the cryptography.
+
+use ruma::{
+    SigningKeyAlgorithm,
+    serde::{Base64, base64::Standard},
+    signatures::verify_canonical_json_bytes,
+};
+
+/// Whether `signature`, in base64 with padding or without, is by `public_key` over `text`.
+pub(crate) fn is_signature(signature: &str, public_key: &[u8; 32], text: &str) -> bool {
+    Base64::<Standard>::parse(signature).is_ok_and(|signature| {
+        verify_canonical_json_bytes(
+            &SigningKeyAlgorithm::Ed25519,
+            public_key,
+            signature.as_bytes(),
+            text.as_bytes(),
+        )
+        .is_ok()
+    })
+}
