@@ -8,6 +8,10 @@
 //!   [`authorize_by_state`].
 //! - A room whose history forks: [`resolve`], for whose events [`Wanted`] asks.
 //! - A stored event: [`Pdu::from_stored`].
+//! - A request to another server: [`SignedRequest::sign`]. One from another: [`Authorization::parse`],
+//!   [`Authorization::verify`].
+//! - Published keys: [`own_server_keys`], [`ServerKeys::read`], and for notaries [`notary_answer`],
+//!   [`read_notary_answer`]. What is known of a server's keys is a [`KnownKeys`].
 //!
 //! What is hashed, signed, stored and served is one text, which [`json`] decides.
 
@@ -21,6 +25,7 @@ mod pdu;
 mod redaction;
 mod request;
 mod resolve;
+mod server_keys;
 mod signature;
 mod signing_key;
 mod verify;
@@ -32,6 +37,11 @@ pub use limits::{Limits, MAX_AUTH_EVENTS, MAX_FIELD_BYTES, MAX_PDU_BYTES, MAX_PR
 pub use pdu::{Pdu, PduError};
 pub use request::{Authorization, AuthorizationError, SCHEME, SignedRequest};
 pub use resolve::{MAX_EVENTS, ResolveError, StateEvent, StateMap, Wanted, conflicted, resolve};
+pub use server_keys::{
+    BlockedKeys, KnownKeys, MAX_KEYS, MAX_KEYS_BYTES, MAX_NOTARY_BYTES, MAX_VALIDITY, OWN_KEYS_REMADE,
+    OWN_KEYS_VALIDITY, OldKey, PublicKey, Purpose, ServerKeys, ServerKeysError, notary_answer,
+    own_server_keys, read_notary_answer,
+};
 pub use signing_key::{SigningKey, SigningKeyError};
 pub use verify::{MAX_RECEIVED_BYTES, Received, References, Verified, VerifyError};
 pub use version::{UnsupportedVersion, rules, supported_versions};

@@ -208,17 +208,16 @@ impl<'h> Parameters<'h> {
             return Err(AuthorizationError::Syntax("a parameter has a name that isn't one"));
         }
         let rest = rest.trim_start_matches([' ', '\t']);
-        let (value, rest) = match rest.strip_prefix('"') {
-            Some(rest) => quoted(rest)?,
-            None => {
-                let end = rest.find([' ', '\t', ',']).unwrap_or(rest.len());
-                let (value, rest) = rest.split_at(end);
-                // Old servers leave colons unquoted, some more than these; only what would be ambiguous is refused.
-                if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {
-                    return Err(NO_VALUE);
-                }
-                (value.to_owned(), rest)
+        let (value, rest) = if let Some(rest) = rest.strip_prefix('"') {
+            quoted(rest)?
+        } else {
+            let end = rest.find([' ', '\t', ',']).unwrap_or(rest.len());
+            let (value, rest) = rest.split_at(end);
+            // Old servers leave colons unquoted, some more than these; only what would be ambiguous is refused.
+            if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {
+                return Err(NO_VALUE);
             }
+            (value.to_owned(), rest)
         };
         self.0 = rest.trim_start_matches([' ', '\t']);
         if self.0.is_empty() || self.0.starts_with(',') {

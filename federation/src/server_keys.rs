@@ -28,11 +28,11 @@ pub const MAX_KEYS: usize = 64;
 /// Documents in a notary's answer that are read.
 const MAX_DOCUMENTS: usize = 100;
 /// How long a document is believed at most, whatever it says (KY-03).
-pub const MAX_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const MAX_VALIDITY: Duration = Duration::from_hours(7 * 24);
 /// How long our own document is valid from when it is made. It has to be made again in time: see [`OWN_KEYS_REMADE`].
-pub const OWN_KEYS_VALIDITY: Duration = Duration::from_secs(24 * 3600);
+pub const OWN_KEYS_VALIDITY: Duration = Duration::from_hours(24);
 /// The age at which our own document is made again, so that none is served that ends within an hour (KY-02).
-pub const OWN_KEYS_REMADE: Duration = Duration::from_secs(12 * 3600);
+pub const OWN_KEYS_REMADE: Duration = Duration::from_hours(12);
 
 /// Public keys whose secret half is public, so that a signature by them says nothing.
 const LEAKED: &[&str] = &[
@@ -43,8 +43,8 @@ const LEAKED: &[&str] = &[
 /// A public key as it is remembered, for one key id of one server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicKey {
-    /// In unpadded base64.
-    key: Base64<Standard, [u8; 32]>,
+    #[serde(with = "key_text")]
+    key: [u8; 32],
     /// Until when events may have been signed by it.
     valid_until: MilliSecondsSinceUnixEpoch,
     /// It isn't in use any more: it verifies events, never requests (KY-07).
@@ -54,12 +54,12 @@ pub struct PublicKey {
 impl PublicKey {
     /// A key from its 32 bytes.
     pub fn new(key: [u8; 32], valid_until: MilliSecondsSinceUnixEpoch, old: bool) -> Self {
-        Self { key: Base64::new(key), valid_until, old }
+        Self { key, valid_until, old }
     }
 
     /// Its 32 bytes.
     pub fn bytes(&self) -> [u8; 32] {
-        *self.key.as_inner()
+        self.key
     }
 
     /// Until when what it signed is believed: for an old key, when it was retired.
@@ -79,6 +79,22 @@ impl PublicKey {
             Purpose::Event(Some(sent)) => sent <= self.valid_until,
             Purpose::Event(None) => true,
         }
+    }
+}
+
+/// A key's text form, unpadded base64.
+mod key_text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use super::{Base64, Standard};
+
+    pub(super) fn serialize<S: Serializer>(key: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Base64::<Standard, _>::new(key).encode())
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+        let key = Base64::<Standard>::deserialize(deserializer)?;
+        key.as_bytes().try_into().map_err(|_| D::Error::custom("a key is 32 bytes"))
     }
 }
 
@@ -127,11 +143,11 @@ pub enum ServerKeysError {
     /// There are more than [`MAX_KEYS`].
     #[error("there are more than {MAX_KEYS} keys")]
     TooManyKeys,
-    /// It isn't signed by a key that it lists as in use.
-    #[error("the keys aren't signed by `{0}`")]
-    Unsigned(String),
-    /// No key in it can be used.
-    #[error("there is no key in use among the keys")]
+    /// The signature by a key that it lists as in use is wrong.
+    #[error("the keys' signature by `{0}` is wrong")]
+    BadSignature(String),
+    /// It isn't signed by any key that it lists as in use and that we could believe.
+    #[error("the keys aren't signed by any of them that can be believed")]
     NoKey,
     /// The notary hasn't signed it.
     #[error("the notary {0} hasn't signed the keys")]
@@ -156,8 +172,8 @@ impl BlockedKeys {
 }
 
 impl ServerKeys {
-    /// Check a document that says it has the keys of `server`: its form and size, its name, and that each key in use has
-    /// signed it.
+    /// Check a document that says it has the keys of `server`: its form and size, its name, and its
+    /// signatures. Keys in use that haven't signed it are left out.
     ///
     /// That shows who made it only if it came from the server itself, or from a notary that is trusted
     /// ([`read_notary_answer`]).
@@ -207,9 +223,10 @@ impl ServerKeys {
         }
         for (id, key) in current {
             let bytes = key_bytes(key, "verify_keys")?;
-            let signature = signatures.and_then(|all| all.get(&id)).and_then(Value::as_str);
-            if !signature.is_some_and(|signature| is_signature(signature, &bytes, &signed)) {
-                return Err(ServerKeysError::Unsigned(id));
+            // Whoever lists a key without having its secret half may name anybody's.
+            let Some(signature) = signatures.and_then(|all| all.get(&id)) else { continue };
+            if !signature.as_str().is_some_and(|signature| is_signature(signature, &bytes, &signed)) {
+                return Err(ServerKeysError::BadSignature(id));
             }
             keys.insert(id, PublicKey::new(bytes, valid_until, false));
         }
@@ -244,31 +261,31 @@ impl KnownKeys {
         Self { keys, valid_until, read_at: now, document }
     }
 
-    /// Bring in a later document.
+    /// Bring in a document that was read after all others. A notary's may be older than what is here all the same.
     #[must_use]
-    pub fn updated(mut self, read: ServerKeys, now: MilliSecondsSinceUnixEpoch) -> Self {
-        let mut keys = read.keys;
-        let gone = std::mem::take(&mut self.keys).into_iter().filter(|(id, _)| !keys.contains_key(id));
-        // The latest first, as long as there is room.
-        let mut gone: Vec<_> = gone.collect();
+    pub fn updated(self, read: ServerKeys, now: MilliSecondsSinceUnixEpoch) -> Self {
+        let read = Self::new(read, now);
+        let (mut latest, other) =
+            if read.valid_until >= self.valid_until { (read, self) } else { (self, read) };
+        let mut gone: Vec<_> =
+            other.keys.into_iter().filter(|(id, _)| !latest.keys.contains_key(id)).collect();
+        // The latest, as far as there is room.
         gone.sort_by_key(|(_, key)| std::cmp::Reverse(key.valid_until));
-        gone.truncate(MAX_KEYS.saturating_sub(keys.len()));
-        for (id, mut key) in gone {
-            key.old = true;
-            key.valid_until = key.valid_until.min(now);
-            keys.insert(id, key);
+        gone.truncate(MAX_KEYS.saturating_sub(latest.keys.len()));
+        for (id, key) in gone {
+            latest.keys.insert(id, PublicKey { old: true, valid_until: key.valid_until.min(now), ..key });
         }
-        // A notary's document may be older than what is here.
-        let (valid_until, document) = if read.valid_until >= self.valid_until {
-            (read.valid_until, read.document)
-        } else {
-            (self.valid_until, self.document)
-        };
-        Self { keys, valid_until, read_at: now, document }
+        latest.read_at = now;
+        latest
     }
 
     /// The key with an id, if it serves the purpose.
-    pub fn find(&self, key_id: &str, purpose: Purpose, now: MilliSecondsSinceUnixEpoch) -> Option<&PublicKey> {
+    pub fn find(
+        &self,
+        key_id: &str,
+        purpose: Purpose,
+        now: MilliSecondsSinceUnixEpoch,
+    ) -> Option<&PublicKey> {
         self.keys.get(key_id).filter(|key| key.serves(purpose, now))
     }
 }
@@ -313,10 +330,8 @@ pub fn own_server_keys(
     rest.push('}');
 
     let signed = format!("{text}{rest}");
-    let signatures: BTreeMap<_, _> = keys
-        .iter()
-        .map(|key| (key.id().as_str(), format!("\"{}\"", key.sign(signed.as_bytes()))))
-        .collect();
+    let signatures: BTreeMap<_, _> =
+        keys.iter().map(|key| (key.id().as_str(), format!("\"{}\"", key.sign(signed.as_bytes())))).collect();
     text.push_str(r#","signatures":{"#);
     write_string(&mut text, server.as_str());
     text.push(':');

@@ -12,5 +12,6 @@ mod redaction;
 mod requests;
 mod rules;
 mod rules_of_create;
+mod server_keys;
 mod vectors;
 mod versions;
