@@ -123,7 +123,8 @@ fn digit(nibble: u8) -> Option<char> {
     char::from_digit(u32::from(nibble), 16)
 }
 
-fn ids(state: &State) -> StateMap {
+/// The events of a state.
+pub(super) fn ids(state: &State) -> StateMap {
     let entry = |event: &Arc<Event>| {
         let (kind, state_key) = event.pdu.state()?;
         Some(((StateEventType::from(kind.to_string()), state_key.to_owned()), event.pdu.event_id.clone()))

@@ -20,6 +20,8 @@ mod history;
 mod membership;
 pub mod notices;
 mod preview;
+#[cfg(test)]
+mod random_tests;
 mod receive;
 #[cfg(test)]
 mod received_tests;

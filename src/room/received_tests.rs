@@ -33,7 +33,7 @@ pub(super) struct Story {
 }
 
 impl Story {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::keeping(Environment::real(), None).await
     }
 
@@ -85,7 +85,7 @@ impl Story {
         self.event_under(&state, sender, kind, state_key, content, previous)
     }
 
-    fn event_under(
+    pub(super) fn event_under(
         &mut self,
         state: &State,
         sender: &UserId,
