@@ -76,6 +76,22 @@ async fn matrix_js_sdk_has_its_rooms_by_sliding_sync() {
     plays("sliding_js.mjs").await;
 }
 
+/// Rooms as Element X has them, with matrix-sdk and matrix-sdk-ui. These take minutes to build, so only the longer tests do.
+#[tokio::test(flavor = "multi_thread")]
+async fn matrix_sdk_ui_has_its_rooms_by_sliding_sync() {
+    for round in 0..rounds(0, 3) {
+        let server = Server::start(toml::Table::new()).await;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["run", "--quiet", "--locked", "--manifest-path"]);
+        command.arg(root.join("tests/clients-rust/Cargo.toml"));
+        command.args(["--", server.url()]).env("RUST_BACKTRACE", "0");
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+        let output = output.expect("cargo can be started");
+        assert!(output.status.success(), "round {round}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 /// One program that plays all parts itself, with deadlines of its own, and ends well if all came true.
 async fn plays(program: &str) {
     let server = Server::start(toml::Table::new()).await;

@@ -18,23 +18,26 @@ pub struct ListedRow {
     pub position: i64,
     /// The member event, of a room that they aren't in.
     pub member: Option<String>,
-}
-
-/// What lists are filtered by.
-pub struct FactsRow {
-    pub room: i64,
     /// The `m.room.create` event.
-    pub create: String,
+    pub create: Option<String>,
     /// While they were in the room, if they aren't any more.
     pub encrypted: bool,
 }
 
 impl Store {
     pub async fn listed_rooms(&self, user_id: &str) -> Result<Vec<ListedRow>, Error> {
-        let rows: Vec<(i64, String, String, i64, Option<String>)> = self
+        type Row = (i64, String, String, i64, Option<String>, Option<String>, bool);
+        let rows: Vec<Row> = self
             .all(statement!(
                 "SELECT m.room, r.room_id, m.membership, e.position,
-                        CASE WHEN m.membership <> 'join' THEN e.pdu END
+                        CASE WHEN m.membership <> 'join' THEN e.pdu END,
+                        (SELECT b.pdu FROM state_log c JOIN event b ON b.room = c.room AND b.seq = c.event
+                         WHERE c.room = m.room AND c.type = 'm.room.create' AND c.state_key = ''),
+                        EXISTS (
+                            SELECT 1 FROM state_log s
+                            WHERE s.room = m.room AND s.type = 'm.room.encryption' AND s.state_key = ''
+                              AND (m.membership NOT IN ('leave', 'ban') OR s.seq <= m.event)
+                        )
                  FROM membership m
                  JOIN room r ON r.id = m.room
                  JOIN event e ON e.room = m.room AND e.seq = CASE m.membership
@@ -45,32 +48,16 @@ impl Store {
                 user_id,
             ))
             .await?;
-        let row = |(room, room_id, membership, position, member)| ListedRow {
+        let row = |(room, room_id, membership, position, member, create, encrypted)| ListedRow {
             room,
             room_id,
             membership,
             position,
             member,
+            create,
+            encrypted,
         };
         Ok(rows.into_iter().map(row).collect())
-    }
-
-    pub async fn listed_facts(&self, user_id: &str) -> Result<Vec<FactsRow>, Error> {
-        let rows: Vec<(i64, String, bool)> = self
-            .all(statement!(
-                "SELECT m.room, e.pdu, EXISTS (
-                     SELECT 1 FROM state_log s
-                     WHERE s.room = m.room AND s.type = 'm.room.encryption' AND s.state_key = ''
-                       AND (m.membership NOT IN ('leave', 'ban') OR s.seq <= m.event)
-                 )
-                 FROM membership m
-                 JOIN state_log c ON c.room = m.room AND c.type = 'm.room.create' AND c.state_key = ''
-                 JOIN event e ON e.room = c.room AND e.seq = c.event
-                 WHERE m.user_id = $1 AND NOT m.forgotten",
-                user_id,
-            ))
-            .await?;
-        Ok(rows.into_iter().map(|(room, create, encrypted)| FactsRow { room, create, encrypted }).collect())
     }
 
     /// Every member event that a user ever had in these rooms.

@@ -8,7 +8,10 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use lru::LruCache;
@@ -62,7 +65,7 @@ pub(super) struct Listed {
     pub(super) part: Part,
     /// The position of the last event that the user was told of.
     pub(super) last: i64,
-    facts: Option<Facts>,
+    facts: Facts,
 }
 
 /// What is the same for all lists of a request.
@@ -83,38 +86,44 @@ pub(super) struct Order {
     rooms: HashMap<i64, Listed>,
     by_activity: BTreeSet<(Reverse<i64>, i64)>,
     numbers: HashMap<OwnedRoomId, i64>,
-    has_facts: bool,
     direct: Option<Arc<HashSet<OwnedRoomId>>>,
     tags: Option<HashMap<i64, HashSet<String>>>,
 }
 
 /// The orders of all users.
-pub(super) struct Orders(Mutex<LruCache<i64, Arc<tokio::sync::Mutex<Order>>>>);
+pub(super) struct Orders {
+    kept: Mutex<LruCache<i64, Arc<tokio::sync::Mutex<Order>>>>,
+    /// How many there ever were: no two have the same version.
+    made: AtomicU64,
+}
 
 impl Orders {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(LruCache::new(USERS)))
+        Self { kept: Mutex::new(LruCache::new(USERS)), made: AtomicU64::new(0) }
     }
 
     pub(super) fn of(&self, recipient: i64) -> Arc<tokio::sync::Mutex<Order>> {
-        Arc::clone(self.0.lock().get_or_insert(recipient, || Arc::new(tokio::sync::Mutex::new(Order::new()))))
+        let new = || {
+            let version = self.made.fetch_add(1, Ordering::Relaxed) << 32;
+            Arc::new(tokio::sync::Mutex::new(Order::new(version)))
+        };
+        Arc::clone(self.kept.lock().get_or_insert(recipient, new))
     }
 
     /// To be read anew: something changed that no queue says.
     pub(super) fn forget(&self, recipient: i64) {
-        self.0.lock().pop(&recipient);
+        self.kept.lock().pop(&recipient);
     }
 }
 
 impl Order {
-    fn new() -> Self {
+    fn new(version: u64) -> Self {
         Self {
             position: None,
-            version: 0,
+            version,
             rooms: HashMap::new(),
             by_activity: BTreeSet::new(),
             numbers: HashMap::new(),
-            has_facts: false,
             direct: None,
             tags: None,
         }
@@ -179,12 +188,6 @@ impl Order {
         }
         self.position = Some(to);
         let filters = lists.map(|list| &list.filters);
-        let by_facts = |filters: &Filters| {
-            filters.is_encrypted.is_some() || filters.room_types.is_some() || filters.not_room_types.is_some()
-        };
-        if !self.has_facts && filters.clone().any(by_facts) {
-            self.read_facts(syncs, session).await?;
-        }
         if self.direct.is_none() {
             self.direct = Some(Arc::new(direct_rooms(syncs, session).await?));
         }
@@ -222,8 +225,7 @@ impl Order {
 
     /// All rooms of the user, from the database.
     async fn read(&mut self, syncs: &Syncs, session: &Session) -> Result<(), Error> {
-        let version = self.version + 1;
-        *self = Self { version, ..Self::new() };
+        *self = Self::new(self.version + 1);
         let rows = syncs.store.listed_rooms(session.user_id.as_str()).await?;
         let mut away = Vec::new();
         for row in rows {
@@ -241,7 +243,9 @@ impl Order {
                 }
                 _ => Part::Left,
             };
-            self.insert(row.room, Listed { room_id, part, last: row.position, facts: None });
+            let create = row.create.and_then(|pdu| serde_json::from_str::<Create>(&pdu).ok());
+            let facts = Facts { encrypted: row.encrypted, kind: create.and_then(|pdu| pdu.content.kind) };
+            self.insert(row.room, Listed { room_id, part, last: row.position, facts });
         }
         if !away.is_empty() {
             for (room, pdu) in syncs.store.member_events(session.user_id.as_str(), &away).await? {
@@ -252,18 +256,6 @@ impl Order {
                 }
             }
         }
-        Ok(())
-    }
-
-    async fn read_facts(&mut self, syncs: &Syncs, session: &Session) -> Result<(), Error> {
-        for row in syncs.store.listed_facts(session.user_id.as_str()).await? {
-            if let Some(listed) = self.rooms.get_mut(&row.room) {
-                let kind =
-                    serde_json::from_str::<Create>(&row.create).ok().and_then(|create| create.content.kind);
-                listed.facts = Some(Facts { encrypted: row.encrypted, kind });
-            }
-        }
-        self.has_facts = true;
         Ok(())
     }
 
@@ -286,12 +278,11 @@ impl Order {
             },
         };
         let encrypted = snapshot.state.get(&StateEventType::RoomEncryption, "").is_some();
-        let facts = Some(Facts { encrypted, kind: snapshot.room_type() });
+        let facts = Facts { encrypted, kind: snapshot.room_type() };
         let last = self.rooms.get(&room).map_or(at, |listed| listed.last);
         let new = Listed { room_id: found.room_id.clone(), part, last, facts };
-        let changed = self.rooms.get(&room).is_none_or(|before| {
-            before.part != new.part || before.facts.is_none() || before.facts != new.facts
-        });
+        let changed =
+            self.rooms.get(&room).is_none_or(|before| before.part != new.part || before.facts != new.facts);
         if changed {
             self.version += 1;
             self.insert(room, new);
@@ -355,8 +346,7 @@ impl Order {
 }
 
 fn facts_fit(filters: &Filters, listed: &Listed) -> bool {
-    let unknown = Facts::default();
-    let facts = listed.facts.as_ref().unwrap_or(&unknown);
+    let facts = &listed.facts;
     let is_one_of = |kinds: &Vec<Option<String>>| kinds.contains(&facts.kind);
     filters.is_encrypted.is_none_or(|wanted| wanted == facts.encrypted)
         && filters.room_types.as_ref().is_none_or(is_one_of)
