@@ -187,6 +187,11 @@ async fn a_room_that_was_left_is_shown_to_who_saw_it_and_to_nobody_else() {
         list(&room(&answer, &room_id)["timeline"]).last().expect("one")["content"]["membership"],
         "leave"
     );
+    // The connection that saw it has it in its list, until it is forgotten.
+    assert_eq!(count(&sliding.next().await, "all"), 1);
+    bob.post(&format!("/v3/rooms/{room_id}/forget"), json!({})).await.expect(200);
+    let answer = sliding.next().await;
+    assert_eq!((rooms(&answer).len(), count(&answer, "all")), (0, 0));
 }
 
 #[tokio::test]
