@@ -1,7 +1,8 @@
 //! The signed protocol between Matrix servers.
 //!
-//! What an event is in each room version, how it is hashed, signed, verified and authorised. No database, no network, no
-//! server state: everything here is a function of its arguments.
+//! What an event is in each room version, how it is hashed, signed, verified and authorised: functions of their arguments.
+//! And how a server is asked for something: its keys. No database, and no state of a server that has rooms and
+//! users.
 //!
 //! - A local event: [`Draft::auth_types`] says which state allows it, [`Draft::build`] makes it, [`authorize_built`] judges it.
 //! - An event from elsewhere: [`Received::parse`], [`Received::verify`] with the keys it asked for, [`authorize_received`],
@@ -12,13 +13,20 @@
 //!   [`Authorization::verify`].
 //! - Published keys: [`own_server_keys`], [`ServerKeys::read`], and for notaries [`notary_answer`],
 //!   [`read_notary_answer`]. What is known of a server's keys is a [`KnownKeys`].
+//! - The keys for all of these: gather [`Wants`], [`KeyRing::find`] them, give [`FoundKeys::for_event`] to
+//!   [`Received::verify`] and [`FoundKeys::for_request`] to [`Authorization::verify`].
 //!
 //! What is hashed, signed, stored and served is one text, which [`json`] decides.
+
+use std::{pin::Pin, sync::Arc};
+
+use ruma::MilliSecondsSinceUnixEpoch;
 
 mod auth;
 mod builder;
 mod hash;
 pub mod json;
+mod key_ring;
 mod limits;
 mod owned_state;
 mod pdu;
@@ -33,6 +41,7 @@ mod version;
 
 pub use auth::{Rejected, auth_types, authorize, authorize_built, authorize_by_state, authorize_received};
 pub use builder::{BuildError, Draft, Position};
+pub use key_ring::{FoundKeys, KeyFetch, KeyRing, KeyRingSettings, KeyStore, Wants};
 pub use limits::{Limits, MAX_AUTH_EVENTS, MAX_FIELD_BYTES, MAX_PDU_BYTES, MAX_PREV_EVENTS};
 pub use pdu::{Pdu, PduError};
 pub use request::{Authorization, AuthorizationError, SCHEME, SignedRequest};
@@ -45,3 +54,9 @@ pub use server_keys::{
 pub use signing_key::{SigningKey, SigningKeyError};
 pub use verify::{MAX_RECEIVED_BYTES, Received, References, Verified, VerifyError};
 pub use version::{UnsupportedVersion, rules, supported_versions};
+
+/// What an asynchronous method of a trait returns, for that trait to be used by `dyn`.
+pub type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The time, passed in so that tests can own it.
+pub type Clock = Arc<dyn Fn() -> MilliSecondsSinceUnixEpoch + Send + Sync>;
