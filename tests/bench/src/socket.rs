@@ -241,10 +241,11 @@ impl Socket {
         (bytes.len() >= head + length).then_some((self.next + head, self.next + head + length))
     }
 
-    /// Keeps the socket alive until it is dropped or fails.
+    /// Keeps the socket alive until it is dropped or fails, and acknowledges at once what little comes.
     pub(crate) async fn idle(mut self) -> Result<()> {
         loop {
             self.sync().await?;
+            self.acknowledge().await?;
         }
     }
 
