@@ -1,5 +1,7 @@
 //! A client's filter, as the parts of a sync answer ask it.
 
+use std::sync::{Arc, LazyLock};
+
 use ruma::{
     RoomId, UInt, UserId,
     api::client::filter::{EventFormat, FilterDefinition, LazyLoadOptions},
@@ -41,6 +43,13 @@ impl SyncFilter {
     /// From the JSON of a `Filter`.
     pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
         Ok(Self::with(serde_json::from_str(json)?, serde_json::from_str(json)?))
+    }
+
+    /// That of all who ask for everything: one for all of them.
+    pub fn everything() -> Arc<Self> {
+        static EVERYTHING: LazyLock<Arc<SyncFilter>> =
+            LazyLock::new(|| Arc::new(SyncFilter::new(FilterDefinition::default())));
+        Arc::clone(&EVERYTHING)
     }
 
     pub fn new(definition: FilterDefinition) -> Self {

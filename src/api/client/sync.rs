@@ -1,12 +1,9 @@
 //! `GET /sync` ("Syncing").
 
-use std::{
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::request::Parts;
-use ruma::api::client::{filter::FilterDefinition, sync::sync_events::v3};
+use ruma::api::client::sync::sync_events::v3;
 
 use super::filtered::Filtered;
 use crate::{
@@ -63,7 +60,7 @@ fn sync(
             Ok(Filter::Inline(Arc::new(SyncFilter::new(definition))))
         }
         (Some(v3::Filter::FilterId(id)), _) => Ok(Filter::Stored(id)),
-        (Some(_) | None, _) => Ok(Filter::Inline(Arc::clone(&NO_FILTER))),
+        (Some(_) | None, _) => Ok(Filter::Inline(SyncFilter::everything())),
     };
     let since = request.since.filter(|since| !since.is_empty()).map(|since| since.parse()).transpose();
     let timeout = request.timeout.unwrap_or(Duration::ZERO);
@@ -90,10 +87,6 @@ fn sync(
         Ok(Whole(json_response(http::StatusCode::OK, body)))
     }
 }
-
-/// That of all who ask for everything.
-static NO_FILTER: LazyLock<Arc<SyncFilter>> =
-    LazyLock::new(|| Arc::new(SyncFilter::new(FilterDefinition::default())));
 
 impl From<live::Error> for MatrixError {
     fn from(cause: live::Error) -> Self {

@@ -7,7 +7,6 @@ use governor::{
     DefaultDirectRateLimiter, NotUntil, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
-use ruma::api::client::filter::FilterDefinition;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, sleep_until};
@@ -118,7 +117,7 @@ pub(super) struct Connection {
     wire: Wire,
     methods: Arc<dyn Methods>,
     /// Whose token came with the request to open the socket.
-    opener: Option<Session>,
+    opener: Option<Box<Session>>,
     origin: Origin,
     reader: Option<Box<Reader>>,
     calls: Calls,
@@ -151,7 +150,7 @@ impl Connection {
             newcomer: Some(newcomer),
             wire: Wire::new(socket),
             methods,
-            opener,
+            opener: opener.map(Box::new),
             origin,
             reader: None,
             calls: Calls::default(),
@@ -168,13 +167,14 @@ impl Connection {
         connection
     }
 
-    pub(super) async fn run(mut self) {
+    /// Boxed, for what an `async fn` gets it keeps twice.
+    pub(super) async fn run(mut self: Box<Self>) {
         let close = match self.serve().await {
             Ok(close) | Err(close) => close,
         };
         // What a closed socket held is free while its client reads why.
         self.reader = None;
-        self.wire.close(close).await;
+        Box::pin(self.wire.close(close)).await;
     }
 
     async fn serve(&mut self) -> Result<Close, Close> {
@@ -323,7 +323,7 @@ impl Connection {
         let syncs = Arc::clone(&self.streams.syncs);
         let session = match (&auth.access_token, self.opener.take()) {
             (Some(token), _) => syncs.sessions.authenticate(token, &self.origin).await,
-            (None, Some(session)) => Ok(session),
+            (None, Some(session)) => Ok(*session),
             (None, None) => Err(account::Error::Invalid("`access_token` is missing".to_owned())),
         };
         let session = match session {
@@ -558,7 +558,7 @@ async fn wanted(syncs: &Syncs, auth: &Auth, session: &Session) -> Result<Wanted,
     let state = if auth.use_state_after { StateForm::After } else { StateForm::Before };
     let invalid = |cause: serde_json::Error| account::Error::Invalid(format!("`filter`: {cause}"));
     let filter = match &auth.filter {
-        None => Arc::new(SyncFilter::new(FilterDefinition::default())),
+        None => SyncFilter::everything(),
         Some(filter) if filter.get().starts_with('"') => {
             let id: String = serde_json::from_str(filter.get()).map_err(invalid)?;
             syncs.stored_filter(session.recipient, id).await?
@@ -615,5 +615,21 @@ fn with_errcode(close: Close, error: &RawValue) -> Close {
             Close::SessionEnded(errcode.unwrap_or_default())
         }
         close => close,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle socket costs is this, its reader, its buffers and what the network keeps for it.
+    #[test]
+    fn a_socket_that_waits_is_small() {
+        fn size<F: Future>(_: impl FnOnce(Box<Connection>) -> F) -> usize {
+            size_of::<F>()
+        }
+        let waiting = size(Connection::run);
+        let whole = waiting + size_of::<Connection>() + size_of::<Reader>();
+        assert!(whole <= 2304, "{whole} bytes, {waiting} of them to wait");
     }
 }

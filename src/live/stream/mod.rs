@@ -150,7 +150,7 @@ impl Streams {
         self.tasks.spawn(async move {
             let Some(socket) = socket.await else { return };
             let _open = Open::new();
-            Connection::new(streams, newcomer, socket, session, origin, methods).run().await;
+            Box::new(Connection::new(streams, newcomer, socket, session, origin, methods)).run().await;
         });
     }
 

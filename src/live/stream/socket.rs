@@ -186,7 +186,7 @@ impl Wire {
     }
 
     /// Says why, and waits a moment for the other side to have read it.
-    pub(super) async fn close(mut self, close: Close) {
+    pub(super) async fn close(&mut self, close: Close) {
         let _ = timeout(FAREWELL, self.say(close)).await;
     }
 
