@@ -34,6 +34,8 @@ pub(super) struct Wishes {
     pub(super) subscriptions: HashMap<i64, bool>,
     /// Who doesn't want the invite that is being fanned out.
     pub(super) uninviting: Option<i64>,
+    /// The event that is being fanned out is redacted already: there is nothing to be notified of.
+    pub(super) redacted: bool,
 }
 
 impl Wishes {
@@ -147,7 +149,8 @@ impl<'a> Judge<'a> {
     fn outcome(&mut self, member: &LocalMember) -> Outcome {
         let sender = &self.event.pdu.sender;
         // PU-02: nobody is notified of what they did themselves.
-        if *sender == member.user_id || self.wishes.uninviting == Some(member.recipient) {
+        let unwanted = self.wishes.redacted || self.wishes.uninviting == Some(member.recipient);
+        if *sender == member.user_id || unwanted {
             return Outcome::default();
         }
         if self.wishes.ignored.get(&member.recipient).is_some_and(|ignored| ignored.contains(sender)) {

@@ -35,6 +35,8 @@ mod snapshot;
 mod spaces;
 mod summary;
 #[cfg(test)]
+mod synced_tests;
+#[cfg(test)]
 mod tests;
 mod upgrade;
 mod visibility;

@@ -136,15 +136,19 @@ impl Work<'_> {
         }
         self.states.insert(seq, after);
         let counts = matches!(verdict, Verdict::Accepted | Verdict::Held | Verdict::Gone);
+        let held = self.held_redactions(&event).await?;
         if counts {
-            self.accept(&mut batch, step, &event, follows_all).await?;
+            self.wishes.redacted = !held.is_empty();
+            let accepted = self.accept(&mut batch, step, &event, follows_all).await;
+            self.wishes.redacted = false;
+            accepted?;
         } else {
             self.snapshot.last_seq = seq;
             self.store_event(&mut batch, step, &event);
             self.events.push(Arc::clone(&event));
         }
         self.absorb(batch, step);
-        self.apply_held(&event).await?;
+        self.apply_held(&event, held).await?;
         Ok(match verdict {
             Verdict::Accepted | Verdict::Held | Verdict::Gone => Outcome::Accepted,
             Verdict::SoftFailed => Outcome::SoftFailed,
@@ -326,15 +330,9 @@ impl Work<'_> {
             || then.power_levels().user_can_redact_event_of_other(&redaction.sender)
     }
 
-    /// Redactions that waited for this event, and that event's own waiting.
-    async fn apply_held(&mut self, event: &Arc<Event>) -> Result<(), Error> {
+    /// Redactions that waited for this event and may redact it.
+    async fn held_redactions(&self, event: &Event) -> Result<Vec<Arc<Event>>, Error> {
         let room = self.snapshot.number;
-        let mut batch = Batch::new();
-        if let (Verdict::Held, Some(target)) = (event.verdict, &event.pdu.redacts)
-            && !self.knows(target).await?
-        {
-            batch.push(fork::hold_redaction(room, target.as_str(), event.seq));
-        }
         let mut waiting = self.core.store.held_redactions(room, event.id().as_str()).await?;
         // Those of this very batch.
         let pending = self.events.iter().filter(|other| {
@@ -346,18 +344,33 @@ impl Work<'_> {
         let mut redactions = Vec::new();
         for seq in waiting {
             let pending = self.events.iter().rev().find(|other| other.seq == seq).cloned();
-            match pending {
-                Some(redaction) => redactions.push(redaction),
-                None => {
-                    redactions.extend(self.core.events(room, &self.snapshot.version, &[seq]).await?);
+            let found = match pending {
+                Some(redaction) => vec![redaction],
+                None => self.core.events(room, &self.snapshot.version, &[seq]).await?,
+            };
+            for redaction in found {
+                let then = self.state_after(&redaction).await?;
+                if self.may_redact(&redaction.pdu, event, &then) {
+                    redactions.push(redaction);
                 }
             }
         }
+        Ok(redactions)
+    }
+
+    /// Applies the redactions that waited for this event, or lets that event wait itself.
+    ///
+    /// From now on they are shown where they are in the log (RD-02). No queue has them: their places there are past, and
+    /// whoever gets the event gets it as they left it, with the redaction beside it.
+    async fn apply_held(&mut self, event: &Arc<Event>, redactions: Vec<Arc<Event>>) -> Result<(), Error> {
+        let room = self.snapshot.number;
+        let mut batch = Batch::new();
+        if let (Verdict::Held, Some(target)) = (event.verdict, &event.pdu.redacts)
+            && !self.knows(target).await?
+        {
+            batch.push(fork::hold_redaction(room, target.as_str(), event.seq));
+        }
         for redaction in redactions {
-            let then = self.state_after(&redaction).await?;
-            if !self.may_redact(&redaction.pdu, event, &then) {
-                continue;
-            }
             for statement in fork::release_redaction(room, event.id().as_str(), redaction.seq) {
                 batch.push(statement);
             }

@@ -15,8 +15,12 @@ use crate::{
 };
 
 pub(super) struct World {
-    pub(super) rooms: Rooms,
+    pub(super) rooms: Arc<Rooms>,
     pub(super) store: Store,
+    pub(super) accounts: Arc<Accounts>,
+    pub(super) sessions: Sessions,
+    pub(super) queues: Queues,
+    pub(super) environment: Environment,
     tails: Arc<Tails>,
     _dir: tempfile::TempDir,
 }
@@ -42,7 +46,7 @@ impl World {
         }
         let server_name = owned_server_name!("localhost");
         let queues = Queues::new(Arc::clone(&tails), store.clone());
-        let sessions = Sessions::new(store.clone(), queues, environment.clone());
+        let sessions = Sessions::new(store.clone(), queues.clone(), environment.clone());
         let settings = Settings {
             server_name: server_name.clone(),
             registration: RegistrationMode::Closed,
@@ -50,7 +54,7 @@ impl World {
             shared_secret: None,
             reserved: None,
         };
-        let accounts = Accounts::new(settings, store.clone(), sessions, environment.clone());
+        let accounts = Accounts::new(settings, store.clone(), sessions.clone(), environment.clone());
         let key = signing_key::load_or_make(dir.path(), &*environment.entropy).unwrap();
         let policy = Policy {
             default_version: RoomVersionId::V12,
@@ -61,8 +65,11 @@ impl World {
             retention,
         };
         let accounts = Arc::new(accounts);
-        let rooms = Rooms::new(store.clone(), accounts, environment, server_name, key, policy).await.unwrap();
-        Self { rooms, store, tails, _dir: dir }
+        let known = Arc::clone(&accounts);
+        let rooms =
+            Rooms::new(store.clone(), known, environment.clone(), server_name, key, policy).await.unwrap();
+        let rooms = Arc::new(rooms);
+        Self { rooms, store, accounts, sessions, queues, environment, tails, _dir: dir }
     }
 
     pub(super) async fn room(&self, creator: &UserId) -> Arc<Room> {

@@ -1,0 +1,209 @@
+//! What readers of `/sync` hear of a room whose history forks.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use ruma::{OwnedUserId, owned_user_id};
+use serde_json::{Value, json};
+
+use super::received_tests::{Story, text};
+use crate::{
+    account::{DeviceRequest, NewAccount, Origin, Session},
+    live::{self, StateForm, SyncFilter, Syncs, Wanted},
+    presence::{self, Presence},
+    queue::{Token, flags},
+    shutdown::Shutdown,
+    typing::Typing,
+};
+
+/// A device of somebody who is in the room.
+struct Reader {
+    syncs: Arc<Syncs>,
+    session: Session,
+    since: Option<Token>,
+    form: StateForm,
+}
+
+impl Reader {
+    /// Joins the room of a story, and hears of that.
+    async fn joined(story: &Story, name: &str, form: StateForm) -> Self {
+        let world = &story.world;
+        let new = NewAccount {
+            user_id: format!("@{name}:localhost").try_into().unwrap(),
+            password: None,
+            admin: false,
+            token: None,
+            device: Some(DeviceRequest::default()),
+        };
+        let login = world.accounts.register(new).await.unwrap().login.unwrap();
+        let origin = Origin { ip: Ipv4Addr::LOCALHOST.into(), user_agent: None };
+        let session = world.sessions.authenticate(&login.tokens.access, &origin).await.unwrap();
+        let times = presence::Times { idle: 1_000_000, grace: 1_000_000 };
+        let settings = presence::Settings { enabled: false, times };
+        let accounts = &world.accounts;
+        let presence = Presence::new(
+            settings,
+            world.store.clone(),
+            Arc::clone(accounts),
+            &world.queues,
+            &world.environment,
+        );
+        let syncs = Syncs::new(
+            world.store.clone(),
+            Arc::clone(&world.rooms),
+            Arc::clone(accounts),
+            world.sessions.clone(),
+            world.queues.clone(),
+            Typing::new(world.queues.clone()),
+            presence,
+            1,
+            Shutdown::default(),
+        );
+        world.rooms.join(&story.room, &session.user_id, None).await.unwrap();
+        let mut reader = Self { syncs: Arc::new(syncs), session, since: None, form };
+        reader.next().await;
+        reader
+    }
+
+    /// What is new, without waiting.
+    async fn next(&mut self) -> Value {
+        let filter = Arc::new(SyncFilter::new(ruma::api::client::filter::FilterDefinition::default()));
+        let wanted = Wanted { filter, full_state: false, state: self.form };
+        let request = live::Request { since: self.since, timeout: Duration::ZERO, wanted };
+        let body = self.syncs.sync(self.session.clone(), request).await.unwrap();
+        let answer: Value = serde_json::from_slice(&body).unwrap();
+        self.since = Some(answer["next_batch"].as_str().unwrap().parse().unwrap());
+        answer
+    }
+}
+
+fn ids(events: &Value) -> Vec<&str> {
+    events.as_array().into_iter().flatten().map(|event| event["event_id"].as_str().unwrap()).collect()
+}
+
+/// Somebody elsewhere who may set the topic, and the topic that Alice has set before.
+async fn guest_with_power(story: &mut Story) -> (OwnedUserId, String) {
+    let guest = owned_user_id!("@guest:elsewhere");
+    let levels = json!({ "users": { "@rita:elsewhere": 100, guest.as_str(): 50 } });
+    story.set("m.room.power_levels", levels).await;
+    let state = story.room.snapshot().state.clone();
+    let join = json!({ "membership": "join" });
+    let join = story.event_under(&state, &guest, "m.room.member", Some(guest.as_str()), join, &[]);
+    story.bring(&[join]).await;
+    let first = story.set("m.room.topic", json!({ "topic": "first" })).await;
+    (guest, first.to_string())
+}
+
+/// SY-05, SR-11: state that comes back by resolution, without an event, reaches those who sync, in each form.
+#[tokio::test]
+async fn sy_05_state_that_resolution_brings_back_is_told() {
+    for form in [StateForm::Before, StateForm::After] {
+        let mut story = Story::new().await;
+        let (guest, first) = guest_with_power(&mut story).await;
+        let mut carol = Reader::joined(&story, "carol", form).await;
+        let (branch, then) = (story.ends(), story.room.snapshot().state.clone());
+        let second = json!({ "topic": "second" });
+        let second = story.event_under(&then, &guest, "m.room.topic", Some(""), second, &[]);
+        story.bring(std::slice::from_ref(&second)).await;
+        let news = carol.next().await;
+        let timeline = &news["rooms"]["join"][story.room.room_id.as_str()]["timeline"]["events"];
+        assert_eq!(ids(timeline), [second.event_id.as_str()]);
+
+        // On the other branch the guest was banned before that.
+        let ban =
+            story.by_rita("m.room.member", Some(guest.as_str()), json!({ "membership": "ban" }), &branch);
+        story.bring(std::slice::from_ref(&ban)).await;
+        assert_eq!(story.topic().as_deref(), Some("first"));
+        let news = carol.next().await;
+        let room = &news["rooms"]["join"][story.room.room_id.as_str()];
+        assert_eq!(ids(&room["timeline"]["events"]), [ban.event_id.as_str()]);
+        let state = match form {
+            StateForm::Before => &room["state"]["events"],
+            _ => &room["state_after"]["events"],
+        };
+        assert!(ids(state).contains(&first.as_str()), "{form:?}: {room}");
+        assert!(!ids(state).contains(&second.event_id.as_str()), "{room}");
+        assert_eq!(carol.next().await["rooms"], Value::Null, "it is told once");
+        // Whoever comes anew finds the same.
+        carol.since = None;
+        let whole = carol.next().await["rooms"]["join"][story.room.room_id.as_str()].to_string();
+        assert!(whole.contains("\"first\"") && story.reloaded().await.state.iter().count() > 3);
+    }
+}
+
+/// SY-02, HV-04: a reader whose join is taken back, or who was banned on another branch, hears that they are out, and nothing
+/// after.
+#[tokio::test]
+async fn sy_02_those_whom_resolution_takes_out_hear_of_it_and_of_nothing_after() {
+    for banned in [true, false] {
+        let mut story = Story::new().await;
+        let branch = story.ends();
+        let mut carol = Reader::joined(&story, "carol", StateForm::Before).await;
+        let joined = if banned { story.ends() } else { branch };
+        story.world.say(&story.room, &story.alice.clone(), "while in").await;
+        carol.next().await;
+        let id = carol.session.user_id.to_string();
+        let out = if banned {
+            story.by_rita("m.room.member", Some(&id), json!({ "membership": "ban" }), &joined)
+        } else {
+            story.by_rita("m.room.join_rules", Some(""), json!({ "join_rule": "invite" }), &joined)
+        };
+        story.bring(&[out]).await;
+        assert!(!story.room.snapshot().is_joined(&carol.session.user_id));
+        let secret = story.world.say(&story.room, &story.alice.clone(), "among ourselves").await;
+
+        let news = carol.next().await;
+        let room_id = story.room.room_id.as_str();
+        assert_eq!(news["rooms"]["join"].get(room_id), None, "{news}");
+        assert!(news["rooms"]["leave"].get(room_id).is_some(), "banned: {banned}: {news}");
+        assert!(!news.to_string().contains(secret.as_str()), "{news}");
+        story.world.say(&story.room, &story.alice.clone(), "more of it").await;
+        assert_eq!(carol.next().await["rooms"], Value::Null);
+        carol.since = None;
+        let whole = carol.next().await;
+        assert_eq!(whole["rooms"]["join"].get(room_id), None, "{whole}");
+        assert!(!whole.to_string().contains(secret.as_str()), "{whole}");
+    }
+}
+
+/// RD-01, RD-02, RD-04: an event whose redaction was there first comes redacted, with the redaction beside it, and notifies
+/// nobody. The redaction is shown in its place in the log.
+#[tokio::test]
+async fn rd_02_an_event_whose_redaction_came_first_comes_redacted() {
+    for one_batch in [false, true] {
+        let mut story = Story::new().await;
+        let mut carol = Reader::joined(&story, "carol", StateForm::Before).await;
+        let start = story.ends();
+        let mention = json!({ "body": "regretted", "m.mentions": { "user_ids": [carol.session.user_id] } });
+        let message = story.by_rita("m.room.message", None, mention, &start);
+        story.redacts = Some(message.event_id.clone());
+        let redaction = story.by_rita("m.room.redaction", None, json!({ "reason": "oops" }), &start);
+        let other =
+            story.by_rita("m.room.message", None, text("kept"), std::slice::from_ref(&redaction.event_id));
+        if one_batch {
+            story.bring(&[redaction.clone(), other.clone(), message.clone()]).await;
+        } else {
+            story.bring(&[redaction.clone(), other.clone()]).await;
+            let news = carol.next().await;
+            let room = &news["rooms"]["join"][story.room.room_id.as_str()];
+            assert_eq!(ids(&room["timeline"]["events"]), [other.event_id.as_str()], "it waits");
+            assert_eq!(room["unread_notifications"]["notification_count"], 1);
+            story.bring(std::slice::from_ref(&message)).await;
+        }
+        let news = carol.next().await;
+        let room = &news["rooms"]["join"][story.room.room_id.as_str()];
+        let events = room["timeline"]["events"].as_array().unwrap();
+        let told = events.iter().find(|event| event["event_id"] == message.event_id.as_str()).unwrap();
+        assert_eq!(told["content"], json!({}));
+        assert_eq!(told["unsigned"]["redacted_because"]["event_id"], redaction.event_id.as_str(), "{told}");
+        let counts = &room["unread_notifications"];
+        assert_eq!((&counts["notification_count"], &counts["highlight_count"]), (&json!(1), &json!(0)));
+        let entries = story.world.store.queue(carol.session.recipient, 0, i64::MAX).await.unwrap();
+        let seq = story.world.rooms.event(&story.room, &message.event_id).await.unwrap().seq;
+        let entry = entries.iter().find(|entry| entry.room == story.room.number && entry.item == seq);
+        assert_eq!(entry.unwrap().flags & (flags::NOTIFY | flags::HIGHLIGHT), 0);
+        let log = story.world.rooms.log_backwards(&story.room, i64::MAX, 3).await.unwrap();
+        let log: Vec<_> = log.iter().map(|event| (event.is_visible(), event.id().to_owned())).collect();
+        let expected = [message, other, redaction].map(|pdu| (true, pdu.event_id));
+        assert_eq!(log, expected);
+    }
+}
