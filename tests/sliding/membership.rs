@@ -97,8 +97,11 @@ async fn a_knock_is_listed_until_it_is_answered() {
 async fn after_a_kick_there_is_the_leave_event_and_then_nothing() {
     let server = server().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    for action in ["kick", "ban"] {
+    // Who can read a room anyway isn't told of it after that either.
+    for (action, visibility) in [("kick", "shared"), ("ban", "shared"), ("kick", "world_readable")] {
         let room_id = public_room(&alice, &[&bob]).await;
+        let content = json!({ "history_visibility": visibility });
+        alice.send_state(&room_id, "m.room.history_visibility", "", content).await;
         let mut body = all_rooms(json!({ "required_state": [["*", "*"]] }));
         body["room_subscriptions"] =
             json!({ &room_id: { "timeline_limit": 20, "required_state": [["*", "*"]] } });
