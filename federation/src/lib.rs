@@ -1,7 +1,7 @@
 //! The signed protocol between Matrix servers.
 //!
 //! What an event is in each room version, how it is hashed, signed, verified and authorised: functions of their arguments.
-//! And how a server is asked for something: its keys. No database, and no state of a server that has rooms and
+//! And how a server is asked for something: where it is, its keys. No database, and no state of a server that has rooms and
 //! users.
 //!
 //! - A local event: [`Draft::auth_types`] says which state allows it, [`Draft::build`] makes it, [`authorize_built`] judges it.
@@ -15,6 +15,7 @@
 //!   [`read_notary_answer`]. What is known of a server's keys is a [`KnownKeys`].
 //! - The keys for all of these: gather [`Wants`], [`KeyRing::find`] them, give [`FoundKeys::for_event`] to
 //!   [`Received::verify`] and [`FoundKeys::for_request`] to [`Authorization::verify`].
+//! - Where a server is: [`Discovery::find`]; and why it isn't found: [`Discovery::explain`].
 //!
 //! What is hashed, signed, stored and served is one text, which [`json`] decides.
 
@@ -24,6 +25,7 @@ use ruma::MilliSecondsSinceUnixEpoch;
 
 mod auth;
 mod builder;
+mod discovery;
 mod hash;
 pub mod json;
 mod key_ring;
@@ -41,6 +43,10 @@ mod version;
 
 pub use auth::{Rejected, auth_types, authorize, authorize_built, authorize_by_state, authorize_received};
 pub use builder::{BuildError, Draft, Position};
+pub use discovery::{
+    Destination, Discovery, DiscoveryError, Dns, DnsAnswer, DnsError, Explanation, MAX_WELL_KNOWN_BYTES,
+    NoDelegation, Service, Step, SystemDns, Web, WebAnswer,
+};
 pub use key_ring::{FoundKeys, KeyFetch, KeyRing, KeyRingSettings, KeyStore, Wants};
 pub use limits::{Limits, MAX_AUTH_EVENTS, MAX_FIELD_BYTES, MAX_PDU_BYTES, MAX_PREV_EVENTS};
 pub use pdu::{Pdu, PduError};
@@ -60,3 +66,6 @@ pub type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The time, passed in so that tests can own it.
 pub type Clock = Arc<dyn Fn() -> MilliSecondsSinceUnixEpoch + Send + Sync>;
+
+/// Random numbers, passed in so that tests can own them.
+pub type Random = Arc<dyn Fn() -> u64 + Send + Sync>;

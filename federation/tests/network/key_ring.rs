@@ -298,6 +298,9 @@ async fn no_server_is_asked_for_keys_that_nobody_could_believe() {
     wants.add(peer(), ["ed25519:b"], Purpose::Event(Some(year_9999)));
     let found = keys.find(&wants).await;
     assert!(found.get(peer(), "ed25519:a", Purpose::Event(Some(clock.now()))).is_some());
+    clock.advance_seconds(HOUR);
+    keys.find(&wants).await;
+    assert_eq!(world.asked(), 1);
 }
 
 #[tokio::test]

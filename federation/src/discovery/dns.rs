@@ -1,0 +1,138 @@
+//! Names asked of the DNS: the trait, and the resolver that the system is configured with.
+
+use std::{net::IpAddr, sync::Arc, time::Duration, time::Instant};
+
+use hickory_resolver::{
+    TokioResolver,
+    config::{LookupIpStrategy, NameServerConfig, ResolverConfig},
+    lookup::Lookup,
+    net::{NetError, runtime::TokioRuntimeProvider},
+    proto::rr::{Name, RData, RecordType},
+};
+
+use crate::Task;
+
+/// Entries of the resolver's own cache; what is found is remembered by [`Discovery`](super::Discovery) too.
+const CACHED: u64 = 1024;
+
+/// What the DNS has under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsAnswer<T> {
+    /// The records; at least one.
+    pub records: Vec<T>,
+    /// How long they may be remembered.
+    pub ttl: Duration,
+    /// The name is an alias (CNAME) of another one, whose records they are.
+    pub alias: bool,
+}
+
+/// A SRV record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The lowest is tried first.
+    pub priority: u16,
+    /// How often it is tried first among those of its priority, relative to them.
+    pub weight: u16,
+    /// The host; `.` where the service isn't offered.
+    pub target: String,
+    /// Its port.
+    pub port: u16,
+}
+
+/// Why there are no records.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DnsError {
+    /// There are none.
+    #[error("there is no such record")]
+    None,
+    /// Nobody could say.
+    #[error("the DNS doesn't answer: {0}")]
+    Failed(String),
+}
+
+/// The DNS. Names are without the final dot, and in lower case.
+pub trait Dns: Send + Sync {
+    /// The addresses (A and AAAA) of a host.
+    fn addresses<'a>(&'a self, name: &'a str) -> Task<'a, Result<DnsAnswer<IpAddr>, DnsError>>;
+    /// The SRV records of a name.
+    fn services<'a>(&'a self, name: &'a str) -> Task<'a, Result<DnsAnswer<Service>, DnsError>>;
+}
+
+/// The resolver of the system: `/etc/resolv.conf` and `/etc/hosts`.
+pub struct SystemDns(TokioResolver);
+
+impl SystemDns {
+    /// Read the system's configuration. Where it has none, a resolver on this machine is asked, as the C library does.
+    pub fn new() -> Result<Self, DnsError> {
+        let failed = |error: NetError| DnsError::Failed(error.to_string());
+        let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|_| {
+            let here = NameServerConfig::udp_and_tcp(IpAddr::from([127, 0, 0, 1]));
+            let config = ResolverConfig::from_parts(None, Vec::new(), vec![here]);
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        });
+        let options = builder.options_mut();
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        options.cache_size = CACHED;
+        options.preserve_intermediates = true;
+        Ok(Self(builder.build().map_err(failed)?))
+    }
+
+    /// As [`SystemDns::new`], to be shared.
+    pub fn shared() -> Result<Arc<dyn Dns>, DnsError> {
+        Ok(Arc::new(Self::new()?))
+    }
+}
+
+impl Dns for SystemDns {
+    fn addresses<'a>(&'a self, name: &'a str) -> Task<'a, Result<DnsAnswer<IpAddr>, DnsError>> {
+        Box::pin(async move {
+            let found = self.0.lookup_ip(full(name)?).await.map_err(|failed| error(&failed))?;
+            answer(found.as_lookup(), |data| match data {
+                RData::A(address) => Some(IpAddr::V4(address.0)),
+                RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+                _ => None,
+            })
+        })
+    }
+
+    fn services<'a>(&'a self, name: &'a str) -> Task<'a, Result<DnsAnswer<Service>, DnsError>> {
+        Box::pin(async move {
+            let found = self.0.lookup(full(name)?, RecordType::SRV).await.map_err(|failed| error(&failed))?;
+            answer(&found, |data| match data {
+                RData::SRV(service) => {
+                    let target = service.target.to_ascii();
+                    let short = target.strip_suffix('.').filter(|short| !short.is_empty());
+                    Some(Service {
+                        priority: service.priority,
+                        weight: service.weight,
+                        target: short.unwrap_or(&target).to_ascii_lowercase(),
+                        port: service.port,
+                    })
+                }
+                _ => None,
+            })
+        })
+    }
+}
+
+/// The name as it is, without the domains that the system searches.
+fn full(name: &str) -> Result<Name, DnsError> {
+    let mut name = Name::from_ascii(name).map_err(|_| DnsError::None)?;
+    name.set_fqdn(true);
+    Ok(name)
+}
+
+fn answer<T>(found: &Lookup, record: impl Fn(&RData) -> Option<T>) -> Result<DnsAnswer<T>, DnsError> {
+    let records: Vec<T> = found.answers().iter().filter_map(|answer| record(&answer.data)).collect();
+    let alias = found.answers().iter().any(|answer| matches!(answer.data, RData::CNAME(_)));
+    let ttl = found.valid_until().saturating_duration_since(Instant::now());
+    if records.is_empty() { Err(DnsError::None) } else { Ok(DnsAnswer { records, ttl, alias }) }
+}
+
+fn error(error: &NetError) -> DnsError {
+    if error.is_no_records_found() || error.is_nx_domain() {
+        DnsError::None
+    } else {
+        DnsError::Failed(error.to_string())
+    }
+}
