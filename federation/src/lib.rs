@@ -1,21 +1,23 @@
 //! The signed protocol between Matrix servers.
 //!
 //! What an event is in each room version, how it is hashed, signed, verified and authorised: functions of their arguments.
-//! And how a server is asked for something: where it is, its keys. No database, and no state of a server that has rooms and
-//! users.
+//! And how one server asks another for something: where it is, its keys, a request. No database, and no state of a server
+//! that has rooms and users.
 //!
 //! - A local event: [`Draft::auth_types`] says which state allows it, [`Draft::build`] makes it, [`authorize_built`] judges it.
 //! - An event from elsewhere: [`Received::parse`], [`Received::verify`] with the keys it asked for, [`authorize_received`],
 //!   [`authorize_by_state`].
 //! - A room whose history forks: [`resolve`], for whose events [`Wanted`] asks.
 //! - A stored event: [`Pdu::from_stored`].
-//! - A request to another server: [`SignedRequest::sign`]. One from another: [`Authorization::parse`],
-//!   [`Authorization::verify`].
-//! - Published keys: [`own_server_keys`], [`ServerKeys::read`], and for notaries [`notary_answer`],
-//!   [`read_notary_answer`]. What is known of a server's keys is a [`KnownKeys`].
+//! - A request from another server: [`Authorization::parse`], [`Authorization::verify`].
+//! - A request to another server: [`FederationClient::send`], which finds it ([`Discovery`]), connects ([`Connector`]) and
+//!   signs ([`SignedRequest`]). [`FederationClient::over`] puts one together on [`SystemDns`].
 //! - The keys for all of these: gather [`Wants`], [`KeyRing::find`] them, give [`FoundKeys::for_event`] to
-//!   [`Received::verify`] and [`FoundKeys::for_request`] to [`Authorization::verify`].
-//! - Where a server is: [`Discovery::find`]; and why it isn't found: [`Discovery::explain`].
+//!   [`Received::verify`] and [`FoundKeys::for_request`] to [`Authorization::verify`]. The ring fetches by [`KeyFetch`], which
+//!   the client is, and keeps what it learns in a [`KeyStore`]: a [`KnownKeys`] for each server.
+//! - Keys published: [`own_server_keys`], and as a notary [`KeyRing::document`] in a [`notary_answer`].
+//! - What is wrong with a server: [`Discovery::explain`] for each step to it, [`Connector::probe`] for each of its addresses,
+//!   [`KeyRing::problem`] for its keys.
 //!
 //! What is hashed, signed, stored and served is one text, which [`json`] decides.
 
@@ -25,6 +27,7 @@ use ruma::MilliSecondsSinceUnixEpoch;
 
 mod auth;
 mod builder;
+mod client;
 mod discovery;
 mod hash;
 pub mod json;
@@ -43,6 +46,10 @@ mod version;
 
 pub use auth::{Rejected, auth_types, authorize, authorize_built, authorize_by_state, authorize_received};
 pub use builder::{BuildError, Draft, Position};
+pub use client::{
+    ClientError, ClientSettings, ClientSetupError, ConnectError, Connector, FederationClient, HttpsWeb,
+    Response, ServerRequest, is_public,
+};
 pub use discovery::{
     Destination, Discovery, DiscoveryError, Dns, DnsAnswer, DnsError, Explanation, MAX_WELL_KNOWN_BYTES,
     NoDelegation, Service, Step, SystemDns, Web, WebAnswer,

@@ -1,9 +1,12 @@
 //! Names asked of the DNS: the trait, and the resolver that the system is configured with.
 
-use std::{net::IpAddr, sync::Arc, time::Duration, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use hickory_resolver::{
-    TokioResolver,
+    ResolverBuilder, TokioResolver,
     config::{LookupIpStrategy, NameServerConfig, ResolverConfig},
     lookup::Lookup,
     net::{NetError, runtime::TokioRuntimeProvider},
@@ -64,22 +67,29 @@ pub struct SystemDns(TokioResolver);
 impl SystemDns {
     /// Read the system's configuration. Where it has none, a resolver on this machine is asked, as the C library does.
     pub fn new() -> Result<Self, DnsError> {
-        let failed = |error: NetError| DnsError::Failed(error.to_string());
-        let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|_| {
-            let here = NameServerConfig::udp_and_tcp(IpAddr::from([127, 0, 0, 1]));
-            let config = ResolverConfig::from_parts(None, Vec::new(), vec![here]);
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        });
+        match TokioResolver::builder_tokio() {
+            Ok(builder) => Self::build(builder),
+            Err(_) => Self::asking(SocketAddr::from(([127, 0, 0, 1], 53))),
+        }
+    }
+
+    /// Ask this resolver instead of the system's.
+    pub fn asking(resolver: SocketAddr) -> Result<Self, DnsError> {
+        let mut server = NameServerConfig::udp_and_tcp(resolver.ip());
+        for connection in &mut server.connections {
+            connection.port = resolver.port();
+        }
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+        Self::build(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()))
+    }
+
+    fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<Self, DnsError> {
         let options = builder.options_mut();
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.cache_size = CACHED;
+        // Among them are aliases, which we want to know of.
         options.preserve_intermediates = true;
-        Ok(Self(builder.build().map_err(failed)?))
-    }
-
-    /// As [`SystemDns::new`], to be shared.
-    pub fn shared() -> Result<Arc<dyn Dns>, DnsError> {
-        Ok(Arc::new(Self::new()?))
+        Ok(Self(builder.build().map_err(|failed| error(&failed))?))
     }
 }
 

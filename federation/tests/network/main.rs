@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod client;
 mod common;
 mod discovery;
+mod dns;
 mod key_ring;
+mod servers;
