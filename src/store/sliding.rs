@@ -129,10 +129,14 @@ impl Store {
         .await
     }
 
-    /// The position at which an event was accepted.
+    /// The position at which an event was accepted; of one that was purged, that of the last before it that is left.
     pub async fn event_position(&self, room: i64, seq: i64) -> Result<Option<i64>, Error> {
         let row: Option<(i64,)> = self
-            .optional(statement!("SELECT position FROM event WHERE room = $1 AND seq = $2", room, seq))
+            .optional(statement!(
+                "SELECT position FROM event WHERE room = $1 AND seq <= $2 ORDER BY seq DESC LIMIT 1",
+                room,
+                seq,
+            ))
             .await?;
         Ok(row.map(|(position,)| position))
     }
