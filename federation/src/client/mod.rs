@@ -19,7 +19,7 @@ mod request;
 mod settings;
 mod web;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Uri, header};
@@ -48,6 +48,9 @@ use crate::{
     server_keys::{MAX_KEYS_BYTES, MAX_NOTARY_BYTES},
     signing_key::SigningKey,
 };
+
+/// Keys, whole: a request or an event waits for them.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Sends requests to other servers, in our name.
 pub struct FederationClient {
@@ -188,8 +191,8 @@ impl FederationClient {
 impl KeyFetch for FederationClient {
     fn ask_server<'a>(&'a self, server: &'a ServerName) -> Task<'a, Result<String, String>> {
         Box::pin(async move {
-            let request = ServerRequest::get("/_matrix/key/v2/server").unsigned().limit(MAX_KEYS_BYTES);
-            self.text(server, request).await
+            let request = ServerRequest::get("/_matrix/key/v2/server").unsigned();
+            self.text(server, request.limit(MAX_KEYS_BYTES)).await
         })
     }
 
@@ -210,6 +213,7 @@ impl KeyFetch for FederationClient {
 
 impl FederationClient {
     async fn text(&self, server: &ServerName, request: ServerRequest) -> Result<String, String> {
+        let request = request.timeout(KEYS_TIMEOUT.min(self.settings.request_timeout));
         let response = self.send(server, request).await.map_err(|error| error.to_string())?;
         String::from_utf8(response.body.into()).map_err(|_| "the answer isn't text".to_owned())
     }

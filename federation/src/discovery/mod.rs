@@ -373,8 +373,8 @@ impl Discovery {
 impl Remembered {
     /// What the host answered when it could last be reached, if that isn't long ago.
     fn still_good(&self, now: MilliSecondsSinceUnixEpoch) -> Option<OwnedServerName> {
-        let unreachable = matches!(self.answer, Some(Err(NoDelegation::Unreachable(_))));
-        let good = self.good.as_ref().filter(|(_, until)| unreachable && now < *until);
+        // One that says that it doesn't delegate has none.
+        let good = self.good.as_ref().filter(|(_, until)| now < *until);
         good.map(|(name, _)| name.clone())
     }
 }

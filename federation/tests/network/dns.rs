@@ -56,6 +56,7 @@ fn answer(question: &Message) -> Message {
             add("_matrix-fed._tcp.a.example.", srv(10, 5, 8448, "A.example."));
             add("_matrix-fed._tcp.a.example.", srv(0, 0, 0, "."));
         }
+        ("a.example." | "alias.example.", _) => {}
         ("broken.example.", _) => answer.metadata.response_code = ResponseCode::ServFail,
         _ => answer.metadata.response_code = ResponseCode::NXDomain,
     }
