@@ -3,12 +3,13 @@
 
 mod common;
 
-use common::{Answer, Server, User, eventually};
+use common::{
+    Answer, Server, User,
+    device::{Device, FOR_EVER},
+    eventually,
+};
 use serde_json::{Value, json};
 use toml::toml;
-
-/// Longer than the harness waits for any answer: a request that says this is answered in time only if something wakes it.
-const FOR_EVER: u64 = 110_000;
 
 /// Nobody becomes idle or gone unless the test says so.
 async fn patient() -> Server {
@@ -24,38 +25,11 @@ async fn hasty() -> Server {
     .await
 }
 
-/// A device and the place up to which it has heard.
-struct Device {
-    user: User,
-    since: Option<String>,
-    more: String,
-}
-
 impl Device {
-    fn new(user: &User) -> Self {
-        Self { user: user.clone(), since: None, more: String::new() }
-    }
-
-    fn with(user: &User, more: &str) -> Self {
-        Self { more: more.to_owned(), ..Self::new(user) }
-    }
-
-    async fn ready(user: &User) -> Self {
-        let mut device = Self::new(user);
-        device.next(0).await;
-        device
-    }
-
-    async fn next(&mut self, timeout: u64) -> Value {
-        let answer = self.user.sync_with(self.since.as_deref(), timeout, &self.more).await;
-        self.since = Some(answer["next_batch"].as_str().expect("a token").to_owned());
-        answer
-    }
-
     /// Waits for an answer whose last word on somebody's presence is what `wanted` looks for; the event's content.
     async fn hears(&mut self, of: &User, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
-            let answer = self.next(FOR_EVER).await;
+            let answer = self.wait().await;
             if let Some(content) = presence_of(&answer, of)
                 && wanted(&content)
             {
@@ -73,7 +47,7 @@ impl Device {
         let mut device = Self { user: self.user.clone(), since: self.since.clone(), more: self.more.clone() };
         Staying(tokio::spawn(async move {
             loop {
-                device.next(FOR_EVER).await;
+                device.wait().await;
             }
         }))
     }
@@ -150,7 +124,7 @@ async fn sy16_a_sync_says_what_its_device_is_seen_as() {
     let mut device = Device::ready(&alice).await;
 
     let mut hidden = Device::with(&bob, "&set_presence=offline");
-    hidden.next(0).await;
+    hidden.next().await;
     let _hidden = hidden.stays();
     assert_eq!(alice.ask(&bob).await.expect(200)["presence"], "offline");
     let phone = server.login("bob").await;
@@ -205,7 +179,7 @@ async fn pr_01_what_a_user_says_counts_until_their_client_says_otherwise() {
     bob.say(json!({ "presence": "unavailable", "status_msg": "in a meeting" })).await.expect(200);
     let content = device.hears_state(&bob, "unavailable").await;
     assert_eq!(content["status_msg"], "in a meeting");
-    bobs.next(0).await;
+    bobs.next().await;
     let status = alice.ask(&bob).await.expect(200);
     assert_eq!((&status["presence"], &status["status_msg"]), (&json!("unavailable"), &json!("in a meeting")));
     bob.send_text(&room, "back").await;
@@ -216,10 +190,10 @@ async fn pr_01_what_a_user_says_counts_until_their_client_says_otherwise() {
     let content = device.hears_state(&bob, "offline").await;
     assert_eq!(content["status_msg"], Value::Null);
     bob.send_text(&room, "unseen").await;
-    bobs.next(0).await;
+    bobs.next().await;
     assert_eq!(alice.ask(&bob).await.expect(200)["presence"], "offline", "hidden, whatever they do");
     bobs.more = "&set_presence=unavailable".to_owned();
-    bobs.next(0).await;
+    bobs.next().await;
     alice.sees(&bob, "unavailable").await;
 }
 
@@ -238,9 +212,9 @@ async fn pr_04_only_those_who_share_a_room_hear_of_each_other() {
     let nobody = nobody.expect(403);
     assert_eq!(nobody["errcode"], "M_FORBIDDEN");
     assert_eq!(carol.ask(&bob).await.expect(403), nobody, "I10");
-    let answer = stranger.next(0).await;
+    let answer = stranger.next().await;
     assert_eq!((presence_of(&answer, &bob), presence_of(&answer, &alice)), (None, None));
-    let first = Device::new(&carol).next(0).await;
+    let first = Device::new(&carol).next().await;
     assert_eq!(presence_of(&first, &bob), None);
     assert_eq!(carol.ask(&carol).await.expect(200)["presence"], "online");
 
@@ -254,7 +228,7 @@ async fn pr_04_only_those_who_share_a_room_hear_of_each_other() {
     carol.ask(&bob).await.expect(403);
     bob.say(json!({ "presence": "unavailable" })).await.expect(200);
     device.hears_state(&bob, "unavailable").await;
-    let answer = stranger.next(0).await;
+    let answer = stranger.next().await;
     assert_eq!(presence_of(&answer, &bob), None, "{answer}");
 }
 
@@ -268,7 +242,7 @@ async fn pr_04_a_first_sync_has_those_who_are_there() {
     let _bobs = Device::ready(&bob).await.stays();
     device.hears_state(&bob, "online").await;
 
-    let first = Device::new(&server.login("alice").await).next(0).await;
+    let first = Device::new(&server.login("alice").await).next().await;
     assert_eq!(presence_of(&first, &bob).map(|content| content["presence"].clone()), Some(json!("online")));
     assert!(presence_of(&first, &alice).is_some(), "oneself");
     assert_eq!(presence_of(&first, &carol), None, "who was never there");
@@ -340,14 +314,14 @@ async fn fi_02_filters_and_ignoring_leave_presence_out() {
     device.hears_state(&bob, "online").await;
     alice.sees(&carol, "online").await;
     eventually("both are told", async || {
-        let first = Device::new(&alice).next(0).await;
+        let first = Device::new(&alice).next().await;
         (presence_of(&first, &bob).is_some() && presence_of(&first, &carol).is_some()).then_some(())
     })
     .await;
 
     let seen = async |filter: Value| {
         let filter: String = form_urlencoded::byte_serialize(filter.to_string().as_bytes()).collect();
-        let answer = Device::with(&alice, &format!("&filter={filter}")).next(0).await;
+        let answer = Device::with(&alice, &format!("&filter={filter}")).next().await;
         let events = answer["presence"]["events"].as_array().cloned().unwrap_or_default();
         let mut users: Vec<String> =
             events.iter().map(|event| event["sender"].as_str().expect("a sender").to_owned()).collect();
@@ -380,7 +354,7 @@ async fn pr_03_beats_and_activity_of_who_is_online_wake_nobody() {
     device.hears_state(&bob, "online").await;
     let all_heard = async {
         loop {
-            let answers = [device.next(0).await, phone.next(0).await, bobs.next(0).await];
+            let answers = [device.next().await, phone.next().await, bobs.next().await];
             if answers.iter().all(|answer| answer["presence"] == Value::Null) {
                 break;
             }
@@ -393,8 +367,8 @@ async fn pr_03_beats_and_activity_of_who_is_online_wake_nobody() {
         tokio::spawn(async move { user.sync(since.as_deref(), FOR_EVER).await })
     };
     for _ in 0..5 {
-        phone.next(0).await;
-        bobs.next(0).await;
+        phone.next().await;
+        bobs.next().await;
         bob.put(&format!("/v3/presence/{}/status", bob.user_id), json!({ "presence": "online" }))
             .await
             .expect(200);
@@ -425,9 +399,9 @@ async fn a_status_message_survives_the_server_and_so_does_who_comes_back() {
     alice.sees(&carol, "online").await;
 
     server.restart().await;
-    bobs.next(0).await;
+    bobs.next().await;
     let _bobs = bobs.stays();
-    let answer = device.next(0).await;
+    let answer = device.next().await;
     let seen = presence_of(&answer, &bob).expect("everybody is told again");
     assert_eq!((&seen["presence"], &seen["status_msg"]), (&json!("online"), &json!("reading")));
     assert_eq!(presence_of(&answer, &carol).expect("she too")["presence"], "online");
@@ -451,7 +425,7 @@ async fn whoever_was_away_hears_who_has_gone_meanwhile() {
     drop(staying);
     alice.sees(&bob, "offline").await;
     server.restart().await;
-    let answer = device.next(0).await;
+    let answer = device.next().await;
     assert_eq!(presence_of(&answer, &bob).expect("news")["presence"], "offline");
 }
 
@@ -469,7 +443,7 @@ async fn of_a_deactivated_account_nothing_is_left() {
     });
     bob.post("/v3/account/deactivate", json!({ "auth": auth })).await.expect(200);
     eventually("he has left the room", async || (alice.ask(&bob).await.status == 403).then_some(())).await;
-    let first = Device::new(&alice).next(0).await;
+    let first = Device::new(&alice).next().await;
     assert_eq!(presence_of(&first, &bob), None);
 }
 
@@ -486,8 +460,8 @@ async fn a_server_without_presence_tells_of_nobody() {
     bob.say(json!({ "presence": "online", "status_msg": "hello?" })).await.expect(200);
     Device::ready(&bob).await;
     bob.send_text(&room, "hello?").await;
-    assert_eq!(device.next(0).await["presence"], Value::Null);
-    assert_eq!(Device::new(&alice).next(0).await["presence"], Value::Null);
+    assert_eq!(device.next().await["presence"], Value::Null);
+    assert_eq!(Device::new(&alice).next().await["presence"], Value::Null);
     assert_eq!(alice.ask(&bob).await.expect(404)["errcode"], "M_NOT_FOUND");
     alice.get("/v3/presence/@nobody:localhost/status").await.expect(403);
 }

@@ -133,8 +133,13 @@ impl Sessions {
     pub async fn authenticate_even_locked(&self, token: &str, origin: &Origin) -> Result<Session, Error> {
         let now = self.0.environment.clock.now_ms();
         let session = self.find(hash(token), now).await?;
-        self.note(session.device, origin, now);
+        self.note_at(session.device, origin, now);
         Ok(session)
+    }
+
+    /// A device is in use without making requests.
+    pub fn note(&self, session: &Session, origin: &Origin) {
+        self.note_at(session.device, origin, self.0.environment.clock.now_ms());
     }
 
     /// Whether a session that was authenticated before still is, or what its client is to be told: for requests that
@@ -285,7 +290,7 @@ impl Sessions {
         Ok(())
     }
 
-    fn note(&self, device: i64, origin: &Origin, now: i64) {
+    fn note_at(&self, device: i64, origin: &Origin, now: i64) {
         {
             let mut seen = self.0.seen.lock();
             match seen.get_mut(&device) {

@@ -42,7 +42,12 @@ struct RoomRelations {
 impl SyncFilter {
     /// From the JSON of a `Filter`.
     pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
-        Ok(Self::with(serde_json::from_str(json)?, serde_json::from_str(json)?))
+        Self::of(serde_json::from_str(json)?, json)
+    }
+
+    /// The same, where most of it has been read already.
+    pub fn of(definition: FilterDefinition, json: &str) -> Result<Self, serde_json::Error> {
+        Ok(Self::with(definition, serde_json::from_str(json)?))
     }
 
     /// That of all who ask for everything: one for all of them.

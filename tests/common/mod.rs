@@ -26,6 +26,7 @@
 // Each test binary compiles its own copy of this module and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+pub(crate) mod device;
 pub(crate) mod history;
 mod http;
 mod server;

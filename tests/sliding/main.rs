@@ -13,14 +13,11 @@ mod membership;
 mod merged;
 mod rooms;
 
-use common::{Answer, Server, User};
+use common::{Answer, Server, User, device::FOR_EVER};
 use serde_json::{Value, json};
 
 const EARLY: &str = "/unstable/org.matrix.simplified_msc3575/sync";
 const MERGED: &str = "/_matrix/client/v4/sync";
-
-/// Longer than the harness waits for any answer: a request that says this is answered in time only if something wakes it.
-const FOR_EVER: u64 = 110_000;
 
 async fn server() -> Server {
     Server::start(toml::Table::new()).await

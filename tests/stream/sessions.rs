@@ -19,6 +19,11 @@ async fn a_native_client_may_bring_its_token_with_the_upgrade() {
     assert_eq!(answer["user_id"], json!(alice.user_id));
     client.sync().await;
 
+    // A mistake in the first `auth` doesn't lose what came with the upgrade.
+    let mut client = Client::open_with(&server, &[("Authorization", &bearer)]).await;
+    client.request("auth", json!({ "filter": "nothing" })).await.expect_err("no such filter");
+    client.request("auth", json!({})).await.expect("known still");
+
     let refused = Line::open(&server, &[("Authorization", "Bearer nonsense")]).await.err();
     let (status, body) = refused.expect("a bad token");
     assert_eq!((status, &body["errcode"]), (401, &json!("M_UNKNOWN_TOKEN")));

@@ -79,13 +79,13 @@ async fn who_reads_nothing_is_closed_and_the_server_keeps_nothing_for_it() {
     for _ in 0..10 {
         dead.push(Client::ready(&server, &bob).await);
     }
-    let before = resident(&server);
+    let before = most_resident(&server);
     // More than the network takes for a client that doesn't read; acknowledged without having been read.
     for _ in 0..400 {
         sender.request("send", text(&room, &long)).await.expect("others don't notice");
         sender.syncs_read().await;
     }
-    let grown = resident(&server).saturating_sub(before);
+    let grown = most_resident(&server).saturating_sub(before);
     assert!(grown < 100 * 1024, "{grown} KiB more for sockets that take nothing");
     for client in &mut dead {
         let end = client.line.closed().await;
@@ -93,9 +93,33 @@ async fn who_reads_nothing_is_closed_and_the_server_keeps_nothing_for_it() {
     }
 }
 
-/// KiB of memory that the server has.
-fn resident(server: &Server) -> u64 {
+#[tokio::test]
+async fn who_asks_and_never_reads_the_answers_is_no_longer_read() {
+    let server = Server::start(config()).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = room(&alice, &[&bob]).await;
+    let mut deaf = Client::ready(&server, &alice).await;
+    let before = most_resident(&server);
+    // Errors with as much text as there may be; what is sent stays in the network once nobody reads it.
+    let request =
+        json!({ "id": "i".repeat(255), "method": "send", "params": { "room_id": "y".repeat(60_000) } });
+    let request = request.to_string();
+    let sending = async {
+        loop {
+            deaf.line.text(&request).await;
+        }
+    };
+    let stuck = tokio::time::timeout(std::time::Duration::from_secs(3), sending).await;
+    assert!(stuck.is_err());
+    let grown = most_resident(&server).saturating_sub(before);
+    assert!(grown < 100 * 1024, "{grown} KiB more for one socket");
+    let mut other = Client::ready(&server, &bob).await;
+    other.request("send", text(&room, "others don't notice")).await.expect("sent");
+}
+
+/// KiB of memory that the server has had at its most.
+fn most_resident(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
     line.trim().trim_end_matches("kB").trim().parse().expect("a number")
 }

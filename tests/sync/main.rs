@@ -16,80 +16,14 @@ mod tokens;
 mod unread;
 mod waking;
 
-use common::{Server, User};
+use common::{
+    Server, User,
+    device::{Device, FOR_EVER, next_batch},
+};
 use serde_json::{Value, json};
 
 async fn server() -> Server {
     Server::start(toml::Table::new()).await
-}
-
-/// Longer than the harness waits for any answer: a request that says this is answered in time only if something wakes it.
-const FOR_EVER: u64 = 110_000;
-
-/// A device and the place up to which it has heard.
-struct Device {
-    user: User,
-    since: Option<String>,
-    /// More of the query, for each request.
-    more: String,
-}
-
-impl Device {
-    fn new(user: &User) -> Self {
-        Self { user: user.clone(), since: None, more: String::new() }
-    }
-
-    fn with(user: &User, more: &str) -> Self {
-        Self { more: more.to_owned(), ..Self::new(user) }
-    }
-
-    /// A device that has made its initial sync.
-    async fn ready(user: &User) -> Self {
-        let mut device = Self::new(user);
-        device.next().await;
-        device
-    }
-
-    /// What is new, without waiting.
-    async fn next(&mut self) -> Value {
-        self.next_with("").await
-    }
-
-    async fn next_with(&mut self, more: &str) -> Value {
-        let more = format!("{}{more}", self.more);
-        let answer = self.user.sync_with(self.since.as_deref(), 0, &more).await;
-        self.since = Some(next_batch(&answer).to_owned());
-        answer
-    }
-
-    /// Waits, while `change` happens, until an answer has what `wanted` looks for, and gives that.
-    async fn woken_by<T>(
-        &mut self,
-        change: impl Future<Output = ()>,
-        mut wanted: impl FnMut(&Value) -> Option<T>,
-    ) -> T {
-        let mut poll = self.poll();
-        change.await;
-        loop {
-            let answer = poll.await.expect("a request");
-            self.since = Some(next_batch(&answer).to_owned());
-            if let Some(found) = wanted(&answer) {
-                return found;
-            }
-            poll = self.poll();
-        }
-    }
-
-    /// A request that waits for as long as it may.
-    fn poll(&self) -> tokio::task::JoinHandle<Value> {
-        let (user, since, more) = (self.user.clone(), self.since.clone(), self.more.clone());
-        tokio::spawn(async move { user.sync_with(since.as_deref(), FOR_EVER, &more).await })
-    }
-}
-
-#[track_caller]
-fn next_batch(answer: &Value) -> &str {
-    answer["next_batch"].as_str().unwrap_or_else(|| panic!("no next_batch in {answer}"))
 }
 
 /// The part of a room that the user is in.

@@ -3,13 +3,8 @@
 //! Every form that clients speak is served: the stable and the unstable paths of the accepted proposal, and the forms
 //! before it, which scheduled by a parameter of `/send` and `/state` and named the action in the body.
 
-use std::marker::PhantomData;
-
-use http::{Method, StatusCode};
-use ruma::{
-    RoomId,
-    api::{IncomingRequest, Metadata, error::DeserializationError},
-};
+use http::StatusCode;
+use ruma::RoomId;
 use serde::{Deserialize, Serialize};
 use serde_json::{
     Map, Value, json,
@@ -17,8 +12,9 @@ use serde_json::{
 };
 
 use super::{
-    bare::{Bare, Get, Post, Put, value_of},
+    bare::{Bare, Get, Post, Put},
     send::txn,
+    with::{Delay, With},
 };
 use crate::{
     account::Session,
@@ -58,33 +54,7 @@ pub(super) fn routes() -> Routes {
 }
 
 /// A request that sends an event, now or later.
-pub struct Delayable<R> {
-    pub now: R,
-    /// `org.matrix.msc4140.delay`, as it came.
-    pub delay: Option<String>,
-    endpoint: PhantomData<fn() -> R>,
-}
-
-impl<R: Metadata> Metadata for Delayable<R> {
-    const METHOD: Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-    const PATH_BUILDER: R::PathBuilder = R::PATH_BUILDER;
-}
-
-impl<R: IncomingRequest> IncomingRequest for Delayable<R> {
-    type EndpointError = R::EndpointError;
-    type OutgoingResponse = R::OutgoingResponse;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path: &[&str],
-    ) -> Result<Self, DeserializationError> {
-        let delay = value_of(request.uri().query(), "org.matrix.msc4140.delay");
-        Ok(Self { now: R::try_from_http_request_inner(request, path)?, delay, endpoint: PhantomData })
-    }
-}
+pub(super) type Delayable<R> = With<R, Delay>;
 
 /// What became of an event: it was sent, or is to be.
 #[derive(Serialize)]

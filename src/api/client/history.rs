@@ -14,7 +14,7 @@ use ruma::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::filtered::Filtered;
+use super::with::{Filter, With};
 use crate::{
     account::Session,
     app::App,
@@ -43,9 +43,9 @@ struct Messages {
 async fn messages(
     app: App,
     session: Session,
-    request: Filtered<get_message_events::v3::Request>,
+    request: With<get_message_events::v3::Request, Filter>,
 ) -> Result<Json<Messages>, MatrixError> {
-    let relations = request.relations()?;
+    let relations = request.more.relations()?;
     let request = request.request;
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
     let sight = app.rooms.reading(&room, &session.user_id).await?;
@@ -88,9 +88,9 @@ struct Context {
 async fn context(
     app: App,
     session: Session,
-    request: Filtered<get_context::v3::Request>,
+    request: With<get_context::v3::Request, Filter>,
 ) -> Result<Json<Context>, MatrixError> {
-    let relations = request.relations()?;
+    let relations = request.more.relations()?;
     let request = request.request;
     let (room, sight) = glimpse(&app, &session, &request.room_id).await?;
     let filter = filter(&app, &session, &request.filter, relations).await?;

@@ -12,7 +12,6 @@ mod device;
 mod directory;
 mod events;
 mod filter;
-mod filtered;
 mod gateway;
 mod history;
 mod interactive;
@@ -47,6 +46,7 @@ mod typing;
 mod upgrade;
 mod versions;
 mod well_known;
+mod with;
 
 pub use self::delayed_events::explain as explain_delayed;
 use crate::http::Routes;

@@ -1,16 +1,12 @@
 //! Looking for people ("User Directory") and what one has in common with them ("Mutual Rooms").
 
-use http::Method;
 use ruma::{
     OwnedRoomId, UserId,
-    api::{
-        IncomingRequest, Metadata,
-        client::{membership::get_mutual_rooms, user_directory::search_users::v3::Request},
-        error::DeserializationError,
-    },
+    api::client::{membership::get_mutual_rooms, user_directory::search_users::v3::Request},
 };
 use serde::Serialize;
 
+use super::with::{BatchToken, With};
 use crate::{
     account::Session,
     app::App,
@@ -73,36 +69,10 @@ async fn mutual_rooms(
 async fn mutual_rooms_unstable(
     app: App,
     session: Session,
-    request: Early,
+    request: With<get_mutual_rooms::unstable::Request, BatchToken>,
 ) -> Result<Json<Mutual>, MatrixError> {
-    mutual(&app, &session, &request.0.user_id, request.0.from.as_deref()).await
-}
-
-/// The request as it was while it was a proposal: the place to go on from had another name.
-struct Early(get_mutual_rooms::unstable::Request);
-
-impl Metadata for Early {
-    const METHOD: Method = get_mutual_rooms::unstable::Request::METHOD;
-    const RATE_LIMITED: bool = get_mutual_rooms::unstable::Request::RATE_LIMITED;
-    type Authentication = <get_mutual_rooms::unstable::Request as Metadata>::Authentication;
-    type PathBuilder = <get_mutual_rooms::unstable::Request as Metadata>::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = get_mutual_rooms::unstable::Request::PATH_BUILDER;
-}
-
-impl IncomingRequest for Early {
-    type EndpointError = <get_mutual_rooms::unstable::Request as IncomingRequest>::EndpointError;
-    type OutgoingResponse = <get_mutual_rooms::unstable::Request as IncomingRequest>::OutgoingResponse;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path: &[&str],
-    ) -> Result<Self, DeserializationError> {
-        let query = request.uri().query().unwrap_or_default().to_owned();
-        let token = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "batch_token");
-        let mut request = get_mutual_rooms::unstable::Request::try_from_http_request_inner(request, path)?;
-        request.from = request.from.or(token.map(|(_, token)| token.into_owned()));
-        Ok(Self(request))
-    }
+    let (request, BatchToken(token)) = (request.request, request.more);
+    mutual(&app, &session, &request.user_id, request.from.or(token).as_deref()).await
 }
 
 async fn mutual(

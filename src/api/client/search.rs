@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
-    filtered::{OfSearch, With},
     history::token,
+    with::{Also, OfSearch, With},
 };
 use crate::{
     account::Session,
@@ -70,9 +70,9 @@ struct Context {
 async fn search(
     app: App,
     session: Session,
-    request: With<Request, OfSearch>,
+    request: With<Request, Also<OfSearch>>,
 ) -> Result<Json<Answer>, MatrixError> {
-    let (request, relations) = (request.request, request.more.relations());
+    let (request, relations) = (request.request, request.more.0.relations());
     let Some(criteria) = request.search_categories.room_events else {
         return Ok(Json(Answer { search_categories: Categories::default() }));
     };

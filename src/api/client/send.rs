@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     delayed_events::{Delayable, Sent, Wanted, schedule_by_query},
     state::KEYLESS,
+    with::Delay,
 };
 use crate::{
     account::Session,
@@ -35,7 +36,7 @@ async fn send(
     session: Session,
     request: Delayable<send_message_event::v3::Request>,
 ) -> Result<Json<Sent>, MatrixError> {
-    let Delayable { now: request, delay, .. } = request;
+    let Delayable { request, more: Delay(delay) } = request;
     let kind = request.event_type.to_string();
     if session.suspended {
         let redacts = request.body.get_field::<OwnedEventId>("redacts").ok().flatten();
@@ -78,7 +79,7 @@ async fn set_state(
     session: Session,
     request: Delayable<send_state_event::v3::Request>,
 ) -> Result<Json<Sent>, MatrixError> {
-    let Delayable { now: request, delay, .. } = request;
+    let Delayable { request, more: Delay(delay) } = request;
     if session.suspended && (delay.is_some() || !is_leaving(&session, &request)) {
         return Err(MatrixError::suspended());
     }

@@ -23,6 +23,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 use tower_service::Service as _;
+use tracing::{Instrument as _, error_span};
 
 use crate::{
     account::Session,
@@ -225,14 +226,17 @@ impl Methods for Twins {
         let request = twin.request(session, id, params);
         let room = (twin.name == "send").then(|| params.to_owned());
         let (app, mut router) = (Arc::clone(&self.app), self.router.clone());
-        Some(Box::pin(async move {
+        // What a request by HTTP has in the log, and whose it is: there is no other line to find it by.
+        let span = error_span!("request", id, method, user_id = %session.user_id);
+        let work = async move {
             let response = caught(router.call(request.map_err(json)?)).await;
             let answer = answer(response).await?;
             match room {
                 Some(params) => with_seq(&app, &params, answer).await.map_err(json),
                 None => Ok(answer),
             }
-        }))
+        };
+        Some(Box::pin(work.instrument(span)))
     }
 
     fn explain(&self, cause: live::Error) -> Box<RawValue> {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::request::Parts;
 use ruma::api::client::sync::sync_events::v3;
 
-use super::filtered::Filtered;
+use super::with::{self, With};
 use crate::{
     account::Session,
     app::App,
@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(super) fn routes() -> Routes {
-    Routes::default().add::<Filtered<v3::Request>, Syncer, _, _, _>(sync)
+    Routes::default().add::<With<v3::Request, with::Filter>, Syncer, _, _, _>(sync)
 }
 
 /// A session, and whether the request asks for the state after the timeline by the name from before 1.16.
@@ -48,12 +48,12 @@ enum Filter {
 fn sync(
     app: App,
     caller: Syncer,
-    request: Filtered<v3::Request>,
+    request: With<v3::Request, with::Filter>,
 ) -> impl Future<Output = Result<Whole, MatrixError>> + Send {
-    let Filtered { request, filter } = request;
+    let With { request, more: with::Filter(filter) } = request;
     let filter = match (request.filter, filter) {
-        (Some(v3::Filter::FilterDefinition(_)), Some(json)) => {
-            let filter = SyncFilter::parse(&json).map(|filter| Filter::Inline(Arc::new(filter)));
+        (Some(v3::Filter::FilterDefinition(definition)), Some(json)) => {
+            let filter = SyncFilter::of(definition, &json).map(|filter| Filter::Inline(Arc::new(filter)));
             filter.map_err(|cause| MatrixError::bad_json(format!("`filter`: {cause}")))
         }
         (Some(v3::Filter::FilterDefinition(definition)), None) => {

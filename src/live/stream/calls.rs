@@ -55,8 +55,9 @@ impl Calls {
 
     /// The next request that is done. `None` if none is at work, or if one panicked: its client never gets to know.
     pub(super) async fn next(&mut self) -> Option<Done> {
-        let (room, done) = self.at_work.join_next().await?.ok()?;
+        let joined = self.at_work.join_next().await?;
         self.count -= 1;
+        let (room, done) = joined.ok()?;
         if let Some(room) = room {
             match self.waiting.get_mut(&room).and_then(VecDeque::pop_front) {
                 Some((id, call)) => self.spawn(Some(room), id, call),

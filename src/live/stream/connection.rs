@@ -37,6 +37,9 @@ const INTRODUCTION: Duration = Duration::from_secs(10);
 /// When a socket that had to make room for a newer one of its device may come back.
 const CROWDED: Duration = Duration::from_secs(30);
 
+/// When a socket that began anew before it had read what it was sent may come back.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// How long requests at work may take once the server is about to stop.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -282,7 +285,7 @@ impl Connection {
         let frame: Inbound<'_> = serde_json::from_str(text)
             .map_err(|cause| Close::NotAFrame(format!("not a frame of this protocol: {cause}")))?;
         let id = frame.id.as_deref();
-        if matches!(&*frame.method, "pong" | "ping" | "ack" | "auth" | "token") {
+        if self.reader.is_none() || matches!(&*frame.method, "pong" | "ping" | "ack" | "auth" | "token") {
             self.count()?;
         }
         match &*frame.method {
@@ -312,6 +315,7 @@ impl Connection {
         };
         reader.window.acknowledged(place);
         self.streams.syncs.queues.present(reader.session.device, place.position);
+        self.streams.syncs.sessions.note(&reader.session, &self.origin);
         Ok(())
     }
 
@@ -321,9 +325,13 @@ impl Connection {
             Err(cause) => return self.refuse(id, account::Error::Invalid(cause).into()),
         };
         let syncs = Arc::clone(&self.streams.syncs);
-        let session = match (&auth.access_token, self.opener.take()) {
+        if self.reader.is_some() && self.wire.is_busy() {
+            // Each may be answered with all that there is: one after the other, not one on top of the other.
+            return Err(Close::TooMany(AGAIN));
+        }
+        let session = match (&auth.access_token, &self.opener) {
             (Some(token), _) => syncs.sessions.authenticate(token, &self.origin).await,
-            (None, Some(session)) => Ok(*session),
+            (None, Some(session)) => syncs.sessions.again(session).await,
             (None, None) => Err(account::Error::Invalid("`access_token` is missing".to_owned())),
         };
         let session = match session {
@@ -346,7 +354,7 @@ impl Connection {
             return Err(Close::PositionUnusable);
         }
         let held = syncs.presence.hold(&session, auth.set_presence).await;
-        self.newcomer = None;
+        (self.newcomer, self.opener) = (None, None);
         let entered = match self.reader.take() {
             Some(reader) => reader.entered,
             None => self.streams.enter(session.device),
@@ -453,8 +461,14 @@ impl Connection {
         }
     }
 
+    /// How the socket ends that can't go on for this.
     fn failed(&self, cause: Error) -> Close {
-        let close = ended(&cause).unwrap_or(Close::Internal);
+        let Some(close) = ended(&cause) else {
+            let session = self.reader.as_ref().map(|reader| &reader.session);
+            let user_id = session.map(|session| &session.user_id).map(tracing::field::display);
+            tracing::error!(%cause, user_id, "a socket failed; its client resumes");
+            return Close::Internal;
+        };
         with_errcode(close, &self.methods.explain(cause))
     }
 

@@ -91,8 +91,9 @@ impl AsyncWrite for Counted {
     }
 }
 
-/// Pings whose pongs may wait to be written.
-const PINGS: u32 = 16;
+/// Messages and pongs that may wait to be written. A client that leaves more where they are isn't read until it has taken
+/// them: whatever it asks for, its answers don't pile up here.
+const UNSENT: u32 = 64;
 
 /// How long the other side may take to read why it is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -111,14 +112,13 @@ pub(super) enum Heard {
 pub(super) struct Wire {
     socket: WebSocket<Counted>,
     written: Arc<AtomicU64>,
-    /// Something waits to be handed to the network.
-    unsent: bool,
-    pings: u32,
+    /// What waits to be handed to the network.
+    unsent: u32,
 }
 
 impl Wire {
     pub(super) fn new(socket: Socket) -> Self {
-        Self { socket: socket.socket, written: socket.written, unsent: false, pings: 0 }
+        Self { socket: socket.socket, written: socket.written, unsent: 0 }
     }
 
     /// How many bytes the other side has taken so far.
@@ -128,12 +128,12 @@ impl Wire {
 
     /// Whether something that was sent still waits for a client that doesn't read. Nothing more should be sent then.
     pub(super) fn is_busy(&self) -> bool {
-        self.unsent
+        self.unsent > 0
     }
 
     /// Sends a message. It goes out while [`Self::turn`] is waited for.
     pub(super) fn send(&mut self, text: impl Into<Bytes>) -> Result<(), Close> {
-        self.unsent = true;
+        self.unsent += 1;
         Pin::new(&mut self.socket).start_send(Frame::text(text.into())).map_err(|_| Close::Gone)
     }
 
@@ -141,10 +141,10 @@ impl Wire {
     /// Losing the future loses nothing.
     pub(super) async fn turn(&mut self, read: bool, waits: bool) -> Result<Heard, Close> {
         poll_fn(|context| {
-            if self.unsent {
+            if self.unsent > 0 {
                 match self.poll_flush(context) {
                     Poll::Ready(Ok(())) => {
-                        (self.unsent, self.pings) = (false, 0);
+                        self.unsent = 0;
                         if waits {
                             return Poll::Ready(Ok(Heard::Flushed));
                         }
@@ -153,7 +153,7 @@ impl Wire {
                     Poll::Pending => {}
                 }
             }
-            if !read || self.pings >= PINGS {
+            if !read || self.unsent >= UNSENT {
                 return Poll::Pending;
             }
             self.socket
@@ -176,7 +176,7 @@ impl Wire {
             OpCode::Text => Ok(Heard::Text(frame.into_payload())),
             OpCode::Ping => {
                 // Its pong waits to be written.
-                (self.unsent, self.pings) = (true, self.pings + 1);
+                self.unsent += 1;
                 Ok(Heard::Beat)
             }
             OpCode::Pong => Ok(Heard::Beat),
