@@ -18,6 +18,7 @@ use crate::{
         sliding::Sliding,
         stream::{self, Streams},
     },
+    peers::{self, OwnKeys, Peers},
     presence::{self, Presence},
     queue::{self, Queues, Tails},
     receipts::Receipts,
@@ -40,6 +41,7 @@ pub struct Hearth {
     pub server_name: OwnedServerName,
     pub environment: Environment,
     pub store: Store,
+    pub peers: Arc<Peers>,
     pub queues: Queues,
     pub limits: Arc<Limits>,
     /// Set when the server is about to stop. Whoever waits for news looks at it when woken, and answers.
@@ -69,6 +71,8 @@ pub enum StartError {
     OtherServer { name: String, configured: String },
     #[error(transparent)]
     SigningKey(#[from] signing_key::Error),
+    #[error(transparent)]
+    Peers(#[from] peers::SetupError),
     #[error(transparent)]
     Rooms(#[from] room::Error),
 }
@@ -143,12 +147,16 @@ impl Hearth {
         if name != config.server_name {
             return Err(StartError::OtherServer { name, configured: config.server_name.to_string() });
         }
+        let key = Arc::new(signing_key::load_or_make(&config.data_dir, &*environment.entropy)?);
+        let own = OwnKeys { key: Arc::clone(&key), old: signing_key::load_old(&config.data_dir)? };
+        let (name, federation) = (config.server_name.clone(), &config.federation);
+        let peers = Peers::new(name, own, federation, store.clone(), &environment)?;
         let rooms = Rooms::new(
             store.clone(),
             Arc::clone(&accounts),
             environment.clone(),
             config.server_name.clone(),
-            signing_key::load_or_make(&config.data_dir, &*environment.entropy)?,
+            Arc::clone(&key),
             policy,
         )
         .await?;
@@ -199,6 +207,7 @@ impl Hearth {
             typing,
             presence,
             server_name: config.server_name.clone(),
+            peers,
             limits: Arc::new(limits),
             shutdown,
             syncs,

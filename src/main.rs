@@ -12,6 +12,7 @@ mod environment;
 mod http;
 mod limits;
 mod live;
+mod peers;
 mod presence;
 mod push;
 mod queue;

@@ -9,7 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hearth_federation::{SigningKey, SigningKeyError};
+use hearth_federation::{OldKey, SigningKey, SigningKeyError};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, UInt,
+    serde::{Base64, base64::Standard},
+};
 
 use crate::environment::Entropy;
 
@@ -21,6 +25,10 @@ pub enum Error {
     File { path: PathBuf, cause: io::Error },
     #[error("the signing key {path} is damaged ({cause}): restore it from a backup")]
     Damaged { path: PathBuf, cause: SigningKeyError },
+    #[error(
+        "line {line} of {path} isn't `ed25519:<version> <public key in base64> <time in ms>`: mend it, or take it out"
+    )]
+    Old { path: PathBuf, line: usize },
 }
 
 /// The key of the server whose data this is.
@@ -36,6 +44,29 @@ pub fn load_or_make(data_dir: &Path, entropy: &dyn Entropy) -> Result<SigningKey
         }
         Err(cause) => Err(Error::File { path, cause }),
     }
+}
+
+/// The keys that were in use before, from `signing.old`: a line each, with when it was retired.
+pub fn load_old(data_dir: &Path) -> Result<Vec<OldKey>, Error> {
+    let path = data_dir.join("signing.old");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(cause) => return Err(Error::File { path, cause }),
+    };
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| old_key(line).ok_or_else(|| Error::Old { path: path.clone(), line: index + 1 }))
+        .collect()
+}
+
+fn old_key(line: &str) -> Option<OldKey> {
+    let mut words = line.split_ascii_whitespace();
+    let (key_id, public_key, expired) = (words.next()?, words.next()?, words.next()?);
+    let public_key = Base64::<Standard>::parse(public_key).ok()?.as_bytes().try_into().ok()?;
+    let expired = MilliSecondsSinceUnixEpoch(UInt::new(expired.parse().ok()?)?);
+    let whole = words.next().is_none() && key_id.starts_with("ed25519:");
+    whole.then(|| OldKey { key_id: key_id.to_owned(), public_key, expired })
 }
 
 /// A key under a version that no earlier one had.

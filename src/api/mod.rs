@@ -1,11 +1,13 @@
 //! What the server answers: every endpoint, by the API that it belongs to. Handlers parse, call one function of a
 //! service and shape its answer.
 
+mod bare;
 mod client;
 #[cfg(test)]
 mod endpoints;
 mod error;
 mod landing;
+mod server;
 
 pub use self::client::explain_delayed;
 
@@ -25,6 +27,9 @@ pub fn routes(apis: &BTreeSet<Api>, recorder: Option<&Recorder>) -> Routes {
     let mut routes = Routes::default().mount(Method::GET, "/health", landing::health);
     if apis.contains(&Api::Client) {
         routes = routes.merge(client::routes()).merge(landing::routes());
+    }
+    if apis.contains(&Api::Federation) {
+        routes = routes.merge(server::routes());
     }
     if apis.contains(&Api::Metrics)
         && let Some(recorder) = recorder.cloned()

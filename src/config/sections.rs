@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use ruma::{OwnedUserId, RoomVersionId};
+use ruma::{OwnedServerName, OwnedUserId, RoomVersionId, owned_server_name};
 use serde::{Deserialize, Serialize};
 
 use super::setting::{section, value};
@@ -290,5 +290,23 @@ section! {
     pub struct Federation {
         /// When off, this server speaks to no other, and all of its new rooms are local for ever.
         pub enabled: bool = true;
+        /// Where other servers reach this one, if not under its name: "matrix.example.org:443". Served as
+        /// /.well-known/matrix/server, which they ask for at https://example.org.
+        pub address: Option<String> = None, example "\"matrix.example.org:443\"";
+        /// If there are any, only servers with these names are spoken to, in either direction: "example.org", or
+        /// "*.example.org" for all below it.
+        pub allow: Vec<String> = Vec::new();
+        /// Servers with these names never are.
+        pub deny: Vec<String> = Vec::new();
+        /// A PEM file with the certificate authorities that other servers are believed by, instead of the system's.
+        pub ca_file: Option<PathBuf> = None, example "\"/etc/hearth/ca.pem\"";
+        /// Whether the certificates of other servers are verified. Never turn this off outside of tests: anybody on the way could
+        /// read and change everything.
+        pub verify_tls: bool = true;
+        /// Whether other servers may be on this machine and in private networks. Otherwise such addresses are refused for
+        /// every outgoing request, whatever name leads to them.
+        pub allow_private_networks: bool = false;
+        /// Servers that are asked for the keys of servers that don't answer, in this order.
+        pub notaries: Vec<OwnedServerName> = vec![owned_server_name!("matrix.org")];
     }
 }

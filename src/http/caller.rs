@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use bytes::Bytes;
 use http::{header, request::Parts};
 
-use super::{MatrixError, openness};
+use super::{MatrixError, openness, route};
 use crate::{
     account::{Origin, Session},
     app::App,
@@ -43,6 +44,14 @@ pub trait Caller: Sized + Send {
 
     /// Whose budget the request counts against.
     fn limit_key(&self) -> LimitKey;
+
+    /// The largest body that is read, in bytes.
+    const MAX_BODY: usize = route::MAX_BODY;
+
+    /// For callers who sign their request as a whole: whether they are who they say, now that the body is here.
+    fn confirm(&self, _: &App, _: &Parts, _: &Bytes) -> impl Future<Output = Result<(), MatrixError>> + Send {
+        async { Ok(()) }
+    }
 }
 
 /// Anybody: no token is looked at.

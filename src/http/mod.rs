@@ -8,6 +8,7 @@ mod error;
 mod listener;
 mod metrics;
 mod openness;
+mod origin;
 mod route;
 mod service;
 mod tls;
@@ -19,6 +20,7 @@ pub use self::{
     listener::{Listener, announce},
     metrics::Recorder,
     openness::check as check_open,
+    origin::Origin,
     route::{Json, Reply, Routes, Whole, json_response, read},
     service::{Site, caught, unrecognized_method, unrecognized_path},
     tls::server_config,

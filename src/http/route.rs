@@ -292,21 +292,25 @@ impl<H> Endpoint<H> {
         let params = params.map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
         let caller = C::identify(&app, &parts).await?;
         app.limits.check(self.class, caller.limit_key()).map_err(MatrixError::limit_exceeded)?;
-        let body = read(&parts, body).await?;
+        let body = read_up_to(C::MAX_BODY, &parts, body).await?;
+        caller.confirm(&app, &parts, &body).await?;
         let request = parse::<R>(parts, &params, &body)?;
         Ok(Box::pin((self.handler)(app, caller, request)))
     }
 }
 
 /// The whole body, or an error as soon as it is clear that it is too large.
-pub async fn read(parts: &Parts, mut body: Body) -> Result<Bytes, MatrixError> {
-    let too_large =
-        || MatrixError::too_large(format!("the body is larger than the limit of {MAX_BODY} bytes"));
+pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, MatrixError> {
+    read_up_to(MAX_BODY, parts, body).await
+}
+
+async fn read_up_to(most: usize, parts: &Parts, mut body: Body) -> Result<Bytes, MatrixError> {
+    let too_large = || MatrixError::too_large(format!("the body is larger than the limit of {most} bytes"));
     let announced = parts
         .headers
         .get(http::header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if let Some(length) = announced.filter(|length| *length > MAX_BODY as u64) {
+    if let Some(length) = announced.filter(|length| *length > most as u64) {
         if length <= MOST_PASSED_OVER as u64 {
             pass_over(&mut body).await;
         }
@@ -320,9 +324,9 @@ pub async fn read(parts: &Parts, mut body: Body) -> Result<Bytes, MatrixError> {
         ));
     }
     let collected =
-        tokio::time::timeout(BODY_TIMEOUT, Limited::new(&mut body, MAX_BODY).collect()).await.map_err(
-            |_| MatrixError::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "the body came too slowly"),
-        )?;
+        tokio::time::timeout(BODY_TIMEOUT, Limited::new(&mut body, most).collect()).await.map_err(|_| {
+            MatrixError::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "the body came too slowly")
+        })?;
     match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(cause) if cause.is::<LengthLimitError>() => {

@@ -112,7 +112,7 @@ struct Core {
     accounts: Arc<Accounts>,
     environment: Environment,
     server_name: OwnedServerName,
-    key: SigningKey,
+    key: Arc<SigningKey>,
     policy: Policy,
     events: EventCache,
     /// Somebody has to be seen off.
@@ -177,7 +177,7 @@ impl Rooms {
         accounts: Arc<Accounts>,
         environment: Environment,
         server_name: OwnedServerName,
-        key: SigningKey,
+        key: Arc<SigningKey>,
         policy: Policy,
     ) -> Result<Self, Error> {
         let last_number = AtomicI64::new(store.last_room().await?);

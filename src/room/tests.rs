@@ -55,7 +55,7 @@ impl World {
             reserved: None,
         };
         let accounts = Accounts::new(settings, store.clone(), sessions.clone(), environment.clone());
-        let key = signing_key::load_or_make(dir.path(), &*environment.entropy).unwrap();
+        let key = Arc::new(signing_key::load_or_make(dir.path(), &*environment.entropy).unwrap());
         let policy = Policy {
             default_version: RoomVersionId::V12,
             max_members: 100,

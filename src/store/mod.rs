@@ -32,6 +32,7 @@ pub mod retention;
 pub mod room;
 pub mod search;
 mod server;
+pub mod server_key;
 mod settle;
 pub mod sliding;
 mod statement;

@@ -28,6 +28,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (11, "guests", include_str!("../../migrations/sqlite/0011_guests.sql")),
     (12, "retention", include_str!("../../migrations/sqlite/0012_retention.sql")),
     (13, "presence", include_str!("../../migrations/sqlite/0013_presence.sql")),
+    (15, "peers", include_str!("../../migrations/sqlite/0015_peers.sql")),
 ];
 
 /// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.

@@ -15,7 +15,7 @@
 mod wants;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -134,15 +134,15 @@ impl KeyRing {
 
     /// Find the keys that are wanted, of all servers at once. Those that are in memory are found without waiting.
     pub async fn find(&self, wants: &Wants) -> FoundKeys {
-        let servers: HashMap<_, _> = stream::iter(&wants.servers)
-            .map(|(server, needs)| async move {
+        let mut lookups: Vec<Task<'_, Option<(OwnedServerName, Arc<KnownKeys>)>>> = Vec::new();
+        for (server, needs) in &wants.servers {
+            lookups.push(Box::pin(async move {
                 let known = self.keys_of(server, needs).await?;
                 Some((server.clone(), known))
-            })
-            .buffer_unordered(AT_ONCE)
-            .filter_map(|found| async move { found })
-            .collect()
-            .await;
+            }));
+        }
+        let found = stream::iter(lookups).buffer_unordered(AT_ONCE);
+        let servers = found.filter_map(|found| async move { found }).collect().await;
         FoundKeys { servers, now: (self.clock)() }
     }
 

@@ -9,13 +9,10 @@ use ruma::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{
-    bare::{Bare, Delete},
-    body::Body,
-    own,
-};
+use super::{body::Body, own};
 use crate::{
     account::{GLOBAL, Session},
+    api::bare::{Bare, Delete},
     app::App,
     http::{Json, MatrixError, Routes},
     limits::Class,

@@ -12,12 +12,12 @@ use serde_json::{
 };
 
 use super::{
-    bare::{Bare, Get, Post, Put},
     send::txn,
     with::{Delay, With},
 };
 use crate::{
     account::Session,
+    api::bare::{Bare, Get, Post, Put},
     app::App,
     http::{Json, MatrixError, Routes, Visitor},
     limits::Class,

@@ -3,7 +3,7 @@
 mod account_data;
 mod admin;
 mod admin_register;
-mod bare;
+
 mod body;
 mod capabilities;
 mod create_room;

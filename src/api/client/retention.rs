@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::bare::{Bare, Get};
+use crate::api::bare::{Bare, Get};
 use crate::{
     account::Session,
     app::App,

@@ -5,12 +5,10 @@ use ruma::UserId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::to_raw_value};
 
-use super::{
-    bare::{Bare, Post, Put},
-    send::txn,
-};
+use super::send::txn;
 use crate::{
     account::Session,
+    api::bare::{Bare, Post, Put},
     app::App,
     http::{Json, MatrixError, Routes},
     limits::Class,

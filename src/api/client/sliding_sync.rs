@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ruma::OwnedRoomId;
 use serde::Deserialize;
 
-use super::bare::{Bare, Post};
+use crate::api::bare::{Bare, Post};
 use crate::{
     account::Session,
     app::App,

@@ -7,12 +7,10 @@ use ruma::{EventId, OwnedEventId, RoomId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{
-    bare::{Bare, Delete, Get, Put},
-    history::glimpse,
-};
+use super::history::glimpse;
 use crate::{
     account::Session,
+    api::bare::{Bare, Delete, Get, Put},
     app::App,
     http::{Json, MatrixError, Routes},
     limits::Class,

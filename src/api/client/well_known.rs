@@ -10,11 +10,18 @@ use crate::{
 };
 
 pub(super) fn routes() -> Routes {
-    Routes::default().mount(Method::GET, "/.well-known/matrix/client", client).mount(
-        Method::GET,
-        "/.well-known/matrix/support",
-        support,
-    )
+    Routes::default()
+        .mount(Method::GET, "/.well-known/matrix/client", client)
+        .mount(Method::GET, "/.well-known/matrix/server", server)
+        .mount(Method::GET, "/.well-known/matrix/support", support)
+}
+
+/// Without `federation.address` other servers find this one under its name.
+async fn server(State(app): State<App>) -> Result<Json<Value>, MatrixError> {
+    match &app.config.federation.address {
+        Some(address) => Ok(Json(json!({ "m.server": address }))),
+        None => Err(MatrixError::not_found("this server has no federation.address")),
+    }
 }
 
 /// Without `public_base_url` the server doesn't know its own address; clients take the one they were given then.

@@ -4,7 +4,7 @@ use http::Method;
 use ruma::api::{IncomingRequest, Metadata, error::DeserializationError};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::bare::value_of;
+use crate::api::bare::value_of;
 use crate::{http::MatrixError, room::RelationFilter};
 
 /// A request, and what else is read of it.

@@ -1,0 +1,101 @@
+//! Which server makes a request: from the signatures of its `Authorization` headers.
+//!
+//! Specification: [Request Authentication](https://spec.matrix.org/v1.19/server-server-api/#request-authentication)
+//! (FA-01 to FA-05).
+
+use std::ops::Deref;
+
+use bytes::Bytes;
+use hearth_federation::{Authorization, AuthorizationError, Wants};
+use http::{StatusCode, header, request::Parts};
+use ruma::{OwnedServerName, ServerName};
+
+use super::{Caller, MatrixError, caller};
+use crate::{app::App, limits::LimitKey};
+
+/// Signatures of one request that are looked at.
+const MAX_SIGNATURES: usize = 4;
+
+/// The largest body: a transaction of events and other data, each as large as it may be.
+const MAX_BODY: usize = 12 * 1024 * 1024;
+
+/// Another server. What it says it is isn't known to be true before its body is here, which is signed too.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub server: OwnedServerName,
+    address: std::net::IpAddr,
+    signatures: Vec<Authorization>,
+}
+
+impl Deref for Origin {
+    type Target = ServerName;
+
+    fn deref(&self) -> &ServerName {
+        &self.server
+    }
+}
+
+fn unauthorized(cause: &AuthorizationError) -> MatrixError {
+    MatrixError::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", cause.to_string())
+}
+
+impl Caller for Origin {
+    const MAX_BODY: usize = MAX_BODY;
+
+    async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
+        let headers = parts.headers.get_all(header::AUTHORIZATION).iter().take(MAX_SIGNATURES);
+        let mut signatures: Vec<Authorization> = Vec::new();
+        for header in headers {
+            let header = header.to_str().map_err(|_| AuthorizationError::Syntax("it isn't text"));
+            let signature = header.and_then(Authorization::parse).map_err(|cause| unauthorized(&cause))?;
+            signature.check_destination(&app.server_name).map_err(|cause| unauthorized(&cause))?;
+            if signatures.first().is_some_and(|first| first.origin != signature.origin) {
+                return Err(unauthorized(&AuthorizationError::Parameter("origin")));
+            }
+            signatures.push(signature);
+        }
+        let Some(first) = signatures.first() else {
+            let text = "this request needs an X-Matrix signature";
+            return Err(MatrixError::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", text));
+        };
+        let server = first.origin.clone();
+        if server == app.server_name || !app.peers.allows(&server) {
+            return Err(MatrixError::forbidden("this server doesn't speak to yours"));
+        }
+        Ok(Self { server, address: caller::origin(parts).ip, signatures })
+    }
+
+    fn limit_key(&self) -> LimitKey {
+        LimitKey::Address(self.address)
+    }
+
+    async fn confirm(&self, app: &App, parts: &Parts, body: &Bytes) -> Result<(), MatrixError> {
+        let uri = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let content = (!body.is_empty()).then(|| std::str::from_utf8(body)).transpose();
+        let content = content.map_err(|_| MatrixError::not_json("the body is not UTF-8"))?;
+        let mut wants = Wants::default();
+        self.signatures.iter().for_each(|signature| wants.add_request(signature));
+        let found = app.peers.keys.find(&wants).await;
+        let mut wrong = None;
+        for signature in &self.signatures {
+            let Some(key) = found.for_request(signature) else { continue };
+            match signature.verify(&app.server_name, parts.method.as_str(), uri, content, &key) {
+                Ok(()) => {
+                    app.peers.heard_from(&self.server);
+                    return Ok(());
+                }
+                Err(cause) => wrong = Some(cause),
+            }
+        }
+        match wrong {
+            Some(AuthorizationError::Content(cause)) => Err(MatrixError::not_json(cause.to_string())),
+            Some(cause) => Err(unauthorized(&cause)),
+            None => {
+                let cause = app.peers.keys.problem(&self.server);
+                let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+                let text = format!("the key of {} that signed this request can't be had{cause}", self.server);
+                Err(MatrixError::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", text))
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! This server among others: its own keys, theirs, and requests to them.
+//!
+//! Puts the protocol crate's parts together with this server's name, key, configuration and database. What is asked of
+//! others and what is done with their answers is for those who ask.
+
+mod keys;
+
+use std::{sync::Arc, time::Duration};
+
+use hearth_federation::{
+    ClientError, ClientSettings, ClientSetupError, Clock, DnsError, FederationClient, KeyRing,
+    KeyRingSettings, OWN_KEYS_REMADE, OldKey, PublicKey, Random, Response, ServerRequest, SigningKey,
+    SystemDns, notary_answer, own_server_keys,
+};
+use parking_lot::Mutex;
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName};
+use tokio::sync::broadcast;
+
+use self::keys::StoredKeys;
+use crate::{config, environment::Environment, store::Store};
+
+/// What this server's own requests and documents are signed with.
+pub struct OwnKeys {
+    pub key: Arc<SigningKey>,
+    /// Those of before, which still verify what they signed.
+    pub old: Vec<OldKey>,
+}
+
+/// Servers that have spoken, for a listener to catch up with.
+const HEARD: usize = 256;
+
+/// Why other servers can't be spoken to at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("`[federation]`: {0}")]
+    Client(#[from] ClientSetupError),
+    #[error("the system's resolver of names can't be used: {0}")]
+    Dns(#[from] DnsError),
+}
+
+pub struct Peers {
+    server_name: OwnedServerName,
+    own: OwnKeys,
+    enabled: bool,
+    pub client: Arc<FederationClient>,
+    pub keys: KeyRing,
+    clock: Clock,
+    /// Servers that have just spoken to us.
+    heard: broadcast::Sender<OwnedServerName>,
+    /// The document with this server's keys, and when it was made.
+    document: Mutex<Option<(MilliSecondsSinceUnixEpoch, Arc<str>)>>,
+}
+
+impl Peers {
+    pub fn new(
+        server_name: OwnedServerName,
+        own: OwnKeys,
+        config: &config::Federation,
+        store: Store,
+        environment: &Environment,
+    ) -> Result<Arc<Self>, SetupError> {
+        let settings = ClientSettings {
+            ca_file: config.ca_file.clone(),
+            verify_tls: config.verify_tls,
+            allow_private_networks: config.allow_private_networks,
+            allow: config.allow.clone(),
+            deny: config.deny.clone(),
+            user_agent: concat!("Hearth/", env!("CARGO_PKG_VERSION")).to_owned(),
+            ..ClientSettings::default()
+        };
+        let (now, entropy) = (Arc::clone(&environment.clock), Arc::clone(&environment.entropy));
+        let clock: Clock = Arc::new(move || now.now());
+        let random: Random = Arc::new(move || entropy.number());
+        let dns = Arc::new(SystemDns::new()?);
+        let (name, key) = (server_name.clone(), Arc::clone(&own.key));
+        let client = FederationClient::over(dns, name, key, settings, Arc::clone(&clock), random)?;
+        let client = Arc::new(client);
+        let ring = KeyRingSettings { notaries: config.notaries.clone(), ..KeyRingSettings::default() };
+        let never = MilliSecondsSinceUnixEpoch(ruma::UInt::MAX);
+        let current = (own.key.id().to_string(), PublicKey::new(own.key.public_key(), never, false));
+        let old =
+            own.old.iter().map(|old| (old.key_id.clone(), PublicKey::new(old.public_key, old.expired, true)));
+        let keys = KeyRing::new(
+            server_name.clone(),
+            old.chain([current]).collect(),
+            ring,
+            Arc::new(StoredKeys(store)),
+            Arc::<FederationClient>::clone(&client),
+            Arc::clone(&clock),
+        );
+        let (enabled, document) = (config.enabled, Mutex::new(None));
+        let (heard, _) = broadcast::channel(HEARD);
+        Ok(Arc::new(Self { server_name, own, enabled, client, keys, clock, heard, document }))
+    }
+
+    /// Whether requests go to a server, and are taken from it.
+    pub fn allows(&self, server: &ServerName) -> bool {
+        self.enabled && self.client.allows(server)
+    }
+
+    /// Sends a request, signed, and reads its answer, which is one of success.
+    pub async fn send(&self, server: &ServerName, request: ServerRequest) -> Result<Response, ClientError> {
+        if !self.allows(server) {
+            return Err(ClientError::NotAllowed(server.to_owned()));
+        }
+        self.client.send(server, request).await
+    }
+
+    /// A server has proved that it is there: whoever waited with asking it needn't.
+    pub fn heard_from(&self, server: &ServerName) {
+        self.keys.heard_from(server);
+        // Nobody may be waiting.
+        let _ = self.heard.send(server.to_owned());
+    }
+
+    /// The servers that speak to us from now on. A listener that is too slow misses some, which do it again.
+    pub fn heard(&self) -> broadcast::Receiver<OwnedServerName> {
+        self.heard.subscribe()
+    }
+
+    /// The document with this server's keys, signed (KY-01). It is never one that ends within the hour (KY-02).
+    pub fn document(&self) -> Arc<str> {
+        let now = (self.clock)();
+        let mut document = self.document.lock();
+        if let Some((made, document)) = &*document {
+            let age = u64::from(now.get()).checked_sub(u64::from(made.get()));
+            if age.is_some_and(|age| Duration::from_millis(age) < OWN_KEYS_REMADE) {
+                return Arc::clone(document);
+            }
+        }
+        let made = own_server_keys(&self.server_name, &[&self.own.key], &self.own.old, now);
+        let made: Arc<str> = made.into();
+        *document = Some((now, Arc::clone(&made)));
+        made
+    }
+
+    /// What this server says of the keys of others, as their notary: for each server the ids that are asked for, none of
+    /// which are all, each with the time until which it has to be valid.
+    pub async fn vouch(
+        &self,
+        asked: impl IntoIterator<Item = (OwnedServerName, Vec<String>, Option<MilliSecondsSinceUnixEpoch>)>,
+    ) -> String {
+        let documents = asked.into_iter().map(async |(server, ids, minimum)| {
+            if server == self.server_name {
+                return Some(self.document().to_string());
+            }
+            if !self.allows(&server) {
+                return None;
+            }
+            self.keys.document(&server, &ids, minimum).await
+        });
+        let documents = futures_util::future::join_all(documents).await;
+        notary_answer(documents.iter().flatten().map(String::as_str), &self.server_name, &self.own.key)
+    }
+}
