@@ -146,11 +146,12 @@ impl RoomSync<'_> {
         end: i64,
     ) -> Result<Option<MembershipState>, Error> {
         let user_id = &self.session.user_id;
-        if snapshot.last_silent == 0 {
-            let Some(current) = snapshot.member(user_id) else { return Ok(None) };
-            if current.seq <= end {
+        match snapshot.member(user_id) {
+            None if snapshot.last_silent == 0 => return Ok(None),
+            Some(current) if current.seq.max(snapshot.last_silent) <= end => {
                 return Ok(Some(snapshot.membership(user_id)));
             }
+            _ => {}
         }
         let member = self.syncs.rooms.members_at(&self.room, [&**user_id], end).await?.pop();
         // Who had a membership that resolution took away is out.
@@ -577,8 +578,15 @@ pub(super) fn receipt_event(receipts: &[ReceiptRow], reader: &UserId) -> Option<
 
 /// SY-10: what somebody outside sees: a few facts, their own member event, and that of whoever invited them.
 pub(super) fn stripped(snapshot: &Snapshot, user_id: &UserId) -> Result<Vec<Box<RawValue>>, Error> {
-    let facts = STRIPPED.iter().filter_map(|kind| snapshot.state.get(kind, ""));
     let own = snapshot.member(user_id);
+    if let Some(hearsay) = &snapshot.hearsay {
+        let mut events = hearsay.to_vec();
+        if let Some(own) = own {
+            events.push(own.stripped()?);
+        }
+        return Ok(events);
+    }
+    let facts = STRIPPED.iter().filter_map(|kind| snapshot.state.get(kind, ""));
     let inviter =
         own.filter(|own| own.pdu.sender != *user_id).and_then(|own| snapshot.member(&own.pdu.sender));
     let events = facts.chain(inviter).chain(own);

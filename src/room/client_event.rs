@@ -249,7 +249,7 @@ impl Core {
         // Mostly nothing has changed since, and the current membership is the answer to all.
         let current = room.snapshot();
         let Some(member) = current.member(user_id) else { return Ok(Memberships(Vec::new())) };
-        let changes = if current.last_silent == 0 && events.all(|event| event.seq >= member.seq) {
+        let changes = if events.all(|event| event.seq >= member.seq.max(current.last_silent)) {
             vec![(member.seq, Some(Arc::clone(member)))]
         } else {
             self.changes(room, &StateEventType::RoomMember, user_id.as_str()).await?

@@ -6,7 +6,7 @@ use hearth_federation::{Pdu, PduError};
 use ruma::{EventId, OwnedEventId, RoomVersionId, events::room::member::MembershipState};
 
 use super::Error;
-use crate::store::event::StoredEvent;
+use crate::store::event::{OUTLIER, StoredEvent};
 
 /// What the checks on receipt made of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +104,11 @@ impl Event {
     /// The event as somebody gets it who ignores its sender but has to know that it is there.
     pub(super) fn hidden(&self, version: &RoomVersionId) -> Result<Self, PduError> {
         Ok(Self { redacted_by: None, sent_by: None, ..self.redacted(0, version)? })
+    }
+
+    /// Whether it has no place in the log of its room.
+    pub fn is_outlier(&self) -> bool {
+        self.seq <= OUTLIER
     }
 
     pub fn id(&self) -> &EventId {

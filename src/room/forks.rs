@@ -152,7 +152,7 @@ impl Core {
     }
 
     /// Events of a room by their ids, those of other rooms left out.
-    async fn events_by_ids(
+    pub(super) async fn events_by_ids(
         &self,
         room: i64,
         version: &RoomVersionId,

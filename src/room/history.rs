@@ -15,7 +15,10 @@ use ruma::{
 };
 
 use super::{Error, Event, EventFilter, LazyMembers, NO_EVENT, Room, Rooms, Sight, View};
-use crate::{queue::Token, store::event::StoredEvent};
+use crate::{
+    queue::Token,
+    store::event::{OUTLIER, StoredEvent},
+};
 
 /// The most events that one request may look at for each that it may return.
 const SCAN: usize = 10;
@@ -246,7 +249,7 @@ impl Rooms {
 
     /// At most `limit` events up to `from`, newest first, whoever may see them.
     pub async fn log_backwards(&self, room: &Room, from: i64, limit: i64) -> Result<Vec<Arc<Event>>, Error> {
-        let rows = self.core.store.events_backwards(room.number, from, i64::MIN, limit).await?;
+        let rows = self.core.store.events_backwards(room.number, from, OUTLIER, limit).await?;
         rows.into_iter().map(|row| Ok(Arc::new(Event::from_stored(row, &room.version)?))).collect()
     }
 
@@ -373,7 +376,7 @@ impl Rooms {
         for user_id in users {
             match current.member(user_id) {
                 // What resolution has changed took effect at another seq than that of the event.
-                _ if current.last_silent > 0 => older.push(user_id),
+                _ if current.last_silent > at => older.push(user_id),
                 Some(member) if member.seq <= at => found.push(Arc::clone(member)),
                 Some(_) => older.push(user_id),
                 None => {}

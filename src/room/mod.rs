@@ -10,6 +10,7 @@ mod create;
 pub mod delayed;
 mod departures;
 mod directory;
+mod entry;
 mod error;
 mod event;
 mod fan_out;
@@ -58,6 +59,7 @@ use parking_lot::{Mutex, RwLock};
 use ruma::{
     EventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, events::StateEventType,
 };
+use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use self::{
@@ -68,6 +70,7 @@ pub use self::{
     client_event::Reader,
     create::{NewRoom, Preset},
     directory::{PublicRoom, PublicRooms, Search},
+    entry::{Entry, Hearsay},
     error::{Error, NO_EVENT},
     event::Event,
     filter::{EventFilter, Fields, LazyMembers, RelationFilter, type_matches},
@@ -165,6 +168,8 @@ pub struct Rooms {
     /// When the last room was created, in Unix milliseconds.
     last_created: AtomicI64,
     walks: Walks,
+    /// Rooms of other servers are made one after the other, so that none is made twice.
+    making: tokio::sync::Mutex<()>,
     /// Whoever indexes messages does it alone.
     indexing: tokio::sync::Mutex<()>,
     /// Rooms that are being upgraded.
@@ -204,6 +209,7 @@ impl Rooms {
             last_number,
             last_created: AtomicI64::new(0),
             walks: Walks::new(),
+            making: tokio::sync::Mutex::default(),
             indexing: tokio::sync::Mutex::default(),
             upgrading: Mutex::default(),
         })
@@ -324,7 +330,7 @@ impl Rooms {
         if at >= current.last_seq {
             return Ok(current.state.clone());
         }
-        if current.last_silent > 0 {
+        if current.last_silent > at {
             let rows = self.core.store.state_events_at(room.number, at).await?;
             return rows
                 .into_iter()
@@ -415,6 +421,11 @@ impl Core {
             |event: Event| Extremity { seq: event.seq, depth: event.pdu.depth, event_id: event.pdu.event_id };
         snapshot.extremities = extremities.into_iter().map(end).collect();
         snapshot.last_silent = self.store.last_silent_change(number).await?;
+        snapshot.outliers = self.store.last_outlier(number).await?;
+        if let Some(hearsay) = self.store.hearsay(number).await? {
+            let hearsay = serde_json::from_str::<Vec<Box<RawValue>>>(&hearsay);
+            snapshot.hearsay = Some(hearsay.map_err(|cause| damaged(cause.to_string()))?.into());
+        }
         (snapshot.last_relation, snapshot.early_relations) = self.store.relations_extent(number).await?;
         let state = self.store.state_events_at(number, snapshot.last_seq).await?;
         let state = state.into_iter().map(|row| Event::from_stored(row, &snapshot.version).map(Arc::new));

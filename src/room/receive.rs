@@ -67,20 +67,12 @@ impl Rooms {
 impl Work<'_> {
     /// Judges one event and appends it. Errors are of this server, not of the event.
     pub(super) async fn receive(&mut self, pdu: &Pdu) -> Result<Outcome, Error> {
-        let (snapshot, length, ends_changed) = (self.snapshot.clone(), self.events.len(), self.ends_changed);
-        let outcome = match self.judged(pdu).await {
+        let mark = self.mark();
+        let judged = self.judged(pdu).await;
+        let outcome = match self.kept_if_done(mark, judged)? {
             Ok(outcome) => outcome,
-            Err(cause) => {
-                self.states.remove(&(snapshot.last_seq + 1));
-                self.snapshot = snapshot;
-                self.events.truncate(length);
-                self.ends_changed = ends_changed;
-                // What fails for this event alone, such as an auth chain that is too long, stops nothing else (I7).
-                return match cause {
-                    cause @ Error::Store(_) => Err(cause),
-                    cause => Ok(Outcome::Refused(cause.to_string())),
-                };
-            }
+            // What fails for this event alone, such as an auth chain that is too long, stops nothing else (I7).
+            Err(cause) => return Ok(Outcome::Refused(cause.to_string())),
         };
         if outcome == Outcome::Accepted
             && let Err(cause) = self.join_ends().await
@@ -94,9 +86,14 @@ impl Work<'_> {
         if pdu.room_id != self.snapshot.room_id {
             return Ok(Outcome::Refused("the event is of another room".to_owned()));
         }
-        // PD-10
-        if self.knows(&pdu.event_id).await? {
-            return Ok(Outcome::Known);
+        match self.knows(&pdu.event_id).await? {
+            // It was told of as part of some state, and gets its place in the log now.
+            Some(event) if event.is_outlier() => {
+                self.outliers.insert(pdu.event_id.clone(), event.seq);
+            }
+            // PD-10
+            Some(_) => return Ok(Outcome::Known),
+            None => {}
         }
         if pdu.prev_events.contains(&pdu.event_id) || pdu.auth_events.contains(&pdu.event_id) {
             return Ok(Outcome::Refused("the event names itself".to_owned()));
@@ -156,10 +153,10 @@ impl Work<'_> {
         })
     }
 
-    async fn knows(&self, event_id: &EventId) -> Result<bool, Error> {
+    pub(super) async fn knows(&self, event_id: &EventId) -> Result<Option<Arc<Event>>, Error> {
         match self.event(event_id).await {
-            Ok(_) => Ok(true),
-            Err(Error::NotFound(_)) => Ok(false),
+            Ok(event) => Ok(Some(event)),
+            Err(Error::NotFound(_)) => Ok(None),
             Err(cause) => Err(cause),
         }
     }
@@ -209,7 +206,7 @@ impl Work<'_> {
     }
 
     /// Puts an accepted event into the log: state, members, queues.
-    async fn accept(
+    pub(super) async fn accept(
         &mut self,
         batch: &mut Batch,
         step: u32,
@@ -234,7 +231,7 @@ impl Work<'_> {
             self.current_state().await?
         };
         let changes = forks::changes(&before.state, &state);
-        let members = self.enter(batch, event.seq, &changes, state).await?;
+        let members = self.become_state(batch, event.seq, &changes, state).await?;
         let touched = Touched { members: &members, state: !changes.is_empty() };
         if let Some(related) = &related
             && event.verdict == Verdict::Accepted
@@ -267,7 +264,7 @@ impl Work<'_> {
     }
 
     /// Makes a state the current one. Returns the members with an account here whose membership it changed.
-    async fn enter(
+    pub(super) async fn become_state(
         &mut self,
         batch: &mut Batch,
         seq: i64,
@@ -366,7 +363,7 @@ impl Work<'_> {
         let room = self.snapshot.number;
         let mut batch = Batch::new();
         if let (Verdict::Held, Some(target)) = (event.verdict, &event.pdu.redacts)
-            && !self.knows(target).await?
+            && self.knows(target).await?.is_none()
         {
             batch.push(fork::hold_redaction(room, target.as_str(), event.seq));
         }

@@ -24,8 +24,10 @@ use ruma::{
     room_version_rules::RoomVersionRules,
 };
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{Error, Event};
+use crate::store::event::OUTLIER;
 
 /// A joined user with an account here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +118,10 @@ pub struct Snapshot {
     pub last_relation: i64,
     /// Where the state changed last otherwise than by the event of that `seq`; 0 if it never did.
     pub last_silent: i64,
+    /// The `seq` of the last outlier.
+    pub outliers: i64,
+    /// Stripped events about a room that this server isn't in.
+    pub hearsay: Option<Arc<[Box<RawValue>]>>,
     /// Some events came before the one that they relate to, which may have come since or may not.
     pub early_relations: bool,
 }
@@ -140,6 +146,8 @@ impl Snapshot {
             invited: 0,
             last_relation: 0,
             last_silent: 0,
+            outliers: OUTLIER,
+            hearsay: None,
             early_relations: false,
         })
     }
@@ -153,6 +161,11 @@ impl Snapshot {
             (joined + usize::from(join), invited + usize::from(invite))
         });
         self.state = state;
+    }
+
+    /// Whether this server keeps the room: somebody here is in it, or nobody is. Otherwise only others know how it is.
+    pub fn is_resident(&self) -> bool {
+        !self.local.is_empty() || (self.joined == 0 && self.create().is_some())
     }
 
     pub fn create(&self) -> Option<&Arc<Event>> {

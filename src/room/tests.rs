@@ -139,6 +139,7 @@ impl World {
                 verdict: verdict as i64,
                 sender_device: None,
                 txn_id: None,
+                outlier: None,
             });
         }
         self.store.commit(batch).await.unwrap();

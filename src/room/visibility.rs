@@ -15,6 +15,10 @@ use ruma::{
 };
 
 use super::{Error, Event, NOT_A_MEMBER, Room, Rooms, snapshot::visibility_of};
+use crate::store::event::OUTLIER;
+
+/// The first place that a log can have: before it are outliers, which are no part of it.
+const FIRST: i64 = OUTLIER + 1;
 
 /// The parts of a room's log that a user may see, as ranges of `seq`.
 ///
@@ -29,7 +33,7 @@ pub struct Sight {
 impl Sight {
     /// All events, whenever they came.
     pub fn everything() -> Self {
-        Self::since(i64::MIN)
+        Self::since(FIRST)
     }
 
     /// Event `seq` and all after it.
@@ -54,8 +58,8 @@ impl Sight {
             may_see(visibility, membership, last_join > at)
         };
         let mut sight = Self { ranges: Vec::new() };
-        let mut from = i64::MIN;
-        let mut before = allowed(i64::MIN);
+        let mut from = FIRST;
+        let mut before = allowed(FIRST);
         for change in changes {
             if before {
                 sight.add(from, change - 1);
@@ -179,7 +183,7 @@ impl Rooms {
         let member = snapshot.member(user_id);
         if let Some(member) = member
             && joined
-            && snapshot.last_silent == 0
+            && snapshot.last_silent <= oldest
             && member.seq <= oldest
         {
             return Ok(Sight::since(member.seq).up_to(snapshot.last_seq));
@@ -362,7 +366,7 @@ mod tests {
         let path = [(8, Join), (10, Leave), (12, Join)];
         let sight = Sight::new(&[(4, Joined)], &path);
         // Before event 4 the room was shared.
-        assert_eq!(sight.ranges, [(i64::MIN, 4), (8, 10), (12, i64::MAX)]);
+        assert_eq!(sight.ranges, [(FIRST, 4), (8, 10), (12, i64::MAX)]);
         assert_eq!(sight.range_up_to(11), Some((8, 10)));
         assert_eq!(sight.range_up_to(12), Some((12, i64::MAX)));
         assert_eq!(sight.range_from(5), Some((8, 10)));
@@ -375,8 +379,8 @@ mod tests {
     #[test]
     fn a_sight_ends_with_its_moment() {
         let sight = Sight::new(&[(4, Joined)], &[(8, Join), (10, Leave), (12, Join)]);
-        assert_eq!(sight.clone().up_to(13).ranges, [(i64::MIN, 4), (8, 10), (12, 13)]);
-        assert_eq!(sight.clone().up_to(11).ranges, [(i64::MIN, 4), (8, 10)]);
+        assert_eq!(sight.clone().up_to(13).ranges, [(FIRST, 4), (8, 10), (12, 13)]);
+        assert_eq!(sight.clone().up_to(11).ranges, [(FIRST, 4), (8, 10)]);
         assert!(!Sight::everything().up_to(13).may_see(14));
     }
 }

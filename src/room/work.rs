@@ -41,6 +41,8 @@ pub(super) struct Work<'a> {
     last_step: u32,
     /// New events and the redacted forms of old ones.
     pub(super) events: Vec<Arc<Event>>,
+    /// The `seq` that events had as outliers which get their place in the log in this batch.
+    pub(super) outliers: HashMap<OwnedEventId, i64>,
     /// The states after the events of this batch, by `seq`.
     pub(super) states: HashMap<i64, State>,
     /// Users of this server's name without an account, each with the event that is about them.
@@ -53,6 +55,14 @@ pub(super) struct Work<'a> {
     time: Option<MilliSecondsSinceUnixEpoch>,
     /// When they are put into the log: now, whatever they say themselves, and never before those that were there.
     arrived: i64,
+}
+
+/// A moment of a work.
+pub(super) struct Mark {
+    snapshot: Snapshot,
+    events: usize,
+    last_step: u32,
+    ends_changed: bool,
 }
 
 impl<'a> Work<'a> {
@@ -70,6 +80,7 @@ impl<'a> Work<'a> {
             batch: Batch::new(),
             last_step: 0,
             events: Vec::new(),
+            outliers: HashMap::new(),
             states: HashMap::new(),
             strangers: Vec::new(),
             ends_changed: false,
@@ -128,6 +139,30 @@ impl<'a> Work<'a> {
         let shift = self.batch.append(batch);
         self.last_step = if self.last_step == 0 { last_step } else { shift + self.last_step };
         Ok(appended)
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        let (snapshot, events) = (self.snapshot.clone(), self.events.len());
+        Mark { snapshot, events, last_step: self.last_step, ends_changed: self.ends_changed }
+    }
+
+    /// Goes back to where it was if what was tried since failed, which is for those who tried to know; an error of the
+    /// database is everybody's. What was tried must not have been absorbed.
+    pub(super) fn kept_if_done<T>(
+        &mut self,
+        mark: Mark,
+        done: Result<T, Error>,
+    ) -> Result<Result<T, Error>, Error> {
+        if done.is_err() {
+            self.states.retain(|seq, _| *seq <= mark.snapshot.last_seq);
+            self.snapshot = mark.snapshot;
+            self.events.truncate(mark.events);
+            (self.last_step, self.ends_changed) = (mark.last_step, mark.ends_changed);
+        }
+        match done {
+            Err(cause @ Error::Store(_)) => Err(cause),
+            done => Ok(done),
+        }
     }
 
     /// Takes in what was done for one event, which happened at a step of `batch`.
@@ -374,6 +409,7 @@ impl<'a> Work<'a> {
             searchable: event.is_visible() && search::has_text(&event.pdu),
             sender_device: event.sent_by.as_ref().map(|by| by.device),
             txn_id: event.sent_by.as_ref().map(|by| by.txn_id.clone()),
+            outlier: self.outliers.get(event.id()).copied(),
         });
     }
 

@@ -13,7 +13,7 @@ use ruma::{OwnedEventId, OwnedUserId, events::TimelineEventType};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::{Core, Error, Outcome, Room, snapshot::Snapshot, work::Work};
+use super::{Core, Entry, Error, Hearsay, Outcome, Room, snapshot::Snapshot, work::Work};
 use crate::store::{self, Batch};
 
 /// The most requests that one batch takes.
@@ -55,13 +55,17 @@ enum Wish {
     },
     /// Events that were made elsewhere, each judged for itself.
     Receive(Vec<Pdu>),
+    /// A join of a room that others keep, with the state before it.
+    Enter(Box<Entry>),
+    /// A membership of a room that this server isn't in.
+    Hear(Box<Hearsay>),
 }
 
 impl Wish {
     fn txn(&self) -> Option<&Txn> {
         match self {
             Self::Append { txn, .. } => txn.as_ref(),
-            Self::Receive(_) => None,
+            Self::Receive(_) | Self::Enter(_) | Self::Hear(_) => None,
         }
     }
 }
@@ -107,6 +111,16 @@ pub(super) async fn receive(
         Answer::Received(outcomes) => Ok(outcomes),
         Answer::Appended(_) => Err(Error::Internal("the room's writer mistook a request".to_owned())),
     }
+}
+
+/// Begins, or goes on with, the log of a room that somebody here has joined.
+pub(super) async fn enter(core: &Arc<Core>, room: &Arc<Room>, entry: Entry) -> Result<(), Error> {
+    ask(core, room, Wish::Enter(Box::new(entry))).await.map(drop)
+}
+
+/// Appends a membership of a room that this server isn't in.
+pub(super) async fn hear(core: &Arc<Core>, room: &Arc<Room>, hearsay: Hearsay) -> Result<(), Error> {
+    ask(core, room, Wish::Hear(Box::new(hearsay))).await.map(drop)
 }
 
 /// Leaves a request with the room and waits until it is durable or refused.
@@ -196,6 +210,18 @@ async fn try_batch(
                     outcomes.push(work.receive(pdu).await?);
                 }
                 answers.push(Ok(Answer::Received(outcomes)));
+                continue;
+            }
+            Wish::Enter(entry) => {
+                let mark = work.mark();
+                let entered = work.enter_room(entry).await;
+                answers.push(work.kept_if_done(mark, entered)?.map(|()| Answer::Received(Vec::new())));
+                continue;
+            }
+            Wish::Hear(hearsay) => {
+                let mark = work.mark();
+                let heard = work.hear(hearsay).await;
+                answers.push(work.kept_if_done(mark, heard)?.map(|()| Answer::Received(Vec::new())));
                 continue;
             }
         };

@@ -23,6 +23,8 @@ pub struct EventRow {
     pub searchable: bool,
     pub sender_device: Option<i64>,
     pub txn_id: Option<String>,
+    /// It is there already, as an outlier under this `seq`, and takes its place in the log now.
+    pub outlier: Option<i64>,
 }
 
 /// A change of a room's current state.

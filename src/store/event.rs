@@ -2,6 +2,10 @@
 
 use super::{Error, Statement, Store, statement};
 
+/// An event at or below this `seq` is an *outlier*: it has no place in the log of its room. It is part of a state that others
+/// told of, or of what allowed that.
+pub const OUTLIER: i64 = -(1 << 40);
+
 /// A row of `event`, but for the position, which only [`Store::seq_at`] needs.
 pub struct StoredEvent {
     pub room: i64,

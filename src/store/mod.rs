@@ -19,6 +19,7 @@ pub mod event;
 pub mod filter;
 pub mod fork;
 pub mod guest;
+pub mod hole;
 pub mod notice_room;
 mod open;
 pub mod presence;

@@ -29,6 +29,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (12, "retention", include_str!("../../migrations/sqlite/0012_retention.sql")),
     (13, "presence", include_str!("../../migrations/sqlite/0013_presence.sql")),
     (15, "peers", include_str!("../../migrations/sqlite/0015_peers.sql")),
+    (16, "elsewhere", include_str!("../../migrations/sqlite/0016_elsewhere.sql")),
 ];
 
 /// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.

@@ -210,6 +210,7 @@ mod tests {
                 searchable: false,
                 sender_device: None,
                 txn_id: None,
+                outlier: None,
             });
         }
         store.commit(batch).await.unwrap();

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{Error, Statement, Store, event::StoredEvent, statement};
+use super::{
+    Error, Statement, Store,
+    event::{OUTLIER, StoredEvent},
+    statement,
+};
 
 /// A row of `room`.
 pub struct RoomRow {
@@ -47,8 +51,9 @@ impl Store {
     pub async fn last_event(&self, room: i64) -> Result<(i64, i64, i64), Error> {
         let row: Option<(i64, i64, i64)> = self
             .optional(statement!(
-                "SELECT seq, position, arrived FROM event WHERE room = $1 ORDER BY seq DESC LIMIT 1",
+                "SELECT seq, position, arrived FROM event WHERE room = $1 AND seq > $2 ORDER BY seq DESC LIMIT 1",
                 room,
+                OUTLIER,
             ))
             .await?;
         Ok(row.unwrap_or_default())
@@ -56,16 +61,45 @@ impl Store {
 
     /// The greatest `seq` of a room, 0 if it has no events.
     pub async fn last_seq(&self, room: i64) -> Result<i64, Error> {
-        let (last,): (i64,) =
-            self.one(statement!("SELECT COALESCE(MAX(seq), 0) FROM event WHERE room = $1", room)).await?;
+        let (last,): (i64,) = self
+            .one(statement!(
+                "SELECT COALESCE(MAX(seq), 0) FROM event WHERE room = $1 AND seq > $2",
+                room,
+                OUTLIER
+            ))
+            .await?;
         Ok(last)
     }
 
-    /// The least `seq` of a room, 1 if it has no events.
+    /// The least `seq` in the log of a room, 1 if it has no events.
     pub async fn first_seq(&self, room: i64) -> Result<i64, Error> {
-        let (first,): (i64,) =
-            self.one(statement!("SELECT COALESCE(MIN(seq), 1) FROM event WHERE room = $1", room)).await?;
+        let (first,): (i64,) = self
+            .one(statement!(
+                "SELECT COALESCE(MIN(seq), 1) FROM event WHERE room = $1 AND seq > $2",
+                room,
+                OUTLIER,
+            ))
+            .await?;
         Ok(first)
+    }
+
+    /// The least `seq` of an outlier of a room, [`OUTLIER`] if it has none.
+    pub async fn last_outlier(&self, room: i64) -> Result<i64, Error> {
+        let (first,): (i64,) = self
+            .one(statement!(
+                "SELECT COALESCE(MIN(seq), $2) FROM event WHERE room = $1 AND seq <= $2",
+                room,
+                OUTLIER,
+            ))
+            .await?;
+        Ok(first)
+    }
+
+    /// What others said of a room that this server isn't in, as JSON.
+    pub async fn hearsay(&self, room: i64) -> Result<Option<String>, Error> {
+        let row: Option<(Option<String>,)> =
+            self.optional(statement!("SELECT hearsay FROM room WHERE id = $1", room)).await?;
+        Ok(row.and_then(|(hearsay,)| hearsay))
     }
 
     /// The last event that the queue position `position` covers: 0 if the room is younger.
@@ -361,6 +395,11 @@ pub fn forget(user_id: &str, room: i64) -> Statement {
         room,
     )
     .expecting(1)
+}
+
+/// What others say of a room that this server isn't in (JSON); none once it is.
+pub fn set_hearsay(room: i64, hearsay: Option<String>) -> Statement {
+    statement!("UPDATE room SET hearsay = $2 WHERE id = $1", room, hearsay)
 }
 
 /// Whether strangers may know who is in it.

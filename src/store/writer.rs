@@ -244,8 +244,30 @@ fn bind(prepared: &mut CachedStatement<'_>, statement: &Statement, base: i64) ->
     Ok(())
 }
 
+/// Takes an outlier out of where it was, so that it can be put elsewhere. What names it names its new place, once it has it.
+fn place_outlier(connection: &Connection, room: i64, outlier: i64, seq: i64) -> Result<(), Error> {
+    connection.prepare_cached("DELETE FROM event WHERE room = ?1 AND seq = ?2")?.execute((room, outlier))?;
+    connection
+        .prepare_cached("UPDATE state_log SET event = ?3 WHERE room = ?1 AND event = ?2")?
+        .execute((room, outlier, seq))?;
+    connection
+        .prepare_cached(
+            "UPDATE state_snapshot
+             SET events = (
+                 SELECT json_group_array(CASE value WHEN ?2 THEN ?3 ELSE value END) FROM json_each(events)
+             )
+             WHERE hash IN (SELECT hash FROM event_state WHERE room = ?1)
+               AND EXISTS (SELECT 1 FROM json_each(events) WHERE value = ?2)",
+        )?
+        .execute((room, outlier, seq))?;
+    Ok(())
+}
+
 fn insert_rows(connection: &Connection, batch: &Batch, base: i64) -> Result<(), Error> {
     for row in &batch.events {
+        if let Some(outlier) = row.outlier {
+            place_outlier(connection, row.room, outlier, row.seq)?;
+        }
         let text =
             "INSERT INTO event (room, seq, event_id, position, pdu, ts, verdict, sender_device, txn_id, arrived)
                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
