@@ -8,6 +8,7 @@
 //! - An event from elsewhere: [`Received::parse`], [`Received::verify`] with the keys it asked for, [`authorize_received`],
 //!   [`authorize_by_state`].
 //! - A room whose history forks: [`resolve`], for whose events [`Wanted`] asks.
+//! - A member event of a room that others keep: [`Template::read`], [`Template::build`], [`Pdu::cosigned`].
 //! - A stored event: [`Pdu::from_stored`].
 //! - A request from another server: [`Authorization::parse`], [`Authorization::verify`].
 //! - A request to another server: [`FederationClient::send`], which finds it ([`Discovery`]), connects ([`Connector`]) and
@@ -28,6 +29,7 @@ use ruma::MilliSecondsSinceUnixEpoch;
 mod auth;
 mod builder;
 mod client;
+mod cosign;
 mod discovery;
 mod hash;
 pub mod json;
@@ -41,6 +43,7 @@ mod resolve;
 mod server_keys;
 mod signature;
 mod signing_key;
+mod template;
 mod verify;
 mod version;
 
@@ -65,6 +68,7 @@ pub use server_keys::{
     own_server_keys, read_notary_answer,
 };
 pub use signing_key::{SigningKey, SigningKeyError};
+pub use template::{MAX_TEMPLATE_BYTES, Template, TemplateError};
 pub use verify::{MAX_RECEIVED_BYTES, Received, References, Verified, VerifyError};
 pub use version::{UnsupportedVersion, rules, supported_versions};
 

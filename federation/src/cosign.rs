@@ -1,0 +1,80 @@
+//! More signatures on an event that is made already: an invited user's server signs the invite, and the server that vouches
+//! for a restricted join signs the join.
+//!
+//! Specification: [Inviting to a room](https://spec.matrix.org/v1.19/server-server-api/#inviting-to-a-room), [Restricted
+//! rooms](https://spec.matrix.org/v1.19/server-server-api/#restricted-rooms).
+
+use ruma::{RoomVersionId, ServerName};
+use serde_json::value::RawValue;
+
+use crate::{
+    hash::signed_text,
+    json::{self, Object, Value},
+    pdu::{Pdu, PduError},
+    signing_key::SigningKey,
+    version::rules,
+};
+
+impl Pdu {
+    /// The same event, signed by `server` too.
+    pub fn cosigned(
+        &self,
+        version: &RoomVersionId,
+        server: &ServerName,
+        key: &SigningKey,
+    ) -> Result<Self, PduError> {
+        let event = json::parse_object(self.json.get())?;
+        let text = signed_text(&event, &self.kind.to_string(), &rules(version)?);
+        let signature = Value::String(key.sign(text.as_bytes()).into());
+        self.with_signatures(event, version, server, [(key.id().as_str(), signature)])
+    }
+
+    /// The same event with the signatures of `server` that it has in `other`, which is its text from elsewhere. They aren't
+    /// verified, and nothing else is taken from there (PS-06: nor are other servers' signatures).
+    pub fn with_signatures_of(
+        &self,
+        version: &RoomVersionId,
+        server: &ServerName,
+        other: &str,
+    ) -> Result<Self, PduError> {
+        let other = json::parse_object(other)?;
+        let signatures = other.get("signatures").and_then(Value::as_object);
+        let signatures = signatures.and_then(|all| all.get(server.as_str())).and_then(Value::as_object);
+        let signatures: Vec<(String, String)> = signatures
+            .into_iter()
+            .flat_map(Object::iter)
+            .filter_map(|(id, signature)| Some((id.to_owned(), signature.as_str()?.to_owned())))
+            .collect();
+        let signatures =
+            signatures.iter().map(|(id, signature)| (&**id, Value::String(signature.clone().into())));
+        self.with_signatures(json::parse_object(self.json.get())?, version, server, signatures)
+    }
+
+    fn with_signatures<'t, 'k>(
+        &self,
+        mut event: Object<'t>,
+        version: &RoomVersionId,
+        server: &'t ServerName,
+        signatures: impl IntoIterator<Item = (&'k str, Value<'t>)>,
+    ) -> Result<Self, PduError>
+    where
+        'k: 't,
+    {
+        let mut all = match event.remove("signatures") {
+            Some(Value::Object(all)) => all,
+            _ => Object::default(),
+        };
+        let mut of_server = match all.remove(server.as_str()) {
+            Some(Value::Object(of_server)) => of_server,
+            _ => Object::default(),
+        };
+        for (id, signature) in signatures {
+            of_server.insert(id, signature);
+        }
+        all.insert(server.as_str(), Value::Object(of_server));
+        event.insert("signatures", Value::Object(all));
+        let json = RawValue::from_string(event.to_canonical())?;
+        Self::with_rules(self.event_id.clone(), json, &rules(version)?)
+            .map(|pdu| pdu.with_rejected(self.rejected))
+    }
+}
