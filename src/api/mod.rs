@@ -45,7 +45,12 @@ pub fn routes(apis: &BTreeSet<Api>, recorder: Option<&Recorder>) -> Routes {
 
 /// The same as a router, which has a Matrix error for everything else.
 pub fn router(app: App, apis: &BTreeSet<Api>, recorder: Option<&Recorder>) -> Router {
-    routes(apis, recorder)
+    let mut apis = apis.clone();
+    if !app.config.federation.enabled {
+        // As if there were no such thing.
+        apis.remove(&Api::Federation);
+    }
+    routes(&apis, recorder)
         .into_router()
         .fallback(unrecognized_path)
         .method_not_allowed_fallback(unrecognized_method)

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::Subcommand;
 
 use super::{Failure, Options};
-use crate::{config::Config, http::server_config};
+use crate::{config::Config, http::Certificate};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -20,8 +20,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::Check(options) => {
             let config = options.load()?;
             for tls in config.listener.iter().filter_map(|listener| listener.tls.as_ref()) {
-                super::serve::use_ring();
-                server_config(&tls.certificate, &tls.key)?;
+                Certificate::read(&tls.certificate, &tls.key)?;
             }
             let file = options.file();
             let source =

@@ -19,7 +19,6 @@ use tokio::{
     sync::mpsc,
     time::{Instant, interval, timeout},
 };
-use tokio_rustls::rustls;
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -29,7 +28,7 @@ use crate::{
     app::{App, Hearth},
     config::{Api, Config},
     environment::Environment,
-    http::{Listener, Recorder, Site, announce, server_config},
+    http::{Certificate, Listener, Recorder, Site, announce},
     shutdown::Shutdown,
     store,
 };
@@ -42,18 +41,11 @@ const TIDY: Duration = Duration::from_secs(5);
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let config = options.load()?;
     start_log(&config);
-    use_ring();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(config));
     // Work that is left (a password hash of a client that is gone) is nobody's any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
-}
-
-/// One provider of cryptography for TLS in both directions.
-pub(super) fn use_ring() {
-    // An error means that there is one already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 fn start_log(config: &Config) {
@@ -73,6 +65,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     prepare(&config.data_dir)?;
     let _lock = lock(&config.data_dir)?;
     let sockets = bind(&config)?;
+    let certificates = certificates(&config)?;
     // Before the ports open: whoever sees an open port may stop the server.
     let mut stop = StopSignals::listen()?;
 
@@ -82,21 +75,21 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (alive, mut all_gone) = mpsc::channel(1);
     let bound = sockets.iter().map(TcpSocket::local_addr).collect::<Result<Vec<_>, _>>()?;
     welcome(&app, &address(&app.config, &bound)).await?;
-    for (listener, socket) in app.config.listener.iter().zip(sockets) {
+    let mut background = app.background();
+    for ((listener, socket), certificate) in app.config.listener.iter().zip(sockets).zip(certificates) {
         let apis: BTreeSet<Api> = listener.serve.iter().copied().collect();
         let router = api::router(Arc::clone(&app), &apis, Some(&recorder));
         let secure = listener.tls.is_some();
         let site = Site::new(router, listener.behind_proxy, secure, app.environment.entropy.number());
-        let tls = match &listener.tls {
-            Some(tls) => Some(server_config(&tls.certificate, &tls.key)?),
-            None => None,
-        };
+        let tls = certificate.as_ref().map(Certificate::server_config).transpose()?;
+        if let Some(certificate) = certificate {
+            background.spawn(certificate.keep_fresh());
+        }
         let (address, encrypted) = (socket.local_addr()?, tls.is_some());
         Listener::new(socket, tls, site).run(shutdown.clone(), alive.clone())?;
         announce(address, encrypted);
     }
     drop(alive);
-    let mut background = app.background();
     background.spawn(tidy(Arc::clone(&app), recorder));
 
     let mut outcome = tokio::select! {
@@ -181,6 +174,15 @@ fn bind(config: &Config) -> Result<Vec<TcpSocket>, Failure> {
         })
     });
     sockets.collect()
+}
+
+/// What each listener shows, if it speaks TLS.
+fn certificates(config: &Config) -> Result<Vec<Option<Arc<Certificate>>>, Failure> {
+    let certificates = config.listener.iter().map(|listener| {
+        let tls = listener.tls.as_ref();
+        tls.map(|tls| Certificate::read(&tls.certificate, &tls.key)).transpose()
+    });
+    Ok(certificates.collect::<Result<_, _>>()?)
 }
 
 /// What somebody who starts a server for the first time has to know: its address, and how to make the first account.

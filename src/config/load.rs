@@ -107,6 +107,7 @@ impl Config {
             return Err(Error::value("rooms.default_version", &self.rooms.default_version, cause));
         }
         self.retention.checked()?;
+        self.checked_federation()?;
         if let Some(localpart) = &self.server_notices.localpart
             && let Err(cause) = new_user_id(localpart, &self.server_name)
         {

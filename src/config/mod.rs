@@ -5,6 +5,7 @@
 
 mod document;
 mod error;
+mod federation;
 mod load;
 mod sections;
 mod setting;

@@ -72,7 +72,8 @@ section! {
 section! {
     /// A certificate and its key.
     pub struct Tls {
-        /// A PEM file with the certificate and the chain that leads to it. Read at the start.
+        /// A PEM file with the certificate and the chain that leads to it. When it or the key changes, both are read again
+        /// within seconds, and no connection ends.
         pub certificate: PathBuf = PathBuf::new(), example "\"/etc/hearth/fullchain.pem\"";
         /// A PEM file with the certificate's private key.
         pub key: PathBuf = PathBuf::new(), example "\"/etc/hearth/privkey.pem\"";
@@ -288,10 +289,10 @@ section! {
 section! {
     /// Rooms shared with other homeservers.
     pub struct Federation {
-        /// When off, this server speaks to no other, and all of its new rooms are local for ever.
+        /// When off, this server speaks to no other, answers none, and all of its new rooms are local for ever.
         pub enabled: bool = true;
         /// Where other servers reach this one, if not under its name: "matrix.example.org:443". Served as
-        /// /.well-known/matrix/server, which they ask for at https://example.org.
+        /// /.well-known/matrix/server, which they ask for at `https://example.org`.
         pub address: Option<String> = None, example "\"matrix.example.org:443\"";
         /// If there are any, only servers with these names are spoken to, in either direction: "example.org", or
         /// "*.example.org" for all below it.

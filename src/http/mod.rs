@@ -23,6 +23,6 @@ pub use self::{
     origin::Origin,
     route::{Json, Reply, Routes, Whole, json_response, read},
     service::{Site, caught, unrecognized_method, unrecognized_path},
-    tls::server_config,
+    tls::Certificate,
     web_socket::open_socket,
 };

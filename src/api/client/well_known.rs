@@ -16,9 +16,10 @@ pub(super) fn routes() -> Routes {
         .mount(Method::GET, "/.well-known/matrix/support", support)
 }
 
-/// Without `federation.address` other servers find this one under its name.
+/// Without `federation.address` other servers find this one under its name. With federation off, they needn't.
 async fn server(State(app): State<App>) -> Result<Json<Value>, MatrixError> {
-    match &app.config.federation.address {
+    let federation = &app.config.federation;
+    match federation.address.as_ref().filter(|_| federation.enabled) {
         Some(address) => Ok(Json(json!({ "m.server": address }))),
         None => Err(MatrixError::not_found("this server has no federation.address")),
     }
