@@ -12,6 +12,7 @@ use crate::{
     api,
     config::Config,
     environment::Environment,
+    handshakes::Handshakes,
     limits::Limits,
     live::{
         Syncs,
@@ -49,6 +50,7 @@ pub struct Hearth {
     pub sessions: Sessions,
     pub accounts: Arc<Accounts>,
     pub rooms: Arc<Rooms>,
+    pub handshakes: Handshakes,
     pub delayed: Arc<DelayedEvents>,
     pub notices: Notices,
     pub receipts: Receipts,
@@ -161,6 +163,14 @@ impl Hearth {
         )
         .await?;
         let rooms = Arc::new(rooms);
+        let handshakes = Handshakes::new(
+            config.server_name.clone(),
+            key,
+            Arc::clone(&peers),
+            Arc::clone(&rooms),
+            Arc::clone(&accounts),
+            environment.clone(),
+        );
         let delayed = DelayedEvents::new(
             store.clone(),
             Arc::clone(&rooms),
@@ -214,6 +224,7 @@ impl Hearth {
             accounts,
             delayed: Arc::new(delayed),
             notices,
+            handshakes,
             rooms,
             sessions,
             queues,

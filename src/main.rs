@@ -9,6 +9,7 @@ mod app;
 mod cli;
 mod config;
 mod environment;
+mod handshakes;
 mod http;
 mod limits;
 mod live;

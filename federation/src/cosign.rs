@@ -12,8 +12,19 @@ use crate::{
     json::{self, Object, Value},
     pdu::{Pdu, PduError},
     signing_key::SigningKey,
+    verify::Received,
     version::rules,
 };
+
+impl Received<'_> {
+    /// The text of the event, signed by `server` too. It isn't verified yet.
+    pub fn cosigned(&self, server: &ServerName, key: &SigningKey) -> String {
+        let signature = Value::String(key.sign(self.signed().as_bytes()).into());
+        let mut event = self.event().clone();
+        sign(&mut event, server, [(key.id().as_str(), signature)]);
+        event.to_canonical()
+    }
+}
 
 impl Pdu {
     /// The same event, signed by `server` too.
@@ -50,31 +61,37 @@ impl Pdu {
         self.with_signatures(json::parse_object(self.json.get())?, version, server, signatures)
     }
 
-    fn with_signatures<'t, 'k>(
+    fn with_signatures<'t>(
         &self,
         mut event: Object<'t>,
         version: &RoomVersionId,
         server: &'t ServerName,
-        signatures: impl IntoIterator<Item = (&'k str, Value<'t>)>,
-    ) -> Result<Self, PduError>
-    where
-        'k: 't,
-    {
-        let mut all = match event.remove("signatures") {
-            Some(Value::Object(all)) => all,
-            _ => Object::default(),
-        };
-        let mut of_server = match all.remove(server.as_str()) {
-            Some(Value::Object(of_server)) => of_server,
-            _ => Object::default(),
-        };
-        for (id, signature) in signatures {
-            of_server.insert(id, signature);
-        }
-        all.insert(server.as_str(), Value::Object(of_server));
-        event.insert("signatures", Value::Object(all));
+        signatures: impl IntoIterator<Item = (&'t str, Value<'t>)>,
+    ) -> Result<Self, PduError> {
+        sign(&mut event, server, signatures);
         let json = RawValue::from_string(event.to_canonical())?;
         Self::with_rules(self.event_id.clone(), json, &rules(version)?)
             .map(|pdu| pdu.with_rejected(self.rejected))
     }
+}
+
+/// Adds signatures of a server to those that an event has.
+fn sign<'t>(
+    event: &mut Object<'t>,
+    server: &'t ServerName,
+    signatures: impl IntoIterator<Item = (&'t str, Value<'t>)>,
+) {
+    let mut all = match event.remove("signatures") {
+        Some(Value::Object(all)) => all,
+        _ => Object::default(),
+    };
+    let mut of_server = match all.remove(server.as_str()) {
+        Some(Value::Object(of_server)) => of_server,
+        _ => Object::default(),
+    };
+    for (id, signature) in signatures {
+        of_server.insert(id, signature);
+    }
+    all.insert(server.as_str(), Value::Object(of_server));
+    event.insert("signatures", Value::Object(all));
 }

@@ -148,6 +148,20 @@ impl<'a> Received<'a> {
         &self.event_id
     }
 
+    /// Who it says that it is of.
+    pub fn sender(&self) -> Option<&UserId> {
+        self.event.get("sender").and_then(Value::as_str).and_then(|id| <&UserId>::try_from(id).ok())
+    }
+
+    pub(crate) fn event(&self) -> &Object<'a> {
+        &self.event
+    }
+
+    /// What signatures cover.
+    pub(crate) fn signed(&self) -> &str {
+        &self.signed
+    }
+
     /// The room it says it is in; `None` for a create event of version 12.
     pub fn room_id(&self) -> Option<&RoomId> {
         self.event.get("room_id").and_then(Value::as_str).and_then(|id| <&RoomId>::try_from(id).ok())

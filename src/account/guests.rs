@@ -46,6 +46,12 @@ impl Accounts {
         user_id.map_err(|cause| Error::InvalidUsername(cause.to_string()))
     }
 
+    /// Whether somebody here is a guest.
+    pub async fn is_guest(&self, user_id: &UserId) -> Result<bool, Error> {
+        let Some(recipient) = self.recipient(user_id).await? else { return Ok(false) };
+        Ok(self.store.account(recipient).await?.is_some_and(|account| account.guest))
+    }
+
     /// The guest of an access token, if that is the user of this name: who shows both may register the account (GU-05).
     pub async fn guest(&self, token: &str, name: &str, origin: &Origin) -> Result<Session, Error> {
         let refused = || Error::NotAllowed("this isn't the name and the access token of one guest");

@@ -43,6 +43,12 @@ impl<V, B> Bare<V, B> {
         parameters.try_into().map_err(|_| MatrixError::invalid_param("the path is incomplete"))
     }
 
+    /// All values of a parameter of the query, decoded.
+    pub fn queries(&self, name: &str) -> Vec<String> {
+        let pairs = form_urlencoded::parse(self.query.as_deref().unwrap_or_default().as_bytes());
+        pairs.filter(|(key, _)| key == name).map(|(_, value)| value.into_owned()).collect()
+    }
+
     /// The first value of a parameter of the query, decoded.
     pub fn query(&self, name: &str) -> Option<String> {
         value_of(self.query.as_deref(), name)

@@ -83,6 +83,8 @@ impl From<room::Error> for MatrixError {
             E::CannotLeaveNotices => answer(StatusCode::FORBIDDEN, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM"),
             E::GuestsForbidden => answer(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN"),
             E::InviteBlocked(_) => answer(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED"),
+            E::CannotAuthorise => answer(StatusCode::BAD_REQUEST, "M_UNABLE_TO_AUTHORISE_JOIN"),
+            E::CannotGrant => answer(StatusCode::BAD_REQUEST, "M_UNABLE_TO_GRANT_JOIN"),
             E::NotFound(_) => Self::not_found(text),
             E::BadState(_) => answer(StatusCode::FORBIDDEN, "M_BAD_STATE"),
             E::InvalidParam(_) => Self::invalid_param(text),

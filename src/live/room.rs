@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use ruma::{
     UserId,
-    events::{StateEventType, TimelineEventType, room::member::MembershipState},
+    events::{TimelineEventType, room::member::MembershipState},
 };
 use serde_json::{json, value::RawValue};
 
@@ -19,21 +19,9 @@ use super::{
 use crate::{
     account::{IgnoredUsers, InvitePermissions, InviteVerdict, Session},
     queue::{Token, Unread},
-    room::{Event, Reader, Room, Sight, Snapshot, View},
+    room::{Event, Reader, Room, STRIPPED, Sight, Snapshot, View},
     store::receipt::ReceiptRow,
 };
-
-/// State that somebody who is invited to a room, or knocks, gets to see of it.
-const STRIPPED: [StateEventType; 8] = [
-    StateEventType::RoomCreate,
-    StateEventType::RoomJoinRules,
-    StateEventType::RoomName,
-    StateEventType::RoomAvatar,
-    StateEventType::RoomTopic,
-    StateEventType::RoomCanonicalAlias,
-    StateEventType::RoomEncryption,
-    StateEventType::RoomHistoryVisibility,
-];
 
 /// What is asked of one room.
 pub(super) struct RoomSync<'a> {

@@ -23,6 +23,12 @@ pub enum Error {
     GuestsForbidden,
     #[error("{0} takes no invites")]
     InviteBlocked(OwnedUserId),
+    /// JN-07: this server isn't in the rooms whose members a rule lets in, so it can't tell …
+    #[error("this server can't tell whether you may join this room")]
+    CannotAuthorise,
+    /// … or it can, and nobody here may let them in.
+    #[error("nobody on this server has the power to let you into this room")]
+    CannotGrant,
     /// It doesn't exist, or the user may not know that it does.
     #[error("{0}")]
     NotFound(&'static str),
@@ -68,6 +74,11 @@ impl Error {
             Self::Store(cause) => Self::Store(cause.clone()),
             other => Self::Internal(other.to_string()),
         }
+    }
+
+    /// The room has as many members as this server allows.
+    pub(super) fn full(most: usize) -> Self {
+        Self::Forbidden(format!("this room is full: this server allows {most} members a room"))
     }
 
     pub fn forbidden(why: impl Into<String>) -> Self {

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use ruma::UserId;
+use ruma::{OwnedServerName, UserId};
 use serde::Deserialize;
 
 use super::{
@@ -22,6 +22,18 @@ use crate::{
     store::{self, Batch, Delivery, Item},
 };
 
+/// Which other servers are told of an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Outward {
+    /// It came from one that tells all others.
+    #[default]
+    Nobody,
+    /// It was made here.
+    Everybody,
+    /// This one handed it to us alone.
+    EverybodyBut(OwnedServerName),
+}
+
 /// What members want to hear of, as far as it isn't what everybody does.
 #[derive(Default)]
 pub(super) struct Wishes {
@@ -32,6 +44,8 @@ pub(super) struct Wishes {
     /// Of the members who ever subscribed to a thread, whether they are subscribed to the one that the event that is being
     /// fanned out is part of (MSC4306).
     pub(super) subscriptions: HashMap<i64, bool>,
+    /// Which other servers are told of the event that is being fanned out.
+    pub(super) outward: Outward,
     /// Who doesn't want the invite that is being fanned out.
     pub(super) uninviting: Option<i64>,
     /// The event that is being fanned out is redacted already: there is nothing to be notified of.

@@ -12,7 +12,7 @@ use ruma::{EventId, OwnedEventId, RoomVersionId, events::StateEventType};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::{Core, Error, Event, event::Verdict, snapshot::State, work::Work};
+use super::{Core, Error, Event, Room, event::Verdict, snapshot::State, work::Work};
 use crate::store::{Batch, StateRow, fork};
 
 /// A change of the current state under one key.
@@ -133,22 +133,45 @@ pub(super) fn ids(state: &State) -> StateMap {
 }
 
 impl Core {
+    /// The state before an event of the log, whichever fork it is on.
+    pub(super) async fn state_before(&self, room: &Room, event: &Event) -> Result<State, Error> {
+        let Some(before) = self.store.state_before_fork(room.number, event.seq).await? else {
+            let rows = self.store.state_events_at(room.number, event.seq - 1).await?;
+            return rows
+                .into_iter()
+                .map(|row| Event::from_stored(row, &room.version).map(Arc::new))
+                .collect();
+        };
+        self.kept_state(room.number, &room.version, event, &before).await
+    }
+
     /// The state after an event of the log, whichever fork it is on.
     async fn state_after(&self, room: i64, version: &RoomVersionId, event: &Event) -> Result<State, Error> {
         let Some(before) = self.store.state_before_fork(room, event.seq).await? else {
             let rows = self.store.state_events_at(room, event.seq).await?;
             return rows.into_iter().map(|row| Event::from_stored(row, version).map(Arc::new)).collect();
         };
-        let damaged =
-            |cause: serde_json::Error| Error::Damaged { room, seq: event.seq, cause: cause.to_string() };
-        let seqs: Vec<i64> = serde_json::from_str(&before).map_err(damaged)?;
-        let mut state: State = self.events(room, version, &seqs).await?.into_iter().collect();
+        let mut state = self.kept_state(room, version, event, &before).await?;
         if event.pdu.is_state() && event.verdict != Verdict::Rejected {
             for event in self.events(room, version, &[event.seq]).await? {
                 state.insert(event);
             }
         }
         Ok(state)
+    }
+
+    /// The state that is kept with an event, as `seq` in JSON.
+    async fn kept_state(
+        &self,
+        room: i64,
+        version: &RoomVersionId,
+        event: &Event,
+        seqs: &str,
+    ) -> Result<State, Error> {
+        let damaged =
+            |cause: serde_json::Error| Error::Damaged { room, seq: event.seq, cause: cause.to_string() };
+        let seqs: Vec<i64> = serde_json::from_str(seqs).map_err(damaged)?;
+        Ok(self.events(room, version, &seqs).await?.into_iter().collect())
     }
 
     /// Events of a room by their ids, those of other rooms left out.

@@ -20,6 +20,9 @@ use crate::{
     store::{self, room as room_table},
 };
 
+/// Rooms of a rule that are looked at.
+const MOST_ALLOWED: usize = 20;
+
 impl Core {
     /// The content of a member event; local users' carry their profile (MB-09).
     pub(super) async fn member_content(&self, user_id: &UserId, membership: &str) -> Result<Value, Error> {
@@ -122,8 +125,20 @@ impl Rooms {
         Ok(!stored.is_empty() && self.core.store.is_in_one_of(user_id.as_str(), &stored).await?)
     }
 
+    /// Whether this server can tell of one of the rooms whose members a rule lets in who they are.
+    async fn keeps_one_of(&self, rule: &Restricted) -> bool {
+        for allowed in rule.allow.iter().take(MOST_ALLOWED) {
+            if let AllowRule::RoomMembership(allowed) = allowed
+                && self.by_id(&allowed.room_id).await.is_ok_and(|room| room.snapshot().is_resident())
+            {
+                return true;
+            }
+        }
+        false
+    }
+
     /// MB-07: somebody here who may invite, if a restricted room lets the user in for being in another room.
-    async fn authorising_user(
+    pub async fn authorising_user(
         &self,
         room: &Arc<Room>,
         user_id: &UserId,
@@ -134,14 +149,15 @@ impl Rooms {
             return Ok(None);
         };
         if !self.is_in_one_of(user_id, &restricted).await? {
+            if !self.keeps_one_of(&restricted).await {
+                return Err(Error::CannotAuthorise);
+            }
             return Err(Error::forbidden("you are in none of the rooms whose members may join this one"));
         }
         let levels = snapshot.power_levels();
         let mut members = snapshot.local.iter();
         let authorising = members.find(|member| levels.user_can_invite(&member.user_id));
-        let authorising = authorising.ok_or_else(|| {
-            Error::forbidden("nobody on this server has the power to let you into this room")
-        })?;
+        let authorising = authorising.ok_or(Error::CannotGrant)?;
         Ok(Some(authorising.user_id.clone()))
     }
 

@@ -17,6 +17,7 @@ mod fan_out;
 mod filter;
 mod forks;
 mod guests;
+mod handed;
 mod history;
 mod membership;
 pub mod notices;
@@ -81,7 +82,7 @@ pub use self::{
     retention::Lifetimes,
     search::{GroupBy, Match, Order, Query, Searched},
     send::reason,
-    snapshot::{LocalMember, Snapshot, State},
+    snapshot::{LocalMember, STRIPPED, Snapshot, State},
     spaces::{Hierarchy, SpaceRoom},
     summary::summary,
     visibility::{Sight, View},

@@ -27,7 +27,7 @@ use serde_json::value::RawValue;
 use super::{
     Error, Event, NewEvent, Room, Rooms,
     event::Verdict,
-    fan_out::{Touched, fan_out},
+    fan_out::{Outward, Touched, fan_out},
     forks::{self, References},
     relations::Related,
     snapshot::{LocalMember, State},
@@ -58,15 +58,15 @@ pub enum Outcome {
 impl Rooms {
     /// Judges verified events of a room in the order given and puts them into its log, each with its own verdict. What is
     /// returned is durable. One that is bad stops none of the others.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what brings events from other servers isn't here yet"))]
     pub async fn receive(&self, room: &Arc<Room>, pdus: Vec<Pdu>) -> Result<Vec<Outcome>, Error> {
-        writer::receive(&self.core, room, pdus).await
+        writer::receive(&self.core, room, pdus, Outward::Nobody).await
     }
 }
 
 impl Work<'_> {
     /// Judges one event and appends it. Errors are of this server, not of the event.
-    pub(super) async fn receive(&mut self, pdu: &Pdu) -> Result<Outcome, Error> {
+    pub(super) async fn receive(&mut self, pdu: &Pdu, outward: &Outward) -> Result<Outcome, Error> {
+        self.wishes.outward = outward.clone();
         let mark = self.mark();
         let judged = self.judged(pdu).await;
         let outcome = match self.kept_if_done(mark, judged)? {

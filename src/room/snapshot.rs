@@ -29,6 +29,18 @@ use serde_json::value::RawValue;
 use super::{Error, Event};
 use crate::store::event::OUTLIER;
 
+/// State that somebody who is invited to a room, or knocks, gets to see of it.
+pub const STRIPPED: [StateEventType; 8] = [
+    StateEventType::RoomCreate,
+    StateEventType::RoomJoinRules,
+    StateEventType::RoomName,
+    StateEventType::RoomAvatar,
+    StateEventType::RoomTopic,
+    StateEventType::RoomCanonicalAlias,
+    StateEventType::RoomEncryption,
+    StateEventType::RoomHistoryVisibility,
+];
+
 /// A joined user with an account here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalMember {

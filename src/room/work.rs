@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use hearth_federation::{Draft, MAX_PREV_EVENTS, Position};
+use hearth_federation::{Draft, MAX_PREV_EVENTS, Pdu, Position};
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, UserId,
     events::{StateEventType, TimelineEventType, room::member::MembershipState},
@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::{
     Appended, Core, Error, Event, NOT_A_MEMBER, NewEvent, Room, Txn, content,
     event::SentBy,
-    fan_out::{Touched, Wishes, fan_out},
+    fan_out::{Outward, Touched, Wishes, fan_out},
     guests::{self, Access},
     relations::{self, Related},
     search,
@@ -191,6 +191,7 @@ impl<'a> Work<'a> {
         };
         let target = self.target(&new).await?;
         self.wishes.uninviting = None;
+        self.wishes.outward = Outward::Everybody;
         if let Some(target) = &target
             && !self.snapshot.local.contains(target)
         {
@@ -257,7 +258,7 @@ impl<'a> Work<'a> {
     }
 
     /// What this server refuses to its own users though the room's rules allow it.
-    fn check_policy(&self, new: &NewEvent) -> Result<(), Error> {
+    pub(super) fn check_policy(&self, new: &NewEvent) -> Result<(), Error> {
         match new.kind {
             TimelineEventType::RoomMessage => {
                 content::check_text(&new.content, self.core.policy.max_text_chars)?;
@@ -280,10 +281,7 @@ impl<'a> Work<'a> {
                 _ => false,
             };
             if full {
-                return Err(Error::Forbidden(format!(
-                    "this room is full: this server allows {} members a room",
-                    self.core.policy.max_members
-                )));
+                return Err(Error::full(self.core.policy.max_members));
             }
         }
         Ok(())
@@ -328,7 +326,18 @@ impl<'a> Work<'a> {
     }
 
     /// Makes, hashes, signs and authorises the event at the end of the room.
-    async fn build(&self, new: NewEvent, txn: Option<&Txn>) -> Result<Event, Error> {
+    pub(super) async fn build(&self, new: NewEvent, txn: Option<&Txn>) -> Result<Event, Error> {
+        let snapshot = &self.snapshot;
+        let pdu = self.built(new).await?;
+        hearth_federation::authorize_built(&snapshot.version, &pdu, |kind, key| {
+            snapshot.state.get(kind, key).map(|event| &event.pdu)
+        })?;
+        let sent_by = txn.map(|txn| SentBy { device: txn.device, txn_id: txn.txn_id.clone() });
+        Ok(Event::new(snapshot.last_seq + 1, pdu, sent_by))
+    }
+
+    /// Makes, hashes and signs it, whether it is allowed or not.
+    pub(super) async fn built(&self, new: NewEvent) -> Result<Pdu, Error> {
         let snapshot = &self.snapshot;
         let version = &snapshot.version;
         let state_key = new.state_key.as_deref();
@@ -357,12 +366,7 @@ impl<'a> Work<'a> {
             redacts: new.redacts,
         };
         let limits = snapshot.limits(self.core.policy.max_text_chars);
-        let pdu = draft.build(version, position, &self.core.server_name, &self.core.key, limits)?;
-        hearth_federation::authorize_built(version, &pdu, |kind, key| {
-            snapshot.state.get(kind, key).map(|event| &event.pdu)
-        })?;
-        let sent_by = txn.map(|txn| SentBy { device: txn.device, txn_id: txn.txn_id.clone() });
-        Ok(Event::new(snapshot.last_seq + 1, pdu, sent_by))
+        Ok(draft.build(version, position, &self.core.server_name, &self.core.key, limits)?)
     }
 
     /// Versions 1 and 2 name events together with their hashes.

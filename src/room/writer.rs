@@ -13,7 +13,7 @@ use ruma::{OwnedEventId, OwnedUserId, events::TimelineEventType};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::{Core, Entry, Error, Hearsay, Outcome, Room, snapshot::Snapshot, work::Work};
+use super::{Core, Entry, Error, Hearsay, Outcome, Room, fan_out::Outward, snapshot::Snapshot, work::Work};
 use crate::store::{self, Batch};
 
 /// The most requests that one batch takes.
@@ -54,7 +54,7 @@ enum Wish {
         also: Option<Batch>,
     },
     /// Events that were made elsewhere, each judged for itself.
-    Receive(Vec<Pdu>),
+    Receive { events: Vec<Pdu>, outward: Outward },
     /// A join of a room that others keep, with the state before it.
     Enter(Box<Entry>),
     /// A membership of a room that this server isn't in.
@@ -65,7 +65,7 @@ impl Wish {
     fn txn(&self) -> Option<&Txn> {
         match self {
             Self::Append { txn, .. } => txn.as_ref(),
-            Self::Receive(_) | Self::Enter(_) | Self::Hear(_) => None,
+            Self::Receive { .. } | Self::Enter(_) | Self::Hear(_) => None,
         }
     }
 }
@@ -105,9 +105,10 @@ pub(super) async fn append(
 pub(super) async fn receive(
     core: &Arc<Core>,
     room: &Arc<Room>,
-    pdus: Vec<Pdu>,
+    events: Vec<Pdu>,
+    outward: Outward,
 ) -> Result<Vec<Outcome>, Error> {
-    match ask(core, room, Wish::Receive(pdus)).await? {
+    match ask(core, room, Wish::Receive { events, outward }).await? {
         Answer::Received(outcomes) => Ok(outcomes),
         Answer::Appended(_) => Err(Error::Internal("the room's writer mistook a request".to_owned())),
     }
@@ -204,10 +205,10 @@ async fn try_batch(
     for request in requests {
         let (events, txn, also) = match &request.wish {
             Wish::Append { events, txn, also } => (events, txn.as_ref(), also),
-            Wish::Receive(pdus) => {
-                let mut outcomes = Vec::with_capacity(pdus.len());
-                for pdu in pdus {
-                    outcomes.push(work.receive(pdu).await?);
+            Wish::Receive { events, outward } => {
+                let mut outcomes = Vec::with_capacity(events.len());
+                for pdu in events {
+                    outcomes.push(work.receive(pdu, outward).await?);
                 }
                 answers.push(Ok(Answer::Received(outcomes)));
                 continue;

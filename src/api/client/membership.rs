@@ -1,9 +1,7 @@
 //! Room membership: joining, inviting, knocking, leaving, kicking, banning, forgetting.
 
-use std::sync::Arc;
-
 use ruma::{
-    OwnedRoomOrAliasId, RoomId,
+    OwnedRoomId, OwnedRoomOrAliasId, OwnedServerName, RoomId,
     api::client::{
         knock::knock_room,
         membership::{
@@ -19,7 +17,6 @@ use crate::{
     app::App,
     http::{MatrixError, Routes},
     limits::Class,
-    room::{Error, Room},
 };
 
 pub(super) fn routes() -> Routes {
@@ -36,11 +33,18 @@ pub(super) fn routes() -> Routes {
         .add(joined)
 }
 
-/// The room that a user outside of it names.
-async fn find(app: &App, name: OwnedRoomOrAliasId) -> Result<Arc<Room>, Error> {
+/// The room that a user outside of it names, and servers that may know it.
+async fn find(
+    app: &App,
+    name: OwnedRoomOrAliasId,
+    via: Vec<OwnedServerName>,
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>), MatrixError> {
     match <&RoomId>::try_from(&*name) {
-        Ok(room_id) => app.rooms.by_id(room_id).await,
-        Err(alias) => app.rooms.by_alias(alias).await,
+        Ok(room_id) => Ok((room_id.to_owned(), via)),
+        Err(alias) => {
+            let (room_id, servers) = app.handshakes.by_alias(alias).await?;
+            Ok((room_id, via.into_iter().chain(servers).collect()))
+        }
     }
 }
 
@@ -49,9 +53,9 @@ async fn join(
     session: Session,
     request: join_room_by_id::v3::Request,
 ) -> Result<join_room_by_id::v3::Response, MatrixError> {
-    let room = app.rooms.by_id(&request.room_id).await?;
-    app.rooms.join(&room, &session.user_id, request.reason).await?;
-    Ok(join_room_by_id::v3::Response::new(request.room_id))
+    let (room_id, via) = (&request.room_id, Vec::new());
+    let room = app.handshakes.join(room_id, &session.user_id, via, request.reason).await?;
+    Ok(join_room_by_id::v3::Response::new(room.room_id.clone()))
 }
 
 async fn join_by_alias(
@@ -59,8 +63,8 @@ async fn join_by_alias(
     session: Session,
     request: join_room_by_id_or_alias::v3::Request,
 ) -> Result<join_room_by_id_or_alias::v3::Response, MatrixError> {
-    let room = find(&app, request.room_id_or_alias).await?;
-    app.rooms.join(&room, &session.user_id, request.reason).await?;
+    let (room_id, via) = find(&app, request.room_id_or_alias, request.via).await?;
+    let room = app.handshakes.join(&room_id, &session.user_id, via, request.reason).await?;
     Ok(join_room_by_id_or_alias::v3::Response::new(room.room_id.clone()))
 }
 
@@ -75,7 +79,7 @@ async fn invite(
         ));
     };
     let room = app.rooms.of_member(&request.room_id, &session.user_id).await?;
-    app.rooms.invite(&room, &session.user_id, &invitee.user_id, invitee.reason).await?;
+    app.handshakes.invite(&room, &session.user_id, &invitee.user_id, invitee.reason).await?;
     Ok(invite_user::v3::Response::new())
 }
 
@@ -84,8 +88,8 @@ async fn knock(
     session: Session,
     request: knock_room::v3::Request,
 ) -> Result<knock_room::v3::Response, MatrixError> {
-    let room = find(&app, request.room_id_or_alias).await?;
-    app.rooms.knock(&room, &session.user_id, request.reason).await?;
+    let (room_id, via) = find(&app, request.room_id_or_alias, request.via).await?;
+    let room = app.handshakes.knock(&room_id, &session.user_id, via, request.reason).await?;
     Ok(knock_room::v3::Response::new(room.room_id.clone()))
 }
 
@@ -95,7 +99,7 @@ async fn leave(
     request: leave_room::v3::Request,
 ) -> Result<leave_room::v3::Response, MatrixError> {
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
-    app.rooms.leave(&room, &session.user_id, request.reason).await?;
+    app.handshakes.leave(&room, &session.user_id, request.reason).await?;
     Ok(leave_room::v3::Response::new())
 }
 

@@ -1,5 +1,6 @@
 //! The server-server API: what other homeservers ask. One file per section of the specification.
 
+mod handshakes;
 mod keys;
 mod query;
 mod version;
@@ -7,5 +8,7 @@ mod version;
 use crate::http::Routes;
 
 pub(super) fn routes() -> Routes {
-    [keys::routes(), query::routes(), version::routes()].into_iter().fold(Routes::default(), Routes::merge)
+    [handshakes::routes(), keys::routes(), query::routes(), version::routes()]
+        .into_iter()
+        .fold(Routes::default(), Routes::merge)
 }

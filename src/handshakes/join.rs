@@ -1,0 +1,181 @@
+//! Joining rooms.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use hearth_federation::{Pdu, References, ServerRequest};
+use ruma::{
+    OwnedServerName, RoomId, RoomVersionId, ServerName, UserId, events::room::member::MembershipState,
+};
+use serde::Deserialize;
+use serde_json::{json, value::RawValue, value::to_raw_value};
+
+use super::{Error, Handshakes, Trial, path, text};
+use crate::room::{self, Entry, Room};
+
+/// Bytes of the answer to a join: the state of a room, and all that allowed it.
+const MAX_JOIN_BYTES: usize = 96 * 1024 * 1024;
+
+/// How long a join may take: a resident server collects the whole state first.
+const JOIN_TIMEOUT: Duration = Duration::from_mins(3);
+
+/// The answer to `send_join`.
+#[derive(Deserialize)]
+struct Joined {
+    /// The join, signed by the resident server too where the room is restricted.
+    event: Option<Box<RawValue>>,
+    state: Vec<Box<RawValue>>,
+    auth_chain: Vec<Box<RawValue>>,
+    #[serde(default)]
+    members_omitted: bool,
+}
+
+impl Handshakes {
+    /// Joins a room, wherever it is; nothing happens if the user is in already (MB-06).
+    pub async fn join(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        via: Vec<OwnedServerName>,
+        reason: Option<String>,
+    ) -> Result<Arc<Room>, Error> {
+        let turn = self.turn(room_id);
+        let mut candidates = via;
+        match self.rooms.by_id(room_id).await {
+            Ok(room) if room.snapshot().is_resident() => {
+                match self.rooms.join(&room, user_id, reason.clone()).await {
+                    Ok(()) => return Ok(room),
+                    // Somebody elsewhere may be able to.
+                    Err(cause @ (room::Error::CannotAuthorise | room::Error::CannotGrant)) => {
+                        let others = room.snapshot().remote_servers();
+                        if others.is_empty() {
+                            return Err(cause.into());
+                        }
+                        candidates.splice(0..0, others);
+                    }
+                    Err(cause) => return Err(cause.into()),
+                }
+            }
+            Ok(room) => {
+                let invite = room.snapshot().member(user_id).cloned();
+                let inviter = invite.map(|invite| invite.pdu.sender.server_name().to_owned());
+                candidates.splice(0..0, inviter);
+                candidates.extend(room.snapshot().remote_servers());
+            }
+            Err(room::Error::NotFound(_)) => {}
+            Err(cause) => return Err(cause.into()),
+        }
+        let candidates = self.candidates(candidates, room_id);
+        if candidates.is_empty() {
+            return Err(room::Error::NotFound("this server doesn't know the room").into());
+        }
+        self.check_may_enter(user_id).await?;
+        let _turn = turn.lock().await;
+        // Another user may have come in while we waited.
+        if let Ok(room) = self.rooms.by_id(room_id).await
+            && room.snapshot().is_resident()
+            && (room.snapshot().is_joined(user_id)
+                || self.rooms.join(&room, user_id, reason.clone()).await.is_ok())
+        {
+            return Ok(room);
+        }
+        let mut trial = Trial::new(candidates);
+        while let Some(server) = trial.next() {
+            match self.join_by(&server, room_id, user_id, reason.as_deref()).await {
+                Ok(room) => return Ok(room),
+                Err(cause) => trial.failed(&server, cause)?,
+            }
+        }
+        Err(trial.error())
+    }
+
+    /// Joins by the help of one resident server.
+    async fn join_by(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        user_id: &UserId,
+        reason: Option<&str>,
+    ) -> Result<Arc<Room>, Error> {
+        let template = self.proposed(server, room_id, user_id, &MembershipState::Join).await?;
+        let mut content = self.rooms.member_content(user_id, "join").await?;
+        if let Some(reason) = reason {
+            content["reason"] = json!(reason);
+        }
+        if let Some(authorised_via) = &template.authorised_via {
+            content["join_authorised_via_users_server"] = json!(authorised_via);
+        }
+        let content = to_raw_value(&content).map_err(|cause| Error::Answer(cause.to_string()))?;
+        let now = self.environment.clock.now();
+        let event = template.build(room_id, user_id, content, now, &self.key)?;
+
+        let path = path("/_matrix/federation/v2/send_join", &[room_id.as_str(), event.event_id.as_str()]);
+        let request = ServerRequest::put(path + "?omit_members=false", event.json.get());
+        let request = request.limit(MAX_JOIN_BYTES).timeout(JOIN_TIMEOUT);
+        let answer = text(&self.peers.send(server, request).await?)?;
+        let joined: Joined =
+            serde_json::from_str(&answer).map_err(|cause| Error::Answer(cause.to_string()))?;
+        if joined.members_omitted {
+            return Err(Error::Answer("it leaves out members, whom nobody asked it to".to_owned()));
+        }
+        let event = match template.authorised_via {
+            Some(authorised_via) => {
+                let signed = joined.event.as_deref().map_or("{}", RawValue::get);
+                let by = authorised_via.server_name();
+                let event = event.with_signatures_of(&template.version, by, signed)?;
+                self.verify_one(&template.version, event.json.get()).await?
+            }
+            None => event,
+        };
+        let state = self.verify_all(&template.version, &joined.state, &joined.auth_chain).await;
+        drop(joined);
+        let (state, auth_chain) = state;
+        let members = state.iter().filter(|pdu| pdu.membership() == Some(MembershipState::Join)).count();
+        let (version, room_id) = (template.version, room_id.to_owned());
+        if members >= self.rooms.policy().max_members {
+            self.leave_by(server, &room_id, user_id, None).await?;
+            return Err(self.rooms.full().into());
+        }
+        let room = self.rooms.enter(Entry { room_id, version, event, state, auth_chain }).await?;
+        self.rooms.settle_in(&room, user_id).await;
+        Ok(room)
+    }
+
+    /// One event of somebody else's, verified.
+    pub(super) async fn verify_one(&self, version: &RoomVersionId, event: &str) -> Result<Pdu, Error> {
+        let verified = self.peers.verified(version, &[event], References::Limited).await.pop();
+        Ok(verified.ok_or_else(|| Error::Invalid("there is no event".to_owned()))??)
+    }
+
+    /// The events of a state and of an auth chain, without those that don't hold.
+    pub(super) async fn verify_all(
+        &self,
+        version: &RoomVersionId,
+        state: &[Box<RawValue>],
+        auth_chain: &[Box<RawValue>],
+    ) -> (Vec<Pdu>, Vec<Pdu>) {
+        let texts: Vec<&str> = state.iter().chain(auth_chain).map(|event| event.get()).collect();
+        let mut seen = HashSet::new();
+        // Most of an auth chain is state too.
+        let unique: Vec<(usize, &str)> =
+            texts.into_iter().enumerate().filter(|(_, text)| seen.insert(*text)).collect();
+        let texts: Vec<&str> = unique.iter().map(|(_, text)| *text).collect();
+        let verified = self.peers.verified(version, &texts, References::Limited).await;
+        let (mut of_state, mut of_chain) = (Vec::new(), Vec::new());
+        for ((index, _), pdu) in unique.into_iter().zip(verified) {
+            match pdu {
+                Ok(pdu) if index < state.len() => of_state.push(pdu),
+                Ok(pdu) => of_chain.push(pdu),
+                Err(cause) => tracing::info!(%cause, "an event of a room's state is dropped"),
+            }
+        }
+        (of_state, of_chain)
+    }
+
+    /// What this server refuses to its users, wherever the room is.
+    async fn check_may_enter(&self, user_id: &UserId) -> Result<(), Error> {
+        if self.accounts.is_guest(user_id).await? {
+            return Err(room::Error::GuestsForbidden.into());
+        }
+        Ok(())
+    }
+}

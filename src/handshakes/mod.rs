@@ -1,0 +1,194 @@
+//! Joining, inviting, knocking and leaving where another server has a say.
+//!
+//! A room is kept by the servers that have somebody in it. Where this one is among them, its own rooms decide
+//! ([`crate::room`]); otherwise another server is asked, and several are tried until one helps. Both sides of each
+//! handshake are here: what is asked of others, and what is answered to them ([`resident`]). All network I/O is done before
+//! a room's writer hears of anything.
+//!
+//! Specification: [Joining Rooms](https://spec.matrix.org/v1.19/server-server-api/#joining-rooms) and the sections after it.
+
+mod error;
+mod invite;
+mod join;
+mod knock;
+mod leave;
+mod resident;
+
+use std::{collections::HashMap, sync::Arc};
+
+use hearth_federation::{Response, ServerRequest, SigningKey, Template, supported_versions};
+use parking_lot::Mutex;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use ruma::{
+    OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomVersionId, ServerName, UserId,
+    events::room::member::MembershipState,
+};
+
+use serde::Deserialize;
+
+pub use self::{error::Error, invite::Invited};
+use crate::{account::Accounts, environment::Environment, peers::Peers, room::Rooms};
+
+/// Servers that are tried for one handshake. The rest of a long list would mostly fail for the same reason.
+const MOST_TRIED: usize = 8;
+
+/// Bytes of the answer about an alias: large rooms are on many servers.
+const MAX_ALIAS_BYTES: usize = 1024 * 1024;
+
+/// What stands for itself in a path.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+pub struct Handshakes {
+    server_name: OwnedServerName,
+    key: Arc<SigningKey>,
+    peers: Arc<Peers>,
+    rooms: Arc<Rooms>,
+    accounts: Arc<Accounts>,
+    environment: Environment,
+    /// Rooms that are being entered: one join after the other, of which the first makes the others easy.
+    entering: Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Handshakes {
+    pub fn new(
+        server_name: OwnedServerName,
+        key: Arc<SigningKey>,
+        peers: Arc<Peers>,
+        rooms: Arc<Rooms>,
+        accounts: Arc<Accounts>,
+        environment: Environment,
+    ) -> Self {
+        Self { server_name, key, peers, rooms, accounts, environment, entering: Mutex::default() }
+    }
+
+    /// The room that an alias names, and servers that are in it; aliases of others their servers know.
+    pub async fn by_alias(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>), Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            room_id: OwnedRoomId,
+            servers: Vec<OwnedServerName>,
+        }
+        let server = alias.server_name();
+        if server == self.server_name {
+            let room = self.rooms.by_alias(alias).await?;
+            let mut servers = room.snapshot().remote_servers();
+            servers.insert(0, self.server_name.clone());
+            return Ok((room.room_id.clone(), servers));
+        }
+        let alias: String = utf8_percent_encode(alias.as_str(), UNRESERVED).collect();
+        let path = format!("/_matrix/federation/v1/query/directory?room_alias={alias}");
+        let answer = text(&self.peers.send(server, ServerRequest::get(path).limit(MAX_ALIAS_BYTES)).await?)?;
+        let answer: Answer =
+            serde_json::from_str(&answer).map_err(|cause| Error::Answer(cause.to_string()))?;
+        Ok((answer.room_id, answer.servers))
+    }
+
+    /// The turn to enter a room.
+    fn turn(&self, room_id: &RoomId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut entering = self.entering.lock();
+        entering.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(entering.entry(room_id.to_owned()).or_default())
+    }
+
+    /// Whom to ask about a room: those that were named, then whoever should know. Not ourselves, none twice.
+    fn candidates(
+        &self,
+        named: impl IntoIterator<Item = OwnedServerName>,
+        room_id: &RoomId,
+    ) -> Vec<OwnedServerName> {
+        let mut candidates: Vec<OwnedServerName> = Vec::new();
+        for server in named.into_iter().chain(room_id.server_name().map(ToOwned::to_owned)) {
+            if server != self.server_name && !candidates.contains(&server) {
+                candidates.push(server);
+            }
+        }
+        candidates.truncate(MOST_TRIED);
+        candidates
+    }
+
+    /// Asks a resident server for the member event that a user may send.
+    async fn proposed(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        user_id: &UserId,
+        membership: &MembershipState,
+    ) -> Result<Template, Error> {
+        let (handshake, versions) = match membership {
+            MembershipState::Join => ("make_join", true),
+            MembershipState::Knock => ("make_knock", true),
+            _ => ("make_leave", false),
+        };
+        let mut path =
+            path(&format!("/_matrix/federation/v1/{handshake}"), &[room_id.as_str(), user_id.as_str()]);
+        if versions {
+            for (index, version) in supported_versions().enumerate() {
+                path.push(if index == 0 { '?' } else { '&' });
+                path.push_str("ver=");
+                path.extend(utf8_percent_encode(version.as_str(), UNRESERVED));
+            }
+        }
+        let request = ServerRequest::get(path).limit(hearth_federation::MAX_TEMPLATE_BYTES);
+        let answer = text(&self.peers.send(server, request).await?)?;
+        Ok(Template::read(&answer, room_id, user_id, membership)?)
+    }
+}
+
+/// Servers that are tried one after the other, and why those before didn't help.
+struct Trial {
+    candidates: std::vec::IntoIter<OwnedServerName>,
+    failed: Option<Error>,
+}
+
+impl Trial {
+    fn new(candidates: Vec<OwnedServerName>) -> Self {
+        Self { candidates: candidates.into_iter(), failed: None }
+    }
+
+    fn next(&mut self) -> Option<OwnedServerName> {
+        self.candidates.next()
+    }
+
+    /// A server didn't help. An error if others would say the same.
+    fn failed(&mut self, server: &ServerName, cause: Error) -> Result<(), Error> {
+        if cause.is_final() {
+            return Err(cause);
+        }
+        tracing::info!(%server, %cause, "a server doesn't help with a room");
+        // The first that answered at all knows best.
+        if !self.failed.as_ref().is_some_and(Error::is_an_answer) {
+            self.failed = Some(cause);
+        }
+        Ok(())
+    }
+
+    /// Why none helped.
+    fn error(self) -> Error {
+        self.failed.unwrap_or(Error::Nobody)
+    }
+}
+
+/// A path with its parameters.
+fn path(prefix: &str, parameters: &[&str]) -> String {
+    let mut path = prefix.to_owned();
+    for parameter in parameters {
+        path.push('/');
+        path.extend(utf8_percent_encode(parameter, UNRESERVED));
+    }
+    path
+}
+
+fn text(response: &Response) -> Result<String, Error> {
+    std::str::from_utf8(&response.body)
+        .map(str::to_owned)
+        .map_err(|_| Error::Answer("it isn't text".to_owned()))
+}
+
+/// The version of a room, if it is one whose rules are known.
+fn known_version(version: &str) -> Result<RoomVersionId, Error> {
+    let version = RoomVersionId::try_from(version).map_err(|cause| Error::Answer(cause.to_string()))?;
+    match hearth_federation::rules(&version) {
+        Ok(_) => Ok(version),
+        Err(_) => Err(Error::Room(crate::room::Error::UnsupportedVersion(version))),
+    }
+}
