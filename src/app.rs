@@ -150,7 +150,7 @@ impl Hearth {
             return Err(StartError::OtherServer { name, configured: config.server_name.to_string() });
         }
         let key = Arc::new(signing_key::load_or_make(&config.data_dir, &*environment.entropy)?);
-        let own = OwnKeys { key: Arc::clone(&key), old: signing_key::load_old(&config.data_dir)? };
+        let own = OwnKeys { key: Arc::clone(&key), old: signing_key::load_old(&config.data_dir, &key)? };
         let (name, federation) = (config.server_name.clone(), &config.federation);
         let peers = Peers::new(name, own, federation, store.clone(), &environment)?;
         let rooms = Rooms::new(

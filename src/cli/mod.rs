@@ -2,6 +2,8 @@
 //! success, 1 for a failure, 2 for a command line or configuration that can't be used.
 
 mod config;
+mod doctor;
+mod key;
 mod report;
 mod serve;
 mod token;
@@ -30,7 +32,9 @@ Examples:
   hearth config default > hearth.toml  start a configuration file; hearth.toml is found by itself
   hearth serve --config /etc/hearth/hearth.toml
   hearth token create --uses 1         let somebody make an account
-  hearth user create alice             make an account"
+  hearth user create alice             make an account
+  hearth doctor                        find out whether other servers reach this one
+  hearth doctor matrix.org             find out whether this one reaches another"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -50,6 +54,11 @@ enum Command {
     /// Create, list and revoke registration tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Find out what is wrong between this server and others
+    Doctor(doctor::Command),
+    /// Look at the key that this server signs with, or replace it
+    #[command(subcommand)]
+    Key(key::Command),
     /// Look at what users have reported
     #[command(subcommand)]
     Report(report::Command),
@@ -81,6 +90,7 @@ impl Options {
 /// Why a command failed, for whoever gave it.
 struct Failure {
     code: u8,
+    /// Empty if all has been said already.
     message: String,
 }
 
@@ -93,6 +103,16 @@ impl<E: std::error::Error> From<E> for Failure {
 impl Failure {
     fn new(message: impl fmt::Display) -> Self {
         Self { code: 1, message: message.to_string() }
+    }
+}
+
+/// A time in milliseconds, for people.
+fn span(milliseconds: u64) -> String {
+    let minutes = milliseconds / 60_000;
+    match minutes {
+        0..120 => format!("{minutes} minutes"),
+        120..2880 => format!("{} hours", minutes / 60),
+        _ => format!("{} days", minutes / 60 / 24),
     }
 }
 
@@ -119,12 +139,16 @@ pub fn run() -> ExitCode {
         Command::Config(command) => config::run(command),
         Command::User(command) => user::run(command),
         Command::Token(command) => token::run(command),
+        Command::Doctor(command) => doctor::run(&command),
+        Command::Key(command) => key::run(command),
         Command::Report(command) => report::run(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
-            eprintln!("hearth: {message}");
+            if !message.is_empty() {
+                eprintln!("hearth: {message}");
+            }
             ExitCode::from(code)
         }
     }

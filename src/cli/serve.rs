@@ -141,7 +141,7 @@ pub(super) fn prepare(data_dir: &Path) -> Result<(), Failure> {
 }
 
 /// Two servers on one database would each believe that they alone give out positions.
-fn lock(data_dir: &Path) -> Result<File, Failure> {
+pub(super) fn lock(data_dir: &Path) -> Result<File, Failure> {
     let path = data_dir.join("hearth.lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|cause| {
         let path = path.display();

@@ -107,6 +107,11 @@ impl Peers {
         self.client.send(server, request).await
     }
 
+    /// What this server signs with.
+    pub fn own_key(&self) -> &SigningKey {
+        &self.own.key
+    }
+
     /// A server has proved that it is there: whoever waited with asking it needn't.
     pub fn heard_from(&self, server: &ServerName) {
         self.keys.heard_from(server);

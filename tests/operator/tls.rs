@@ -1,13 +1,7 @@
 //! Ports that speak TLS: HTTP/1.1 and HTTP/2, and certificates that are renewed while the server runs.
 
-// A test that can't go on should stop where it is.
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{fs, net::TcpListener, path::PathBuf, sync::Arc};
 
-use common::{Server, eventually};
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::{
@@ -20,6 +14,8 @@ use tokio_rustls::{
     rustls::{ClientConfig, RootCertStore, crypto::ring},
 };
 use toml::Table;
+
+use crate::common::{Server, eventually};
 
 /// A server with one more port, which speaks TLS.
 struct Secured {

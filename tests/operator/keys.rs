@@ -1,0 +1,72 @@
+//! Keys that are replaced: what was signed stays good, and what will be is signed with the new one.
+
+use hearth_federation::{BlockedKeys, ServerKeys};
+use http::Method;
+use ruma::{MilliSecondsSinceUnixEpoch, ServerName};
+use toml::Table;
+
+use crate::federating::{Authority, Federating};
+
+impl Federating {
+    async fn published(&self) -> ServerKeys {
+        let document = self.server.http().get("/_matrix/key/v2/server", None).await.text();
+        let name = <&ServerName>::try_from(self.name.as_str()).unwrap();
+        ServerKeys::read(&document, name, MilliSecondsSinceUnixEpoch::now(), &BlockedKeys::default()).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ky_01_a_key_that_is_replaced_is_published_as_an_old_one() {
+    let authority = Authority::new();
+    let mut here = Federating::start(&authority, Table::new()).await;
+    let there = Federating::start(&authority, Table::new()).await;
+    let before = here.key();
+    let shown = here.run(&["key", "show"]).await;
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(&before.public_key_text()));
+
+    let refused = here.run(&["key", "rotate"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("stop"), "{refused:?}");
+    assert_eq!(here.key().to_text(), before.to_text());
+
+    here.server.stop().await;
+    let rotated = here.run(&["key", "rotate"]).await;
+    assert!(rotated.status.success(), "{rotated:?}");
+    here.start_again().await;
+
+    let now = here.key();
+    assert_ne!(now.id(), before.id());
+    let published = here.published().await;
+    let old = &published.keys[before.id().as_str()];
+    assert!(old.is_old() && old.bytes() == before.public_key());
+    let current = &published.keys[now.id().as_str()];
+    assert!(!current.is_old() && current.bytes() == now.public_key());
+    let shown = here.run(&["key", "show"]).await;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains(&format!("{}  {}  in use", now.id(), now.public_key_text())), "{shown}");
+    assert!(shown.contains(&format!("{}  {}  retired", before.id(), before.public_key_text())), "{shown}");
+
+    // KY-07: others believe requests by the new key, and none by the old one.
+    let uri = "/_matrix/federation/v1/query/directory?room_alias=%23nothing:localhost";
+    there.signed(&here.name, &now, Method::GET, uri, None).await.expect_error(404, "M_NOT_FOUND");
+    there.signed(&here.name, &before, Method::GET, uri, None).await.expect_error(401, "M_UNAUTHORIZED");
+}
+
+/// Rooms of before go on: their events were signed with the key of then.
+#[tokio::test(flavor = "multi_thread")]
+async fn rooms_go_on_with_a_new_key() {
+    let authority = Authority::new();
+    let mut here = Federating::start(&authority, Table::new()).await;
+    let alice = here.server.register("alice").await;
+    let room = alice.create_room(serde_json::json!({ "preset": "private_chat" })).await;
+    let first = alice.send_text(&room, "signed with the old key").await;
+    here.server.stop().await;
+    assert!(here.run(&["key", "rotate"]).await.status.success());
+    here.start_again().await;
+
+    let second = alice.send_text(&room, "signed with the new key").await;
+
+    for event in [first, second] {
+        alice.get(&format!("/v3/rooms/{room}/event/{event}")).await.expect(200);
+    }
+}
