@@ -122,8 +122,7 @@ impl Template {
         };
         let prev_events = ids("prev_events", MAX_PREV_EVENTS)?;
         let auth_events = ids("auth_events", MAX_AUTH_EVENTS)?;
-        let depth =
-            event.get("depth").and_then(Value::as_integer).and_then(|depth| i64::try_from(depth).ok());
+        let depth = event.get("depth").and_then(Value::as_integer);
         let depth = depth.filter(|depth| *depth >= 0).ok_or(TemplateError::Field("depth"))?;
         Ok(Self { version, authorised_via, prev_events, auth_events, depth, reference_hashes })
     }

@@ -27,9 +27,9 @@ pub(crate) struct Authority {
 
 impl Authority {
     pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::default();
         // Two that have the same name are one to whoever looks for the issuer.
         static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let mut params = CertificateParams::default();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         params.distinguished_name.push(DnType::CommonName, format!("Authority {number}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -113,7 +113,7 @@ impl Federating {
     }
 
     /// Runs another subcommand, while this program goes on.
-    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         tokio::task::block_in_place(|| self.server.run(arguments))
     }
 

@@ -21,16 +21,16 @@ async fn ky_01_a_key_that_is_replaced_is_published_as_an_old_one() {
     let mut here = Federating::start(&authority, Table::new()).await;
     let there = Federating::start(&authority, Table::new()).await;
     let before = here.key();
-    let shown = here.run(&["key", "show"]).await;
+    let shown = here.run(&["key", "show"]);
     assert!(String::from_utf8_lossy(&shown.stdout).contains(&before.public_key_text()));
 
-    let refused = here.run(&["key", "rotate"]).await;
+    let refused = here.run(&["key", "rotate"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("stop"), "{refused:?}");
     assert_eq!(here.key().to_text(), before.to_text());
 
     here.server.stop().await;
-    let rotated = here.run(&["key", "rotate"]).await;
+    let rotated = here.run(&["key", "rotate"]);
     assert!(rotated.status.success(), "{rotated:?}");
     here.start_again().await;
 
@@ -41,7 +41,7 @@ async fn ky_01_a_key_that_is_replaced_is_published_as_an_old_one() {
     assert!(old.is_old() && old.bytes() == before.public_key());
     let current = &published.keys[now.id().as_str()];
     assert!(!current.is_old() && current.bytes() == now.public_key());
-    let shown = here.run(&["key", "show"]).await;
+    let shown = here.run(&["key", "show"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains(&format!("{}  {}  in use", now.id(), now.public_key_text())), "{shown}");
     assert!(shown.contains(&format!("{}  {}  retired", before.id(), before.public_key_text())), "{shown}");
@@ -61,7 +61,7 @@ async fn rooms_go_on_with_a_new_key() {
     let room = alice.create_room(serde_json::json!({ "preset": "private_chat" })).await;
     let first = alice.send_text(&room, "signed with the old key").await;
     here.server.stop().await;
-    assert!(here.run(&["key", "rotate"]).await.status.success());
+    assert!(here.run(&["key", "rotate"]).status.success());
     here.start_again().await;
 
     let second = alice.send_text(&room, "signed with the new key").await;

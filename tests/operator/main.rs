@@ -9,5 +9,4 @@ mod common;
 mod doctor;
 mod federating;
 mod keys;
-mod requests;
 mod tls;

@@ -95,6 +95,9 @@ pub struct KeyRing {
     servers: Mutex<LruCache<OwnedServerName, Arc<Server>>>,
 }
 
+/// A server's keys.
+type Found = (OwnedServerName, Arc<KnownKeys>);
+
 /// What memory has of a server.
 #[derive(Default)]
 struct Server {
@@ -134,7 +137,7 @@ impl KeyRing {
 
     /// Find the keys that are wanted, of all servers at once. Those that are in memory are found without waiting.
     pub async fn find(&self, wants: &Wants) -> FoundKeys {
-        let mut lookups: Vec<Task<'_, Option<(OwnedServerName, Arc<KnownKeys>)>>> = Vec::new();
+        let mut lookups: Vec<Task<'_, Option<Found>>> = Vec::new();
         for (server, needs) in &wants.servers {
             lookups.push(Box::pin(async move {
                 let known = self.keys_of(server, needs).await?;

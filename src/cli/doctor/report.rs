@@ -74,7 +74,7 @@ impl Report {
         };
         let mut line = format!("  {mark} {text}\n");
         if let Some(remedy) = remedy {
-            line.push_str(&format!("      → {remedy}\n"));
+            line = format!("{line}      → {remedy}\n");
         }
         self.tell(&line);
         self.findings.push(Finding { part: self.part, verdict, text, remedy: remedy.map(str::to_owned) });
