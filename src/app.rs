@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     environment::Environment,
     handshakes::Handshakes,
+    history::History,
     limits::Limits,
     live::{
         Syncs,
@@ -51,6 +52,7 @@ pub struct Hearth {
     pub accounts: Arc<Accounts>,
     pub rooms: Arc<Rooms>,
     pub handshakes: Handshakes,
+    pub history: History,
     pub delayed: Arc<DelayedEvents>,
     pub notices: Notices,
     pub receipts: Receipts,
@@ -163,6 +165,7 @@ impl Hearth {
         )
         .await?;
         let rooms = Arc::new(rooms);
+        let history = History::new(Arc::clone(&peers), Arc::clone(&rooms));
         let handshakes = Handshakes::new(
             config.server_name.clone(),
             key,
@@ -225,6 +228,7 @@ impl Hearth {
             delayed: Arc::new(delayed),
             notices,
             handshakes,
+            history,
             rooms,
             sessions,
             queues,

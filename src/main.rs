@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod environment;
 mod handshakes;
+mod history;
 mod http;
 mod limits;
 mod live;

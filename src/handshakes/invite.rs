@@ -7,9 +7,10 @@ use ruma::{EventId, RoomId, RoomVersionId, ServerName, UserId, events::room::mem
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue, value::to_raw_value};
 
-use super::{Error, Handshakes, known_version, path, text};
+use super::{Error, Handshakes, known_version, text};
 use crate::{
     account::InviteVerdict,
+    peers::path,
     room::{self, Hearsay, Outcome, Room},
 };
 

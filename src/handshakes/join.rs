@@ -9,8 +9,9 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::{json, value::RawValue, value::to_raw_value};
 
-use super::{Error, Handshakes, Trial, path, text};
-use crate::room::{self, Entry, Room};
+use super::{Error, Handshakes, Trial, text};
+use crate::peers::path;
+use crate::room::{self, Entry, Given, Room};
 
 /// Bytes of the answer to a join: the state of a room, and all that allowed it.
 const MAX_JOIN_BYTES: usize = 96 * 1024 * 1024;
@@ -135,7 +136,9 @@ impl Handshakes {
             self.leave_by(server, &room_id, user_id, None).await?;
             return Err(self.rooms.full().into());
         }
-        let room = self.rooms.enter(Entry { room_id, version, event, state, auth_chain }).await?;
+        let ids = state.iter().map(|pdu| pdu.event_id.clone()).collect();
+        let before = Given { state: ids, events: state.into_iter().chain(auth_chain).collect() };
+        let room = self.rooms.enter(Entry { room_id, version, event, before }).await?;
         self.rooms.settle_in(&room, user_id).await;
         Ok(room)
     }

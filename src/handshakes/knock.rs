@@ -7,7 +7,8 @@ use ruma::{OwnedServerName, RoomId, ServerName, UserId, events::room::member::Me
 use serde::Deserialize;
 use serde_json::{json, value::RawValue, value::to_raw_value};
 
-use super::{Error, Handshakes, Trial, invite::stripped, path, text};
+use super::{Error, Handshakes, Trial, invite::stripped, text};
+use crate::peers::path;
 use crate::room::{self, Hearsay, Room};
 
 #[derive(Deserialize)]

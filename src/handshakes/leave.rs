@@ -9,7 +9,8 @@ use ruma::{
 };
 use serde_json::{json, value::to_raw_value};
 
-use super::{Error, Handshakes, Trial, path};
+use super::{Error, Handshakes, Trial};
+use crate::peers::path;
 use crate::room::{Hearsay, NewEvent, Room};
 
 impl Handshakes {

@@ -18,7 +18,6 @@ use std::{collections::HashMap, sync::Arc};
 
 use hearth_federation::{Response, ServerRequest, SigningKey, Template, supported_versions};
 use parking_lot::Mutex;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ruma::{
     OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomVersionId, ServerName, UserId,
     events::room::member::MembershipState,
@@ -27,16 +26,18 @@ use ruma::{
 use serde::Deserialize;
 
 pub use self::{error::Error, invite::Invited};
-use crate::{account::Accounts, environment::Environment, peers::Peers, room::Rooms};
+use crate::{
+    account::Accounts,
+    environment::Environment,
+    peers::{Peers, encoded, path},
+    room::Rooms,
+};
 
 /// Servers that are tried for one handshake. The rest of a long list would mostly fail for the same reason.
 const MOST_TRIED: usize = 8;
 
 /// Bytes of the answer about an alias: large rooms are on many servers.
 const MAX_ALIAS_BYTES: usize = 1024 * 1024;
-
-/// What stands for itself in a path.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 pub struct Handshakes {
     server_name: OwnedServerName,
@@ -75,7 +76,7 @@ impl Handshakes {
             servers.insert(0, self.server_name.clone());
             return Ok((room.room_id.clone(), servers));
         }
-        let alias: String = utf8_percent_encode(alias.as_str(), UNRESERVED).collect();
+        let alias: String = encoded(alias.as_str()).collect();
         let path = format!("/_matrix/federation/v1/query/directory?room_alias={alias}");
         let answer = text(&self.peers.send(server, ServerRequest::get(path).limit(MAX_ALIAS_BYTES)).await?)?;
         let answer: Answer =
@@ -119,16 +120,16 @@ impl Handshakes {
             MembershipState::Knock => ("make_knock", true),
             _ => ("make_leave", false),
         };
-        let mut path =
+        let mut target =
             path(&format!("/_matrix/federation/v1/{handshake}"), &[room_id.as_str(), user_id.as_str()]);
         if versions {
             for (index, version) in supported_versions().enumerate() {
-                path.push(if index == 0 { '?' } else { '&' });
-                path.push_str("ver=");
-                path.extend(utf8_percent_encode(version.as_str(), UNRESERVED));
+                target.push(if index == 0 { '?' } else { '&' });
+                target.push_str("ver=");
+                target.extend(encoded(version.as_str()));
             }
         }
-        let request = ServerRequest::get(path).limit(hearth_federation::MAX_TEMPLATE_BYTES);
+        let request = ServerRequest::get(target).limit(hearth_federation::MAX_TEMPLATE_BYTES);
         let answer = text(&self.peers.send(server, request).await?)?;
         Ok(Template::read(&answer, room_id, user_id, membership)?)
     }
@@ -166,16 +167,6 @@ impl Trial {
     fn error(self) -> Error {
         self.failed.unwrap_or(Error::Nobody)
     }
-}
-
-/// A path with its parameters.
-fn path(prefix: &str, parameters: &[&str]) -> String {
-    let mut path = prefix.to_owned();
-    for parameter in parameters {
-        path.push('/');
-        path.extend(utf8_percent_encode(parameter, UNRESERVED));
-    }
-    path
 }
 
 fn text(response: &Response) -> Result<String, Error> {

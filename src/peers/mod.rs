@@ -14,6 +14,7 @@ use hearth_federation::{
     SystemDns, notary_answer, own_server_keys,
 };
 use parking_lot::Mutex;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName};
 use tokio::sync::broadcast;
 
@@ -29,6 +30,24 @@ pub struct OwnKeys {
 
 /// Servers that have spoken, for a listener to catch up with.
 const HEARD: usize = 256;
+
+/// What stands for itself in a path.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A value as it stands in a path or a query.
+pub fn encoded(value: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(value, UNRESERVED)
+}
+
+/// A path with its parameters.
+pub fn path(prefix: &str, parameters: &[&str]) -> String {
+    let mut path = prefix.to_owned();
+    for parameter in parameters {
+        path.push('/');
+        path.extend(encoded(parameter));
+    }
+    path
+}
 
 /// Why other servers can't be spoken to at all.
 #[derive(Debug, thiserror::Error)]

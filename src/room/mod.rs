@@ -3,6 +3,7 @@
 //! A [`Room`] is loaded when somebody asks for it and can be dropped at any time: the database has all of it. There is
 //! never more than one of the same room in memory, because its writer orders the log.
 
+mod backfill;
 mod cache;
 mod client_event;
 mod content;
@@ -21,6 +22,7 @@ mod handed;
 mod history;
 mod membership;
 pub mod notices;
+mod outliers;
 mod preview;
 #[cfg(test)]
 mod random_tests;
@@ -63,11 +65,8 @@ use ruma::{
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
-use self::{
-    cache::EventCache, error::NOT_A_MEMBER, retention::Horizons, snapshot::Extremity, spaces::Walks,
-    writer::Inbox,
-};
 pub use self::{
+    backfill::{Chunk, Hole, leading_to},
     client_event::Reader,
     create::{NewRoom, Preset},
     directory::{PublicRoom, PublicRooms, Search},
@@ -75,7 +74,8 @@ pub use self::{
     error::{Error, NO_EVENT},
     event::Event,
     filter::{EventFilter, Fields, LazyMembers, RelationFilter, type_matches},
-    history::{Direction, Paging},
+    history::{Direction, Page, Paging},
+    outliers::Given,
     preview::Preview,
     receive::Outcome,
     relations::{Listing, RECURSION},
@@ -87,6 +87,10 @@ pub use self::{
     summary::summary,
     visibility::{Sight, View},
     writer::{Appended, NewEvent, Txn},
+};
+use self::{
+    cache::EventCache, error::NOT_A_MEMBER, retention::Horizons, snapshot::Extremity, spaces::Walks,
+    writer::Inbox,
 };
 use crate::{account::Accounts, environment::Environment, store::Store};
 

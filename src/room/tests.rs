@@ -140,6 +140,7 @@ impl World {
                 sender_device: None,
                 txn_id: None,
                 outlier: None,
+                position: None,
             });
         }
         self.store.commit(batch).await.unwrap();

@@ -400,21 +400,35 @@ impl<'a> Work<'a> {
 
     /// The event alone, whatever its verdict.
     pub(super) fn store_event(&self, batch: &mut Batch, step: u32, event: &Event) {
-        let (room, seq) = (self.snapshot.number, event.seq);
-        batch.event(EventRow {
-            room,
-            seq,
+        batch.event(self.row(step, event));
+    }
+
+    /// An event that is put between others, at the position of that above it.
+    pub(super) fn store_backfilled(&self, batch: &mut Batch, step: u32, position: i64, event: &Event) {
+        let redacted_by = event.redacted_by;
+        batch.event(EventRow { position: Some(position), searchable: false, ..self.row(step, event) });
+        if let Some(redacted_by) = redacted_by {
+            let (room, pdu) = (self.snapshot.number, event.pdu.json.get());
+            batch.push(event_table::redact(room, event.seq, pdu, redacted_by));
+        }
+    }
+
+    fn row(&self, step: u32, event: &Event) -> EventRow {
+        EventRow {
+            room: self.snapshot.number,
+            seq: event.seq,
             event_id: event.pdu.event_id.to_string(),
             step,
+            position: None,
             pdu: Arc::from(event.pdu.json.get()),
             verdict: event.verdict as i64,
             ts: event.pdu.origin_server_ts.get().into(),
             arrived: self.arrived,
-            searchable: event.is_visible() && search::has_text(&event.pdu),
+            searchable: event.is_visible() && !event.is_outlier() && search::has_text(&event.pdu),
             sender_device: event.sent_by.as_ref().map(|by| by.device),
             txn_id: event.sent_by.as_ref().map(|by| by.txn_id.clone()),
             outlier: self.outliers.get(event.id()).copied(),
-        });
+        }
     }
 
     pub(super) fn redact(&mut self, batch: &mut Batch, event: &Event, by: i64) -> Result<(), Error> {

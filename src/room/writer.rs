@@ -13,7 +13,9 @@ use ruma::{OwnedEventId, OwnedUserId, events::TimelineEventType};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::{Core, Entry, Error, Hearsay, Outcome, Room, fan_out::Outward, snapshot::Snapshot, work::Work};
+use super::{
+    Chunk, Core, Entry, Error, Hearsay, Outcome, Room, fan_out::Outward, snapshot::Snapshot, work::Work,
+};
 use crate::store::{self, Batch};
 
 /// The most requests that one batch takes.
@@ -57,6 +59,8 @@ enum Wish {
     Receive { events: Vec<Pdu>, outward: Outward },
     /// A join of a room that others keep, with the state before it.
     Enter(Box<Entry>),
+    /// History for a hole.
+    Fill(Box<Chunk>),
     /// A membership of a room that this server isn't in.
     Hear(Box<Hearsay>),
 }
@@ -65,7 +69,7 @@ impl Wish {
     fn txn(&self) -> Option<&Txn> {
         match self {
             Self::Append { txn, .. } => txn.as_ref(),
-            Self::Receive { .. } | Self::Enter(_) | Self::Hear(_) => None,
+            Self::Receive { .. } | Self::Enter(_) | Self::Fill(_) | Self::Hear(_) => None,
         }
     }
 }
@@ -117,6 +121,11 @@ pub(super) async fn receive(
 /// Begins, or goes on with, the log of a room that somebody here has joined.
 pub(super) async fn enter(core: &Arc<Core>, room: &Arc<Room>, entry: Entry) -> Result<(), Error> {
     ask(core, room, Wish::Enter(Box::new(entry))).await.map(drop)
+}
+
+/// Puts history into a hole.
+pub(super) async fn fill(core: &Arc<Core>, room: &Arc<Room>, chunk: Chunk) -> Result<(), Error> {
+    ask(core, room, Wish::Fill(Box::new(chunk))).await.map(drop)
 }
 
 /// Appends a membership of a room that this server isn't in.
@@ -217,6 +226,12 @@ async fn try_batch(
                 let mark = work.mark();
                 let entered = work.enter_room(entry).await;
                 answers.push(work.kept_if_done(mark, entered)?.map(|()| Answer::Received(Vec::new())));
+                continue;
+            }
+            Wish::Fill(chunk) => {
+                let mark = work.mark();
+                let filled = work.fill(chunk).await;
+                answers.push(work.kept_if_done(mark, filled)?.map(|()| Answer::Received(Vec::new())));
                 continue;
             }
             Wish::Hear(hearsay) => {

@@ -13,6 +13,8 @@ pub struct EventRow {
     pub seq: i64,
     pub event_id: String,
     pub step: u32,
+    /// Of history that is put between other events: their position, instead of that of the step.
+    pub position: Option<i64>,
     pub pdu: std::sync::Arc<str>,
     /// Its `origin_server_ts`.
     pub ts: i64,

@@ -211,6 +211,7 @@ mod tests {
                 sender_device: None,
                 txn_id: None,
                 outlier: None,
+                position: None,
             });
         }
         store.commit(batch).await.unwrap();

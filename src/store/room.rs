@@ -95,6 +95,14 @@ impl Store {
         Ok(first)
     }
 
+    /// The position of an event.
+    pub async fn position_of(&self, room: i64, seq: i64) -> Result<i64, Error> {
+        let row: Option<(i64,)> = self
+            .optional(statement!("SELECT position FROM event WHERE room = $1 AND seq = $2", room, seq))
+            .await?;
+        Ok(row.map_or(0, |(position,)| position))
+    }
+
     /// What others said of a room that this server isn't in, as JSON.
     pub async fn hearsay(&self, room: i64) -> Result<Option<String>, Error> {
         let row: Option<(Option<String>,)> =
@@ -395,6 +403,24 @@ pub fn forget(user_id: &str, room: i64) -> Statement {
         room,
     )
     .expecting(1)
+}
+
+/// State at a place that others may have filled already.
+pub fn set_state(room: i64, kind: &str, state_key: &str, seq: i64, event: i64) -> Statement {
+    statement!(
+        "INSERT INTO state_log (room, type, state_key, seq, event) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (room, type, state_key, seq) DO NOTHING",
+        room,
+        kind,
+        state_key,
+        seq,
+        event,
+    )
+}
+
+/// Nothing is under a key from `seq` on, unless something is set there.
+pub fn end_state(room: i64, kind: &str, state_key: &str, seq: i64) -> Statement {
+    set_state(room, kind, state_key, seq, 0)
 }
 
 /// What others say of a room that this server isn't in (JSON); none once it is.

@@ -271,7 +271,7 @@ fn insert_rows(connection: &Connection, batch: &Batch, base: i64) -> Result<(), 
         let text =
             "INSERT INTO event (room, seq, event_id, position, pdu, ts, verdict, sender_device, txn_id, arrived)
                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-        let position = base + i64::from(row.step);
+        let position = row.position.unwrap_or(base + i64::from(row.step));
         let (id, txn_id) = (&row.event_id, row.txn_id.as_deref());
         connection.prepare_cached(text)?.execute(params![
             row.room,

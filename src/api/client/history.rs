@@ -61,7 +61,7 @@ async fn messages(
         limit: asked.min(filter.limit.unwrap_or(MOST)).min(MOST),
         filter: &filter,
     };
-    let page = app.rooms.page(&room, &sight, paging).await?;
+    let page = app.history.page(&room, &sight, paging).await?;
     let state = if filter.lazy_members == LazyMembers::Off {
         Vec::new()
     } else {

@@ -1,0 +1,140 @@
+//! History of rooms that other servers have: asked for when somebody here looks further back than this server has been in a
+//! room.
+//!
+//! Owns which servers are asked, how much, and how long anybody waits for it. What comes is verified here and judged by the
+//! room ([`crate::room::Chunk`]).
+
+mod state;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use hearth_federation::{Pdu, References, ServerRequest};
+use parking_lot::Mutex;
+use ruma::{OwnedServerName, ServerName};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+
+use crate::{
+    peers::{Peers, path},
+    room::{Chunk, Direction, Error, Hole, Page, Paging, Room, Rooms, Sight, leading_to},
+};
+
+/// Events that are asked for at a time.
+const CHUNK: usize = 100;
+/// Servers that are asked for one chunk.
+const MOST_ASKED: usize = 4;
+/// Bytes of one answer.
+const MAX_ANSWER_BYTES: usize = 10 * 1024 * 1024;
+/// How long somebody who pages back waits for others.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Chunks that one page may take.
+const MOST_CHUNKS: usize = 5;
+
+pub struct History {
+    peers: Arc<Peers>,
+    rooms: Arc<Rooms>,
+    /// Rooms whose holes are being filled: by one at a time.
+    filling: Mutex<HashMap<i64, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+#[derive(Deserialize)]
+struct Backfilled {
+    pdus: Vec<Box<RawValue>>,
+}
+
+impl History {
+    pub fn new(peers: Arc<Peers>, rooms: Arc<Rooms>) -> Self {
+        Self { peers, rooms, filling: Mutex::default() }
+    }
+
+    /// A page of what `sight` shows of a room's log. Where history is missing that others have, it is fetched first (HV-08).
+    pub async fn page(&self, room: &Arc<Room>, sight: &Sight, paging: Paging<'_>) -> Result<Page, Error> {
+        let mut page = self.rooms.page(room, sight, paging.clone()).await?;
+        if paging.direction == Direction::Forwards {
+            return Ok(page);
+        }
+        for _ in 0..MOST_CHUNKS {
+            let full = page.events.len() >= paging.limit;
+            let lowest = match page.events.last() {
+                Some(event) if full => event.seq,
+                _ => i64::MIN,
+            };
+            let to = paging.to.unwrap_or(i64::MIN);
+            let holes = self.rooms.holes(room).await?;
+            let hole = holes.into_iter().find(|hole| hole.seq <= page.start + 1 && hole.seq > to);
+            // One that the page doesn't reach is for another.
+            let Some(hole) = hole.filter(|hole| hole.seq > lowest) else { break };
+            if !matches!(timeout(PATIENCE, self.fill(room, hole)).await, Ok(true)) {
+                break;
+            }
+            page = self.rooms.page(room, sight, paging.clone()).await?;
+        }
+        Ok(page)
+    }
+
+    /// Fetches some of what is missing in a hole. Whether anything came.
+    async fn fill(&self, room: &Arc<Room>, hole: Hole) -> bool {
+        let turn = {
+            let mut filling = self.filling.lock();
+            filling.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(filling.entry(room.number).or_default())
+        };
+        let _turn = turn.lock().await;
+        match self.rooms.holes(room).await {
+            Ok(holes) if holes.contains(&hole) => {}
+            // Somebody else was faster.
+            Ok(_) => return true,
+            Err(_) => return false,
+        }
+        for server in self.whom_to_ask(room) {
+            match self.fill_from(&server, room, &hole).await {
+                Ok(()) => return true,
+                Err(cause) => {
+                    tracing::info!(%server, room_id = %room.room_id, cause, "no history was had from a server");
+                }
+            }
+        }
+        false
+    }
+
+    fn whom_to_ask(&self, room: &Room) -> Vec<OwnedServerName> {
+        let mut servers = room.snapshot().remote_servers();
+        servers.retain(|server| self.peers.allows(server));
+        // The one that made the room, if that can be known, has most of it.
+        let creator = room.snapshot().create().map(|create| create.pdu.sender.server_name().to_owned());
+        servers.sort_by_key(|server| Some(server) != creator.as_ref());
+        servers.truncate(MOST_ASKED);
+        servers
+    }
+
+    async fn fill_from(&self, server: &ServerName, room: &Arc<Room>, hole: &Hole) -> Result<(), String> {
+        let mut target = path("/_matrix/federation/v1/backfill", &[room.room_id.as_str()]);
+        target.push_str(&format!("?limit={CHUNK}"));
+        for end in &hole.ends {
+            target.push_str("&v=");
+            target.extend(crate::peers::encoded(end.as_str()));
+        }
+        let request = ServerRequest::get(target).limit(MAX_ANSWER_BYTES);
+        let answer = self.peers.send(server, request).await.map_err(|cause| cause.to_string())?;
+        let answer: Backfilled = serde_json::from_slice(&answer.body).map_err(|cause| cause.to_string())?;
+        let texts: Vec<&str> = answer.pdus.iter().take(2 * CHUNK).map(|pdu| pdu.get()).collect();
+        let verified = self.peers.verified(&room.version, &texts, References::Unlimited).await;
+        let mut events: Vec<Pdu> = Vec::new();
+        for event in verified {
+            match event {
+                Ok(event) => events.push(event),
+                Err(cause) => tracing::info!(%server, %cause, "an event of a room's history is dropped"),
+            }
+        }
+        let oldest = leading_to(&hole.ends, &events).first().map(|pdu| (*pdu).clone());
+        let oldest = oldest.ok_or_else(|| "nothing that is missing here".to_owned())?;
+        let before = if oldest.prev_events.is_empty() {
+            crate::room::Given::default()
+        } else {
+            self.state_before(server, room, &oldest).await?
+        };
+        let chunk = Chunk { hole: hole.clone(), events, before };
+        self.rooms.fill(room, chunk).await.map_err(|cause| cause.to_string())
+    }
+}

@@ -1,0 +1,232 @@
+//! History that others have and this server lacks: put into the holes of a room's log ([`super::entry`]).
+//!
+//! Backfilled events are judged by what they cite and by the state that was theirs, which the server that sends them tells
+//! with them. They get places below the event that they precede, and change nothing above: no queue hears of them, no
+//! member comes or goes. Their state is written into the state log at their own places, so that it is found there as
+//! everywhere.
+//!
+//! Specification: [Backfilling and retrieving missing
+//! events](https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events).
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use hearth_federation::Pdu;
+use ruma::{EventId, OwnedEventId, events::StateEventType};
+use serde_json::json;
+
+use super::{
+    Error, Event, Room, Rooms,
+    event::Verdict,
+    outliers::{Given, given_state, in_order},
+    snapshot::State,
+    work::Work,
+    writer,
+};
+use crate::store::{
+    Batch,
+    event::OUTLIER,
+    fork,
+    hole::{HoleRow, delete_hole, insert_hole},
+    room as room_table,
+};
+
+/// A place where history is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// The first event after it.
+    pub seq: i64,
+    /// The last event before it.
+    pub floor: i64,
+    /// The events that are missing there first.
+    pub ends: Vec<OwnedEventId>,
+}
+
+/// Part of what is missing in a hole. Each event has been verified.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    pub hole: Hole,
+    /// In any order. Those that don't lead to the hole's ends are left out.
+    pub events: Vec<Pdu>,
+    /// The state before the oldest of them.
+    pub before: Given,
+}
+
+impl Rooms {
+    /// The holes of a room, the last one first.
+    pub async fn holes(&self, room: &Room) -> Result<Vec<Hole>, Error> {
+        let rows = self.core.store.holes(room.number).await?;
+        let hole = |row: HoleRow| {
+            let damaged = |cause: serde_json::Error| {
+                let (room, seq) = (room.number, row.seq);
+                Error::Damaged { room, seq, cause: cause.to_string() }
+            };
+            let ends = serde_json::from_str(&row.ends).map_err(damaged)?;
+            Ok(Hole { seq: row.seq, floor: row.floor, ends })
+        };
+        rows.into_iter().map(hole).collect()
+    }
+
+    /// Puts history into a hole.
+    pub async fn fill(&self, room: &Arc<Room>, chunk: Chunk) -> Result<(), Error> {
+        writer::fill(&self.core, room, chunk).await
+    }
+
+    /// Those of these events of a room that aren't here at all.
+    pub async fn unknown(&self, room: &Room, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>, Error> {
+        let wanted: Vec<&OwnedEventId> = ids.iter().collect();
+        let known = self.core.events_by_ids(room.number, &room.version, &wanted).await?;
+        let known: HashSet<&EventId> = known.iter().map(Event::id).collect();
+        Ok(ids.iter().filter(|id| !known.contains(&***id)).cloned().collect())
+    }
+}
+
+/// Of some events those that lead to `ends`, oldest first.
+pub fn leading_to<'a>(ends: &[OwnedEventId], events: &'a [Pdu]) -> Vec<&'a Pdu> {
+    let given: HashMap<&EventId, &Pdu> = events.iter().map(|pdu| (&*pdu.event_id, pdu)).collect();
+    let mut wanted: Vec<&EventId> = ends.iter().map(|id| &**id).collect();
+    let mut found: HashMap<&EventId, &Pdu> = HashMap::new();
+    while let Some(id) = wanted.pop() {
+        if let Some(pdu) = given.get(id)
+            && found.insert(&pdu.event_id, pdu).is_none()
+        {
+            wanted.extend(pdu.prev_events.iter().map(|id| &**id));
+        }
+    }
+    in_order(&found, |pdu| &pdu.prev_events)
+}
+
+impl Work<'_> {
+    pub(super) async fn fill(&mut self, chunk: &Chunk) -> Result<(), Error> {
+        let Chunk { hole, events, before } = chunk;
+        let order = leading_to(&hole.ends, events);
+        let missing: HashSet<OwnedEventId> =
+            self.not_in_log(order.iter().map(|pdu| &pdu.event_id)).await?.into_iter().collect();
+        let room_id = self.snapshot.room_id.clone();
+        let order: Vec<&Pdu> = order
+            .into_iter()
+            .filter(|pdu| missing.contains(&pdu.event_id) && pdu.room_id == room_id)
+            .collect();
+        let Some(oldest) = order.first() else {
+            return Err(Error::BadState("nothing that is missing was sent".to_owned()));
+        };
+        // From the hole's upper end down, as far as there is room.
+        let room_for = usize::try_from(hole.seq - 1 - hole.floor).unwrap_or(0);
+        let order = &order[order.len().saturating_sub(room_for)..];
+        let mut batch = Batch::new();
+        let step = batch.step();
+        let mut known = self.judged_outliers(&mut batch, step, before, oldest).await?;
+        let named = order.iter().flat_map(|pdu| pdu.auth_events.iter().chain([&pdu.event_id]));
+        known.extend(self.known(named.collect()).await?);
+        let mut state =
+            if oldest.prev_events.is_empty() { State::default() } else { given_state(before, &known)? };
+        let above = self.core.store.position_of(self.snapshot.number, hole.seq).await?;
+        let first = hole.seq - order.len() as i64;
+        self.write_base(&mut batch, first - 1, &state);
+        for (pdu, seq) in order.iter().copied().zip(first..) {
+            let verdict = match self.verdict_by_citation(pdu, &known) {
+                None => Verdict::Rejected,
+                Some(Verdict::Accepted) => {
+                    let of = |kind: &StateEventType, key: &str| {
+                        state.get(kind, key).map(|event| event.pdu.clone())
+                    };
+                    match hearth_federation::authorize_by_state(&self.snapshot.version, pdu, of) {
+                        Ok(()) => Verdict::Accepted,
+                        Err(_) => Verdict::Rejected,
+                    }
+                }
+                Some(verdict) => verdict,
+            };
+            if let Some(outlier) = known.get(&pdu.event_id).filter(|event| event.is_outlier()) {
+                self.outliers.insert(pdu.event_id.clone(), outlier.seq);
+            }
+            let pdu = pdu.clone().with_rejected(verdict == Verdict::Rejected);
+            let event = Arc::new(Event { verdict, ..Event::new(seq, pdu, None) });
+            let event = self.redacted_already(event).await?;
+            self.store_backfilled(&mut batch, step, above, &event);
+            if verdict == Verdict::Accepted {
+                if let Some((kind, key)) = event.pdu.state() {
+                    let (room, kind) = (self.snapshot.number, kind.to_string());
+                    batch.push(room_table::set_state(room, &kind, key, seq, seq));
+                    state.insert(Arc::clone(&event));
+                }
+                if let Some(related) = self.core.related(&self.snapshot, &self.events, &event).await? {
+                    related.store(&mut batch, &mut self.snapshot, &event);
+                }
+                if let Some(target) = &event.pdu.redacts {
+                    batch.push(fork::hold_redaction(self.snapshot.number, target.as_str(), seq));
+                }
+            }
+            self.replace_outlier(&event);
+            self.events.push(Arc::clone(&event));
+            known.insert(event.pdu.event_id.clone(), event);
+        }
+        self.end_keys_of(&mut batch, hole.seq, &state).await?;
+        batch.push(delete_hole(self.snapshot.number, hole.seq));
+        let named: HashSet<&OwnedEventId> = order.iter().flat_map(|pdu| &pdu.prev_events).collect();
+        let ends = self.not_in_log(named).await?;
+        if !ends.is_empty() && first > hole.floor + 1 {
+            let row = HoleRow { seq: first, floor: hole.floor, ends: json!(ends).to_string() };
+            batch.push(insert_hole(self.snapshot.number, &row));
+        }
+        self.batch.append(batch);
+        Ok(())
+    }
+
+    /// The state at a place from which on backfilled events are.
+    fn write_base(&self, batch: &mut Batch, at: i64, state: &State) {
+        let at = at.max(OUTLIER + 1);
+        for event in state.iter() {
+            if let Some((kind, key)) = event.pdu.state() {
+                batch.push(room_table::set_state(
+                    self.snapshot.number,
+                    &kind.to_string(),
+                    key,
+                    at,
+                    event.seq,
+                ));
+            }
+        }
+    }
+
+    /// What was state below `seq` and isn't any more there must not shine through.
+    async fn end_keys_of(&self, batch: &mut Batch, seq: i64, state: &State) -> Result<(), Error> {
+        let room = self.snapshot.number;
+        let keys: Vec<(String, &str, i64)> = state
+            .iter()
+            .filter_map(|event| {
+                let (kind, key) = event.pdu.state()?;
+                Some((kind.to_string(), key, seq))
+            })
+            .collect();
+        let above = self.core.store.state_entries_at(room, &keys).await?;
+        for ((kind, key, _), above) in keys.iter().zip(above) {
+            if above.is_none() {
+                batch.push(room_table::end_state(room, kind, key, seq - 1));
+            }
+        }
+        Ok(())
+    }
+
+    /// An event as it is if a redaction of it came before.
+    async fn redacted_already(&self, event: Arc<Event>) -> Result<Arc<Event>, Error> {
+        let waiting = self.core.store.held_redactions(self.snapshot.number, event.id().as_str()).await?;
+        match waiting.first() {
+            Some(redaction) => Ok(Arc::new(event.redacted(*redaction, &self.snapshot.version)?)),
+            None => Ok(event),
+        }
+    }
+
+    /// The current state names an event by the place that it has.
+    fn replace_outlier(&mut self, event: &Arc<Event>) {
+        if let Some((kind, key)) = event.pdu.state() {
+            let kind = StateEventType::from(kind.to_string());
+            let current = self.snapshot.state.get(&kind, key);
+            if current.is_some_and(|current| current.pdu.event_id == event.pdu.event_id) {
+                self.snapshot.state.insert(Arc::clone(event));
+            }
+        }
+    }
+}
