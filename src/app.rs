@@ -14,6 +14,7 @@ use crate::{
     environment::Environment,
     handshakes::Handshakes,
     history::History,
+    inbound::Inbound,
     limits::Limits,
     live::{
         Syncs,
@@ -53,6 +54,7 @@ pub struct Hearth {
     pub rooms: Arc<Rooms>,
     pub handshakes: Handshakes,
     pub history: History,
+    pub inbound: Arc<Inbound>,
     pub delayed: Arc<DelayedEvents>,
     pub notices: Notices,
     pub receipts: Receipts,
@@ -174,6 +176,7 @@ impl Hearth {
             Arc::clone(&accounts),
             environment.clone(),
         );
+        let inbound = Inbound::new(store.clone(), Arc::clone(&peers), Arc::clone(&rooms));
         let delayed = DelayedEvents::new(
             store.clone(),
             Arc::clone(&rooms),
@@ -229,6 +232,7 @@ impl Hearth {
             notices,
             handshakes,
             history,
+            inbound,
             rooms,
             sessions,
             queues,

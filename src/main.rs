@@ -12,6 +12,7 @@ mod environment;
 mod handshakes;
 mod history;
 mod http;
+mod inbound;
 mod limits;
 mod live;
 mod peers;

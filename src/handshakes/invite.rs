@@ -169,6 +169,7 @@ impl Handshakes {
         let signed = event.json.clone();
         match self.rooms.by_id(room_id).await {
             Ok(room) if room.snapshot().is_resident() => {
+                room.snapshot().check_acl(origin)?;
                 // If something is missing that comes before it, it comes with the room's other events.
                 self.rooms.receive(&room, vec![event]).await?;
             }

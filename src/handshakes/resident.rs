@@ -69,7 +69,7 @@ impl Handshakes {
         if user_id.server_name() != origin {
             return Err(room::Error::forbidden("the user is not of your server").into());
         }
-        let room = self.kept(room_id).await?;
+        let room = self.kept(room_id, origin).await?;
         if versions.is_some_and(|versions| !versions.iter().any(|version| version == room.version.as_str())) {
             return Err(Error::Incompatible(room.version.clone()));
         }
@@ -111,7 +111,7 @@ impl Handshakes {
         membership: MembershipState,
     ) -> Result<Resident, Error> {
         let invalid = |text: &str| Error::Invalid(text.to_owned());
-        let room = self.kept(room_id).await?;
+        let room = self.kept(room_id, origin).await?;
         let event = self.cosigned_if_asked(&room, event, &membership).await?;
         let event = self.verify_one(&room.version, &event).await?;
         if event.event_id != event_id || event.room_id != room_id {
@@ -162,13 +162,14 @@ impl Handshakes {
         Ok(received.cosigned(&self.server_name, &self.key))
     }
 
-    /// A room that this server keeps. What others may not know of is not there (I10).
-    async fn kept(&self, room_id: &RoomId) -> Result<Arc<Room>, Error> {
+    /// A room that this server keeps and that lets the origin in. What others may not know of is not there (I10).
+    async fn kept(&self, room_id: &RoomId, origin: &ServerName) -> Result<Arc<Room>, Error> {
         let room = self.rooms.by_id(room_id).await?;
         let snapshot = room.snapshot();
         if snapshot.local.is_empty() || !snapshot.federates() {
             return Err(room::Error::NotFound("this server doesn't know the room").into());
         }
+        snapshot.check_acl(origin)?;
         Ok(room)
     }
 }

@@ -14,8 +14,15 @@ impl Peers {
         events: &[&str],
         references: References,
     ) -> Vec<Result<Pdu, VerifyError>> {
-        let received: Vec<Result<Received<'_>, VerifyError>> =
-            events.iter().map(|event| Received::parse(event, version, references)).collect();
+        let received = events.iter().map(|event| Received::parse(event, version, references)).collect();
+        self.verify(received).await
+    }
+
+    /// [`Self::verified`], for who has looked at the events before.
+    pub async fn verify(
+        &self,
+        received: Vec<Result<Received<'_>, VerifyError>>,
+    ) -> Vec<Result<Pdu, VerifyError>> {
         let mut wants = Wants::default();
         received.iter().flatten().for_each(|event| wants.add_event(event));
         let found = self.keys.find(&wants).await;

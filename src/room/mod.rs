@@ -3,6 +3,7 @@
 //! A [`Room`] is loaded when somebody asks for it and can be dropped at any time: the database has all of it. There is
 //! never more than one of the same room in memory, because its writer orders the log.
 
+mod acl;
 mod backfill;
 mod cache;
 mod client_event;
@@ -28,7 +29,7 @@ mod preview;
 mod random_tests;
 mod receive;
 #[cfg(test)]
-mod received_tests;
+pub mod received_tests;
 mod relations;
 pub mod retention;
 #[cfg(test)]
@@ -41,7 +42,7 @@ mod summary;
 #[cfg(test)]
 mod synced_tests;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod upgrade;
 mod visibility;
 mod work;

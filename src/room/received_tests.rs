@@ -18,27 +18,27 @@ use super::{
 };
 use crate::room::event::Verdict;
 
-const SEED: &str = "ed25519 1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1";
+pub(crate) const SEED: &str = "ed25519 1 ZKqG+aVMHPpD0hpy1RVCitB4AbispwkibsLbDq7wwlQ";
 
 /// A room of Alice here and Rita elsewhere, who has as much power.
-pub(super) struct Story {
-    pub(super) world: World,
-    pub(super) room: Arc<Room>,
-    pub(super) alice: OwnedUserId,
-    rita: OwnedUserId,
+pub(crate) struct Story {
+    pub(crate) world: World,
+    pub(crate) room: Arc<Room>,
+    pub(crate) alice: OwnedUserId,
+    pub(crate) rita: OwnedUserId,
     /// That the last event of Rita gives.
-    pub(super) time: u32,
+    pub(crate) time: u32,
     /// What the next event redacts.
-    pub(super) redacts: Option<OwnedEventId>,
+    pub(crate) redacts: Option<OwnedEventId>,
 }
 
 impl Story {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::keeping(Environment::real(), None).await
     }
 
     /// One in which history isn't kept for ever.
-    pub(super) async fn keeping(environment: Environment, retention: Option<Lifetimes>) -> Self {
+    pub(crate) async fn keeping(environment: Environment, retention: Option<Lifetimes>) -> Self {
         let alice = user("alice");
         let world = World::keeping(&[alice.as_str(), "@bob:localhost"], environment, retention).await;
         let room = world.room(&alice).await;
@@ -52,16 +52,16 @@ impl Story {
         story
     }
 
-    pub(super) async fn set(&self, kind: &str, content: Value) -> OwnedEventId {
+    pub(crate) async fn set(&self, kind: &str, content: Value) -> OwnedEventId {
         let (kind, content) = (StateEventType::from(kind), to_raw_value(&content).unwrap());
         self.world.rooms.set_state(&self.room, &self.alice, kind, String::new(), content).await.unwrap()
     }
 
-    pub(super) fn ends(&self) -> Vec<OwnedEventId> {
+    pub(crate) fn ends(&self) -> Vec<OwnedEventId> {
         self.room.snapshot().extremities.iter().map(|end| end.event_id.clone()).collect()
     }
 
-    pub(super) fn by_rita(
+    pub(crate) fn by_rita(
         &mut self,
         kind: &str,
         state_key: Option<&str>,
@@ -73,7 +73,7 @@ impl Story {
     }
 
     /// An event that follows these, or else all ends; the current state allows it.
-    fn event(
+    pub(crate) fn event(
         &mut self,
         sender: &UserId,
         kind: &str,
@@ -85,7 +85,7 @@ impl Story {
         self.event_under(&state, sender, kind, state_key, content, previous)
     }
 
-    pub(super) fn event_under(
+    pub(crate) fn event_under(
         &mut self,
         state: &State,
         sender: &UserId,
@@ -123,22 +123,22 @@ impl Story {
         }
     }
 
-    pub(super) async fn bring(&self, pdus: &[Pdu]) -> Vec<Outcome> {
+    pub(crate) async fn bring(&self, pdus: &[Pdu]) -> Vec<Outcome> {
         self.world.rooms.receive(&self.room, pdus.to_vec()).await.unwrap()
     }
 
     /// The room as a fresh start would find it.
-    pub(super) async fn reloaded(&self) -> Snapshot {
+    pub(crate) async fn reloaded(&self) -> Snapshot {
         self.world.rooms.core.load(self.room.number).await.unwrap()
     }
 
-    pub(super) fn topic(&self) -> Option<String> {
+    pub(crate) fn topic(&self) -> Option<String> {
         let content: Option<Value> = self.room.snapshot().state.content(&StateEventType::RoomTopic);
         content.and_then(|content| content["topic"].as_str().map(str::to_owned))
     }
 }
 
-pub(super) fn text(body: &str) -> Value {
+pub(crate) fn text(body: &str) -> Value {
     json!({ "msgtype": "m.text", "body": body })
 }
 

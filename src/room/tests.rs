@@ -14,24 +14,24 @@ use crate::{
     store::{Durability, EventRow, Subscriber, account::add_account},
 };
 
-pub(super) struct World {
-    pub(super) rooms: Arc<Rooms>,
-    pub(super) store: Store,
-    pub(super) accounts: Arc<Accounts>,
-    pub(super) sessions: Sessions,
-    pub(super) queues: Queues,
-    pub(super) environment: Environment,
+pub(crate) struct World {
+    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) store: Store,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) sessions: Sessions,
+    pub(crate) queues: Queues,
+    pub(crate) environment: Environment,
     tails: Arc<Tails>,
     _dir: tempfile::TempDir,
 }
 
 impl World {
-    pub(super) async fn new(users: &[&str]) -> Self {
+    pub(crate) async fn new(users: &[&str]) -> Self {
         Self::keeping(users, Environment::real(), None).await
     }
 
     /// One in which history isn't kept for ever.
-    pub(super) async fn keeping(
+    pub(crate) async fn keeping(
         users: &[&str],
         environment: Environment,
         retention: Option<Lifetimes>,
@@ -72,11 +72,11 @@ impl World {
         Self { rooms, store, accounts, sessions, queues, environment, tails, _dir: dir }
     }
 
-    pub(super) async fn room(&self, creator: &UserId) -> Arc<Room> {
+    pub(crate) async fn room(&self, creator: &UserId) -> Arc<Room> {
         self.room_of(creator, Preset::PrivateChat).await
     }
 
-    pub(super) async fn room_of(&self, creator: &UserId, preset: Preset) -> Arc<Room> {
+    pub(crate) async fn room_of(&self, creator: &UserId, preset: Preset) -> Arc<Room> {
         let new = NewRoom {
             creator: creator.to_owned(),
             version: RoomVersionId::V12,
@@ -95,12 +95,12 @@ impl World {
         self.rooms.by_id(&room_id).await.unwrap()
     }
 
-    pub(super) async fn say(&self, room: &Arc<Room>, sender: &UserId, text: &str) -> OwnedEventId {
+    pub(crate) async fn say(&self, room: &Arc<Room>, sender: &UserId, text: &str) -> OwnedEventId {
         let content = json!({ "msgtype": "m.text", "body": text });
         self.send(room, sender, TimelineEventType::RoomMessage, content).await
     }
 
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         room: &Arc<Room>,
         sender: &UserId,
@@ -150,7 +150,7 @@ impl World {
     }
 }
 
-pub(super) fn user(name: &str) -> OwnedUserId {
+pub(crate) fn user(name: &str) -> OwnedUserId {
     format!("@{name}:localhost").try_into().unwrap()
 }
 

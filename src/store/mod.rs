@@ -34,6 +34,7 @@ pub mod room;
 pub mod search;
 mod server;
 pub mod server_key;
+pub mod server_txn;
 mod settle;
 pub mod sliding;
 mod statement;

@@ -3,12 +3,13 @@
 mod handshakes;
 mod keys;
 mod query;
+mod transactions;
 mod version;
 
 use crate::http::Routes;
 
 pub(super) fn routes() -> Routes {
-    [handshakes::routes(), keys::routes(), query::routes(), version::routes()]
-        .into_iter()
-        .fold(Routes::default(), Routes::merge)
+    let all =
+        [handshakes::routes(), keys::routes(), query::routes(), transactions::routes(), version::routes()];
+    all.into_iter().fold(Routes::default(), Routes::merge)
 }

@@ -1,0 +1,183 @@
+//! What other servers send by themselves: transactions.
+//!
+//! A transaction is split first, by rooms and into its other data, and from then on nothing in it can stop anything else
+//! of it (I7): each room's events are verified, judged and answered for themselves, in their order. Events end in
+//! [`Rooms::receive`]; what comes before some that came is fetched by [`gaps`]; other data go to whatever they are about ([`edus`]).
+//!
+//! A transaction is done once, however often it comes: while it is at work, those who bring it again wait for the same
+//! answer; later the answer is looked up. It is done to its end whether or not somebody waits for the answer.
+//!
+//! Specification: [Transactions](https://spec.matrix.org/v1.19/server-server-api/#transactions).
+
+mod events;
+mod transaction;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroUsize,
+    sync::Arc,
+};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use ruma::{OwnedEventId, OwnedServerName, ServerName};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+
+pub use self::transaction::Transaction;
+use crate::{
+    peers::Peers,
+    room::Rooms,
+    store::{self, Store, server_txn::set_server_txn},
+};
+
+/// Transactions of one server at a time. It is to have one (TX-02), and may have given another up.
+const MOST_RUNNING: usize = 4;
+
+/// Bytes of a transaction's id.
+const LONGEST_ID: usize = 255;
+
+/// Answers of one server that are kept.
+const SLOTS: i64 = 32;
+
+/// Transactions without events whose ids are kept, of all servers.
+const RECENT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// Why a transaction isn't taken. Its server sends it again.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    #[error("a transaction's id is {LONGEST_ID} bytes at most")]
+    Id,
+    #[error("{MOST_RUNNING} transactions of your server are at work already")]
+    Busy,
+    #[error("it failed here: {0}")]
+    Failed(String),
+}
+
+/// What became of each event: nothing to say, or why it was dropped.
+type Verdicts = BTreeMap<OwnedEventId, Option<String>>;
+
+type Done = watch::Receiver<Option<Result<Arc<str>, Error>>>;
+
+type Running = HashMap<OwnedServerName, HashMap<String, Done>>;
+
+pub struct Inbound {
+    store: Store,
+    peers: Arc<Peers>,
+    rooms: Arc<Rooms>,
+    running: Mutex<Running>,
+    /// Transactions that had no events: their answer needs no database.
+    recent: Mutex<LruCache<(OwnedServerName, String), ()>>,
+}
+
+impl Inbound {
+    pub fn new(store: Store, peers: Arc<Peers>, rooms: Arc<Rooms>) -> Arc<Self> {
+        let (running, recent) = (Mutex::default(), Mutex::new(LruCache::new(RECENT)));
+        Arc::new(Self { store, peers, rooms, running, recent })
+    }
+
+    /// Does what a transaction says, once. The answer is JSON (TX-03, TX-04).
+    pub async fn take(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        txn_id: &str,
+        transaction: Transaction,
+    ) -> Result<Arc<str>, Error> {
+        if txn_id.len() > LONGEST_ID {
+            return Err(Error::Id);
+        }
+        let mut done = self.started(origin, txn_id, transaction)?;
+        let lost = || Error::Failed("the transaction was given up".to_owned());
+        let answer = done.wait_for(Option::is_some).await.map_err(|_| lost())?;
+        answer.clone().unwrap_or_else(|| Err(lost()))
+    }
+
+    /// A transaction at work: this one, or the same that came before.
+    fn started(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        txn_id: &str,
+        transaction: Transaction,
+    ) -> Result<Done, Error> {
+        let mut running = self.running.lock();
+        let of_origin = running.entry(origin.to_owned()).or_default();
+        if let Some(done) = of_origin.get(txn_id) {
+            return Ok(done.clone());
+        }
+        if of_origin.len() >= MOST_RUNNING {
+            return Err(Error::Busy);
+        }
+        let (result, done) = watch::channel(None);
+        of_origin.insert(txn_id.to_owned(), done.clone());
+        let work = AtWork { inbound: Arc::clone(self), origin: origin.to_owned(), txn_id: txn_id.to_owned() };
+        // A task of its own: a server that hangs up must not stop it half-way.
+        tokio::spawn(async move {
+            let answer = work.inbound.answer(&work.origin, &work.txn_id, transaction).await;
+            let answer = answer.map_err(|cause| Error::Failed(cause.to_string()));
+            result.send_replace(Some(answer));
+            drop(work);
+        });
+        Ok(done)
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        origin: &ServerName,
+        txn_id: &str,
+        transaction: Transaction,
+    ) -> Result<Arc<str>, store::Error> {
+        let slot = i64::from(Sha256::digest(txn_id)[0]) % SLOTS;
+        let has_events = !transaction.pdus.0.is_empty();
+        if has_events {
+            if let Some(answer) = self.store.server_txn(origin.as_str(), slot, txn_id).await? {
+                return Ok(answer.into());
+            }
+        } else if self.recent.lock().contains(&(origin.to_owned(), txn_id.to_owned())) {
+            return Ok(answer_of(&Verdicts::new()));
+        }
+        tracing::debug!(%origin, pdus = transaction.pdus.0.len(), edus = transaction.edus.0.len(), "a transaction");
+        let verdicts = self.events(origin, transaction.pdus.0).await?;
+        let answer = answer_of(&verdicts);
+        if has_events {
+            let row = set_server_txn(origin.as_str(), slot, txn_id, Arc::clone(&answer));
+            self.store.commit(row).await?;
+        } else {
+            self.recent.lock().put((origin.to_owned(), txn_id.to_owned()), ());
+        }
+        Ok(answer)
+    }
+}
+
+fn answer_of(verdicts: &Verdicts) -> Arc<str> {
+    let pdus: Map<String, Value> = verdicts
+        .iter()
+        .map(|(event_id, dropped)| {
+            let verdict = dropped.as_ref().map_or_else(|| json!({}), |why| json!({ "error": why }));
+            (event_id.to_string(), verdict)
+        })
+        .collect();
+    json!({ "pdus": pdus }).to_string().into()
+}
+
+/// A transaction at work; when it ends, by a panic too, it isn't any more.
+struct AtWork {
+    inbound: Arc<Inbound>,
+    origin: OwnedServerName,
+    txn_id: String,
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let mut running = self.inbound.running.lock();
+        if let Some(of_origin) = running.get_mut(&self.origin) {
+            of_origin.remove(&self.txn_id);
+            if of_origin.is_empty() {
+                running.remove(&self.origin);
+            }
+        }
+    }
+}

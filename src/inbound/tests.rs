@@ -1,0 +1,258 @@
+//! Stories of transactions of another server that has real keys, on a real database.
+
+use std::sync::Arc;
+
+use hearth_federation::{
+    BlockedKeys, Draft, KnownKeys, Limits, Pdu, Position, ServerKeys, SigningKey, own_server_keys,
+};
+use ruma::{
+    MilliSecondsSinceUnixEpoch, OwnedEventId, RoomVersionId, events::room::member::MembershipState,
+    owned_event_id, owned_room_id, owned_server_name, owned_user_id,
+};
+use serde_json::{Value, json, value::to_raw_value};
+
+use super::*;
+use crate::{
+    config,
+    peers::OwnKeys,
+    room::{
+        Hearsay,
+        received_tests::{SEED, Story, text},
+    },
+    store::server_key::set_server_keys,
+};
+
+/// A story, and the way by which other servers reach it.
+pub(super) struct Meeting {
+    pub(super) story: Story,
+    pub(super) inbound: Arc<Inbound>,
+    peers: Arc<Peers>,
+    origin: OwnedServerName,
+}
+
+impl Meeting {
+    pub(super) async fn new() -> Self {
+        let story = Story::new().await;
+        let origin = owned_server_name!("elsewhere");
+        let (store, environment) = (story.world.store.clone(), story.world.environment.clone());
+        let key = SigningKey::from_text(SEED).unwrap();
+        let now = environment.clock.now();
+        let document = own_server_keys(&origin, &[&key], &[], now);
+        let keys = ServerKeys::read(&document, &origin, now, &BlockedKeys::default()).unwrap();
+        let keys = serde_json::to_string(&KnownKeys::new(keys, now)).unwrap();
+        store.commit(set_server_keys(origin.as_str(), keys)).await.unwrap();
+        let own = OwnKeys { key: Arc::new(SigningKey::from_text(SEED).unwrap()), old: Vec::new() };
+        let config = config::Federation { notaries: Vec::new(), ..config::Federation::default() };
+        let peers = Peers::new(owned_server_name!("localhost"), own, &config, store.clone(), &environment);
+        let peers = peers.unwrap();
+        let inbound = Inbound::new(store, Arc::clone(&peers), Arc::clone(&story.world.rooms));
+        Self { story, inbound, peers, origin }
+    }
+
+    /// The server as it is after a restart.
+    fn restart(&mut self) {
+        let (store, rooms) = (self.story.world.store.clone(), Arc::clone(&self.story.world.rooms));
+        self.inbound = Inbound::new(store, Arc::clone(&self.peers), rooms);
+    }
+
+    pub(super) async fn take(&self, txn_id: &str, pdus: &[Value]) -> Value {
+        let body = json!({ "origin": "elsewhere", "origin_server_ts": 1, "pdus": pdus }).to_string();
+        self.take_text(txn_id, &body).await
+    }
+
+    async fn take_text(&self, txn_id: &str, body: &str) -> Value {
+        let transaction = serde_json::from_str(body).unwrap();
+        let answer = self.inbound.take(&self.origin, txn_id, transaction).await.unwrap();
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    fn say(&mut self, body: &str) -> Pdu {
+        self.story.by_rita("m.room.message", None, text(body), &[])
+    }
+
+    async fn has(&self, event_id: &OwnedEventId) -> bool {
+        self.story.world.rooms.event(&self.story.room, event_id).await.is_ok()
+    }
+}
+
+pub(super) fn wire(pdu: &Pdu) -> Value {
+    serde_json::from_str(pdu.json.get()).unwrap()
+}
+
+/// TX-01: nothing of a transaction that is too long is even looked at.
+#[test]
+fn tx_01_long_transactions_are_refused() {
+    let read = |pdus: usize, edus: usize| {
+        let body = json!({ "pdus": vec![json!({}); pdus], "edus": vec![json!({}); edus] }).to_string();
+        serde_json::from_str::<Transaction>(&body).map_err(|cause| cause.to_string())
+    };
+    assert!(read(50, 100).is_ok());
+    assert!(read(51, 0).is_err_and(|cause| cause.contains("more than 50")));
+    assert!(read(0, 101).is_err_and(|cause| cause.contains("more than 100")));
+}
+
+/// TX-04, PD-04, I7: each event is judged for itself, and only what was dropped has an error.
+#[tokio::test]
+async fn tx_04_a_bad_event_is_an_error_for_itself() {
+    let mut meeting = Meeting::new().await;
+    let good = meeting.say("good");
+    let unsigned = meeting.say("not signed");
+    let mut unsigned_wire = wire(&unsigned);
+    unsigned_wire["signatures"] = json!({});
+    let stranger = owned_user_id!("@stranger:elsewhere");
+    let rejected = meeting.story.event(&stranger, "m.room.message", None, text("who?"), &[]);
+    let changed = meeting.say("as it was");
+    let mut changed_wire = wire(&changed);
+    changed_wire["content"]["body"] = json!("as it isn't");
+    let last = meeting.say("last");
+    let mut deep = wire(&meeting.say("too deep"));
+    deep["depth"] = json!(9_007_199_254_740_992_i64);
+    let answer = meeting
+        .take(
+            "1",
+            &[
+                json!({}),
+                json!(7),
+                wire(&good),
+                unsigned_wire,
+                wire(&rejected),
+                deep,
+                changed_wire,
+                json!({ "room_id": "!unknown:elsewhere", "type": "m.room.message" }),
+                json!({ "room_id": meeting.story.room.room_id }),
+                wire(&last),
+            ],
+        )
+        .await;
+    let pdus = &answer["pdus"];
+    for event in [&good, &rejected, &changed, &last] {
+        assert_eq!(pdus[event.event_id.as_str()], json!({}), "{answer}");
+        assert!(meeting.has(&event.event_id).await);
+    }
+    let why = pdus[unsigned.event_id.as_str()]["error"].as_str().unwrap();
+    assert!(why.contains("no signature by a known key"), "{why}");
+    assert!(!meeting.has(&unsigned.event_id).await);
+    assert_eq!(pdus.as_object().unwrap().len(), 5, "{answer}");
+    // SG-07: what was changed on the way is what a redaction leaves.
+    let kept = meeting.story.world.rooms.event(&meeting.story.room, &changed.event_id).await.unwrap();
+    assert_eq!(kept.pdu.content.get(), "{}");
+}
+
+/// TX-03: a transaction is done once, and answered as it was, by a server that was restarted too.
+#[tokio::test]
+async fn tx_03_a_transaction_is_done_once() {
+    let mut meeting = Meeting::new().await;
+    let first = meeting.say("first");
+    let answer = meeting.take("a", &[wire(&first)]).await;
+    let second = meeting.say("second");
+    // A replay is known by its id alone.
+    assert_eq!(meeting.take("a", &[wire(&second)]).await, answer);
+    assert!(!meeting.has(&second.event_id).await);
+    meeting.restart();
+    assert_eq!(meeting.take("a", &[wire(&second)]).await, answer);
+    assert!(!meeting.has(&second.event_id).await);
+    assert_ne!(meeting.take("b", &[wire(&second)]).await, answer);
+    assert!(meeting.has(&second.event_id).await);
+}
+
+/// TX-03: who brings it again while it is at work gets the same answer; too many of one server are turned away.
+#[tokio::test]
+async fn tx_03_concurrent_replays_wait_for_one_answer() {
+    let mut meeting = Meeting::new().await;
+    let events: Vec<Pdu> = (0..50).map(|n| meeting.say(&n.to_string())).collect();
+    let wires: Vec<Value> = events.iter().map(wire).collect();
+    let answers = futures_util::future::join_all((0..20).map(|_| meeting.take("x", &wires))).await;
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(answers[0]["pdus"].as_object().unwrap().len(), 50);
+    assert!(meeting.inbound.running.lock().is_empty());
+
+    let transaction = || serde_json::from_value(json!({ "pdus": wires })).unwrap();
+    let meeting = &meeting;
+    let taken = (0..=MOST_RUNNING).map(|n| (n.to_string(), transaction()));
+    let taken = taken.map(|(id, pdus)| async move { meeting.inbound.take(&meeting.origin, &id, pdus).await });
+    let taken = futures_util::future::join_all(taken.collect::<Vec<_>>()).await;
+    assert_eq!(taken.iter().filter(|answer| matches!(answer, Err(Error::Busy))).count(), 1);
+}
+
+/// AC-02: who isn't let in hears so for each event, and nothing is kept.
+#[tokio::test]
+async fn ac_02_events_by_way_of_a_denied_server_are_dropped() {
+    let mut meeting = Meeting::new().await;
+    let acl = json!({ "allow": ["*"], "deny": ["elsewhere"] });
+    meeting.story.set("m.room.server_acl", acl).await;
+    let event = meeting.say("let me in");
+    let answer = meeting.take("1", &[wire(&event)]).await;
+    let why = answer["pdus"][event.event_id.as_str()]["error"].as_str().unwrap();
+    assert!(why.contains("access control"), "{why}");
+    assert!(!meeting.has(&event.event_id).await);
+}
+
+/// What is hashed is what is stored: of two equal keys the last counts, in the whole way through.
+#[tokio::test]
+async fn of_equal_keys_the_last_counts() {
+    let mut meeting = Meeting::new().await;
+    let event = meeting.say("twice");
+    let twice = event.json.get().replacen('{', r#"{"room_id":"!other:elsewhere","unsigned":{"a":1},"#, 1);
+    let body = format!(r#"{{"pdus":[{twice}]}}"#);
+    let answer = meeting.take_text("1", &body).await;
+    assert_eq!(answer["pdus"][event.event_id.as_str()], json!({}), "{answer}");
+    let kept = meeting.story.world.rooms.event(&meeting.story.room, &event.event_id).await.unwrap();
+    assert_eq!(kept.pdu.json.get(), event.json.get());
+}
+
+/// PD-03, PD-06: one after the other in one transaction, each following the one before.
+#[tokio::test]
+async fn events_of_a_room_keep_their_order() {
+    let mut meeting = Meeting::new().await;
+    let mut events: Vec<Pdu> = Vec::new();
+    for n in 0..20 {
+        let previous: Vec<OwnedEventId> = events.last().map(|pdu| pdu.event_id.clone()).into_iter().collect();
+        events.push(meeting.story.by_rita("m.room.message", None, text(&n.to_string()), &previous));
+    }
+    let answer = meeting.take("1", &events.iter().map(wire).collect::<Vec<_>>()).await;
+    assert!(answer["pdus"].as_object().unwrap().values().all(|verdict| *verdict == json!({})), "{answer}");
+    let ends = meeting.story.ends();
+    assert_eq!(ends, [events.last().unwrap().event_id.clone()]);
+}
+
+/// An invite to a room that nobody here is in can be taken back by the server that gave it, if the event cites it.
+#[tokio::test]
+async fn an_invite_from_outside_can_be_taken_back() {
+    let meeting = Meeting::new().await;
+    let room_id = owned_room_id!("!far:elsewhere");
+    let member = |membership: &str, auth: &[&Pdu]| {
+        let draft = Draft {
+            room_id: Some(room_id.clone()),
+            sender: owned_user_id!("@rita:elsewhere"),
+            kind: "m.room.member".into(),
+            state_key: Some("@bob:localhost".to_owned()),
+            content: to_raw_value(&json!({ "membership": membership })).unwrap(),
+            redacts: None,
+        };
+        let auth: Vec<OwnedEventId> = auth.iter().map(|pdu| pdu.event_id.clone()).collect();
+        let previous = vec![owned_event_id!("$sMaZdbpuHWoaSsvzdGpU5r9i5bCq6sfKp3a4TFGRTKg")];
+        let position = Position::new(previous, auth, 7, MilliSecondsSinceUnixEpoch(7_u32.into()));
+        let key = SigningKey::from_text(SEED).unwrap();
+        draft.build(&RoomVersionId::V11, position, &meeting.origin, &key, Limits::FEDERATED).unwrap()
+    };
+    let invite = member("invite", &[]);
+    let rooms = &meeting.story.world.rooms;
+    let hearsay = Hearsay {
+        room_id: room_id.clone(),
+        version: RoomVersionId::V11,
+        event: invite.clone(),
+        about: Some(Vec::new()),
+    };
+    let room = rooms.hear(hearsay).await.unwrap();
+    let bob = owned_user_id!("@bob:localhost");
+    assert_eq!(room.snapshot().membership(&bob), MembershipState::Invite);
+
+    let guessed = member("leave", &[]);
+    let answer = meeting.take("1", &[wire(&guessed)]).await;
+    assert!(answer["pdus"][guessed.event_id.as_str()]["error"].is_string(), "{answer}");
+    assert_eq!(room.snapshot().membership(&bob), MembershipState::Invite);
+    let taken_back = member("leave", &[&invite]);
+    let answer = meeting.take("2", &[wire(&taken_back)]).await;
+    assert_eq!(answer["pdus"][taken_back.event_id.as_str()], json!({}), "{answer}");
+    assert_eq!(room.snapshot().membership(&bob), MembershipState::Leave);
+}
