@@ -18,8 +18,9 @@ use crate::{
     store,
 };
 
-/// When a transaction is answered whatever is still at work, which goes on. Servers wait for a minute.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// When a transaction is answered whatever is still at work, which goes on: a server's other rooms must not wait
+/// for one.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What is known so far, for whoever answers when not all is done.
 pub(super) type Shared = Arc<Mutex<Verdicts>>;
@@ -142,16 +143,6 @@ impl Inbound {
             verdicts.insert(event_id, dropped(origin, room_id, outcome));
         }
         Ok(())
-    }
-
-    /// Judges verified events of a room in their order. What comes before them is fetched if it isn't here.
-    async fn judged(
-        self: &Arc<Self>,
-        _origin: &ServerName,
-        room: &Arc<Room>,
-        events: Vec<Pdu>,
-    ) -> Result<Vec<Outcome>, room::Error> {
-        self.rooms.receive(room, events).await
     }
 
     /// Takes the end of somebody's invite or knock to a room that this server isn't in. It can't be judged, but it cites

@@ -2,7 +2,7 @@
 //!
 //! A transaction is split first, by rooms and into its other data, and from then on nothing in it can stop anything else
 //! of it (I7): each room's events are verified, judged and answered for themselves, in their order. Events end in
-//! [`Rooms::receive`]; what comes before some that came is fetched by [`gaps`]; other data go to whatever they are about ([`edus`]).
+//! [`Rooms::receive`]; what comes before some that came is fetched ([`gaps`]); other data go to whatever they are about.
 //!
 //! A transaction is done once, however often it comes: while it is at work, those who bring it again wait for the same
 //! answer; later the answer is looked up. It is done to its end whether or not somebody waits for the answer.
@@ -10,6 +10,7 @@
 //! Specification: [Transactions](https://spec.matrix.org/v1.19/server-server-api/#transactions).
 
 mod events;
+mod gaps;
 mod transaction;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
+use self::gaps::Gaps;
 pub use self::transaction::Transaction;
 use crate::{
     peers::Peers,
@@ -70,6 +72,7 @@ pub struct Inbound {
     peers: Arc<Peers>,
     rooms: Arc<Rooms>,
     running: Mutex<Running>,
+    gaps: Gaps,
     /// Transactions that had no events: their answer needs no database.
     recent: Mutex<LruCache<(OwnedServerName, String), ()>>,
 }
@@ -77,7 +80,7 @@ pub struct Inbound {
 impl Inbound {
     pub fn new(store: Store, peers: Arc<Peers>, rooms: Arc<Rooms>) -> Arc<Self> {
         let (running, recent) = (Mutex::default(), Mutex::new(LruCache::new(RECENT)));
-        Arc::new(Self { store, peers, rooms, running, recent })
+        Arc::new(Self { store, peers, rooms, running, gaps: Gaps::new(), recent })
     }
 
     /// Does what a transaction says, once. The answer is JSON (TX-03, TX-04).

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use hearth_federation::{
-    BlockedKeys, Draft, KnownKeys, Limits, Pdu, Position, ServerKeys, SigningKey, own_server_keys,
+    BlockedKeys, ClientError, Draft, KnownKeys, Limits, Pdu, Position, Response, ServerKeys, ServerRequest,
+    SigningKey, Task, own_server_keys,
 };
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, RoomVersionId, events::room::member::MembershipState,
@@ -14,7 +15,7 @@ use serde_json::{Value, json, value::to_raw_value};
 use super::*;
 use crate::{
     config,
-    peers::OwnKeys,
+    peers::{OwnKeys, Wire},
     room::{
         Hearsay,
         received_tests::{SEED, Story, text},
@@ -28,6 +29,71 @@ pub(super) struct Meeting {
     pub(super) inbound: Arc<Inbound>,
     peers: Arc<Peers>,
     origin: OwnedServerName,
+    pub(super) there: Arc<There>,
+}
+
+/// What the other server answers: events that it has, of which it gives those that are asked for.
+#[derive(Default)]
+pub(super) struct There {
+    events: Mutex<Vec<Pdu>>,
+    asked: Mutex<Vec<(String, Value)>>,
+    /// It gives its events as they are, whatever is asked for.
+    lies: Mutex<Option<Value>>,
+}
+
+impl There {
+    fn has(&self, events: &[&Pdu]) {
+        self.events.lock().extend(events.iter().map(|event| (*event).clone()));
+    }
+
+    /// As the specification has it, one event at a time.
+    fn missing_events(&self, asked: &Value) -> Value {
+        let ids = |key: &str| -> Vec<OwnedEventId> { serde_json::from_value(asked[key].clone()).unwrap() };
+        let (mut queue, earliest) = (ids("latest_events"), ids("earliest_events"));
+        let limit = asked["limit"].as_u64().unwrap() as usize;
+        let events = self.events.lock();
+        let mut found: Vec<&Pdu> = Vec::new();
+        let mut next = 0;
+        while let Some(id) = queue.get(next).cloned() {
+            next += 1;
+            let Some(event) = events.iter().find(|event| event.event_id == id) else { continue };
+            for previous in &event.prev_events {
+                if queue.contains(previous) || earliest.contains(previous) || found.len() == limit {
+                    continue;
+                }
+                queue.push(previous.clone());
+                found.extend(events.iter().find(|event| event.event_id == *previous));
+            }
+        }
+        json!({ "events": found.into_iter().map(wire).collect::<Vec<_>>() })
+    }
+
+    fn answer(&self, uri: &str, body: &Value) -> Value {
+        if let Some(lie) = &*self.lies.lock() {
+            return lie.clone();
+        }
+        match uri.split('/').nth(4) {
+            Some("get_missing_events") => self.missing_events(body),
+            _ => json!({}),
+        }
+    }
+}
+
+impl Wire for There {
+    fn send<'a>(
+        &'a self,
+        server: &'a ServerName,
+        request: ServerRequest,
+    ) -> Task<'a, Result<Response, ClientError>> {
+        assert_eq!(server, "elsewhere");
+        let body = serde_json::from_str(request.body().unwrap_or("null")).unwrap();
+        let answer = self.answer(request.uri(), &body);
+        self.asked.lock().push((request.uri().to_owned(), body));
+        let body = answer.to_string().into();
+        Box::pin(async move {
+            Ok(Response { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body })
+        })
+    }
 }
 
 impl Meeting {
@@ -44,9 +110,10 @@ impl Meeting {
         let own = OwnKeys { key: Arc::new(SigningKey::from_text(SEED).unwrap()), old: Vec::new() };
         let config = config::Federation { notaries: Vec::new(), ..config::Federation::default() };
         let peers = Peers::new(owned_server_name!("localhost"), own, &config, store.clone(), &environment);
-        let peers = peers.unwrap();
+        let there = Arc::new(There::default());
+        let peers = peers.unwrap().through(Arc::<There>::clone(&there));
         let inbound = Inbound::new(store, Arc::clone(&peers), Arc::clone(&story.world.rooms));
-        Self { story, inbound, peers, origin }
+        Self { story, inbound, peers, origin, there }
     }
 
     /// The server as it is after a restart.
@@ -255,4 +322,83 @@ async fn an_invite_from_outside_can_be_taken_back() {
     let answer = meeting.take("2", &[wire(&taken_back)]).await;
     assert_eq!(answer["pdus"][taken_back.event_id.as_str()], json!({}), "{answer}");
     assert_eq!(room.snapshot().membership(&bob), MembershipState::Leave);
+}
+
+/// A line of events, each following the one before; none of them has come.
+fn line(meeting: &mut Meeting, length: usize) -> Vec<Pdu> {
+    let mut events: Vec<Pdu> = Vec::new();
+    for n in 0..length {
+        let previous: Vec<OwnedEventId> = events.last().map(|pdu| pdu.event_id.clone()).into_iter().collect();
+        events.push(meeting.story.by_rita("m.room.message", None, text(&n.to_string()), &previous));
+    }
+    meeting.there.has(&events.iter().collect::<Vec<_>>());
+    events
+}
+
+/// BF-02: events that are missing are fetched, verified and put before what came.
+#[tokio::test]
+async fn bf_02_missing_events_are_fetched_in_their_order() {
+    let mut meeting = Meeting::new().await;
+    let line = line(&mut meeting, 120);
+    let last = line.last().unwrap();
+    let answer = meeting.take("1", &[wire(last)]).await;
+    assert_eq!(answer["pdus"], json!({ last.event_id.as_str(): {} }));
+    assert_eq!(meeting.story.ends(), [last.event_id.clone()]);
+    let room = &meeting.story.room;
+    let log = meeting.story.world.rooms.log_backwards(room, i64::MAX, line.len() as i64).await.unwrap();
+    let ids: Vec<_> = log.iter().rev().map(|event| event.pdu.event_id.clone()).collect();
+    assert_eq!(ids, line.iter().map(|event| event.event_id.clone()).collect::<Vec<_>>());
+    let asked = meeting.there.asked.lock();
+    assert_eq!(asked.len(), 3, "{asked:?}");
+    assert!(asked.iter().all(|(_, body)| body["limit"].as_u64().unwrap() <= 50));
+}
+
+/// Threats: what comes as missing goes through the same verifier, and is of the same room or nothing.
+#[tokio::test]
+async fn missing_events_are_verified_like_all_others() {
+    let mut meeting = Meeting::new().await;
+    let line = line(&mut meeting, 3);
+    let mut unsigned = wire(&line[1]);
+    unsigned["signatures"]["elsewhere"] = json!({});
+    let lie = json!({ "events": [wire(&line[0]), unsigned, 7, {}, "x"] });
+    *meeting.there.lies.lock() = Some(lie);
+    let answer = meeting.take("1", &[wire(&line[2])]).await;
+    assert!(answer["pdus"][line[2].event_id.as_str()]["error"].is_string(), "{answer}");
+    assert!(meeting.has(&line[0].event_id).await);
+    assert!(!meeting.has(&line[1].event_id).await);
+    assert!(!meeting.has(&line[2].event_id).await);
+}
+
+/// I7: what can't be had is an error for what follows it alone, and nobody is asked for ever.
+#[tokio::test]
+async fn i7_a_gap_that_stays_stops_nothing_else() {
+    let mut meeting = Meeting::new().await;
+    let line = line(&mut meeting, 5);
+    let other = meeting.say("other");
+    for lie in [json!({ "events": [] }), json!({}), json!({ "events": [wire(&line[4])] }), json!([])] {
+        *meeting.there.lies.lock() = Some(lie.clone());
+        meeting.there.asked.lock().clear();
+        let txn_id = lie.to_string();
+        let answer = meeting.take(&txn_id[..txn_id.len().min(200)], &[wire(&line[4]), wire(&other)]).await;
+        assert!(answer["pdus"][line[4].event_id.as_str()]["error"].is_string(), "{answer}");
+        assert_eq!(answer["pdus"][other.event_id.as_str()], json!({}), "{answer}");
+        assert!(meeting.there.asked.lock().len() <= 2);
+    }
+    *meeting.there.lies.lock() = None;
+    let answer = meeting.take("honest", &[wire(&line[4])]).await;
+    assert_eq!(answer["pdus"][line[4].event_id.as_str()], json!({}), "{answer}");
+}
+
+/// A server that makes up ever more events that follow others has an end.
+#[tokio::test]
+async fn a_line_without_an_end_is_given_up() {
+    let mut meeting = Meeting::new().await;
+    let mut line = line(&mut meeting, 700);
+    // The first follows what nobody has.
+    meeting.there.events.lock().remove(0);
+    let last = line.pop().unwrap();
+    let answer = meeting.take("1", &[wire(&last)]).await;
+    assert!(answer["pdus"][last.event_id.as_str()]["error"].is_string(), "{answer}");
+    assert!(meeting.there.asked.lock().len() <= 10);
+    assert_eq!(meeting.inbound.gaps.waiting.available_permits(), 64 * 1024, "nothing is held any more");
 }

@@ -5,6 +5,7 @@
 
 mod keys;
 mod verify;
+mod wire;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,6 +20,7 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName};
 use tokio::sync::broadcast;
 
 use self::keys::StoredKeys;
+pub use self::wire::Wire;
 use crate::{config, environment::Environment, store::Store};
 
 /// What this server's own requests and documents are signed with.
@@ -63,6 +65,7 @@ pub struct Peers {
     own: OwnKeys,
     enabled: bool,
     pub client: Arc<FederationClient>,
+    wire: Arc<dyn Wire>,
     pub keys: KeyRing,
     clock: Clock,
     /// Servers that have just spoken to us.
@@ -108,9 +111,10 @@ impl Peers {
             Arc::<FederationClient>::clone(&client),
             Arc::clone(&clock),
         );
+        let wire: Arc<dyn Wire> = Arc::<FederationClient>::clone(&client);
         let (enabled, document) = (config.enabled, Mutex::new(None));
         let (heard, _) = broadcast::channel(HEARD);
-        Ok(Arc::new(Self { server_name, own, enabled, client, keys, clock, heard, document }))
+        Ok(Arc::new(Self { server_name, own, enabled, client, wire, keys, clock, heard, document }))
     }
 
     /// Whether requests go to a server, and are taken from it.
@@ -123,12 +127,19 @@ impl Peers {
         if !self.allows(server) {
             return Err(ClientError::NotAllowed(server.to_owned()));
         }
-        self.client.send(server, request).await
+        self.wire.send(server, request).await
     }
 
     /// What this server signs with.
     pub fn own_key(&self) -> &SigningKey {
         &self.own.key
+    }
+
+    /// The same, but for who is asked.
+    #[cfg(test)]
+    pub fn through(self: Arc<Self>, wire: Arc<dyn Wire>) -> Arc<Self> {
+        let peers = Arc::into_inner(self).expect("nobody has it yet");
+        Arc::new(Self { wire, ..peers })
     }
 
     /// A server has proved that it is there: whoever waited with asking it needn't.

@@ -46,6 +46,16 @@ impl ServerRequest {
         Self::new(Method::POST, uri, Some(body.into()))
     }
 
+    /// The path and the query.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The JSON that is sent, if any.
+    pub fn body(&self) -> Option<&str> {
+        self.body.as_deref()
+    }
+
     /// Don't sign it: keys and versions are for everybody.
     #[must_use]
     pub fn unsigned(self) -> Self {
