@@ -21,6 +21,7 @@ use crate::{
         sliding::Sliding,
         stream::{self, Streams},
     },
+    outbound::{Destinations, Outbound},
     peers::{self, OwnKeys, Peers},
     presence::{self, Presence},
     queue::{self, Queues, Tails},
@@ -53,6 +54,7 @@ pub struct Hearth {
     pub accounts: Arc<Accounts>,
     pub rooms: Arc<Rooms>,
     pub handshakes: Handshakes,
+    pub outbound: Arc<Outbound>,
     pub history: History,
     pub inbound: Arc<Inbound>,
     pub delayed: Arc<DelayedEvents>,
@@ -157,16 +159,27 @@ impl Hearth {
         let own = OwnKeys { key: Arc::clone(&key), old: signing_key::load_old(&config.data_dir, &key)? };
         let (name, federation) = (config.server_name.clone(), &config.federation);
         let peers = Peers::new(name, own, federation, store.clone(), &environment)?;
+        let destinations = Destinations::load(store.clone()).await?;
         let rooms = Rooms::new(
             store.clone(),
             Arc::clone(&accounts),
             environment.clone(),
+            Arc::clone(&destinations),
             config.server_name.clone(),
             Arc::clone(&key),
             policy,
         )
         .await?;
         let rooms = Arc::new(rooms);
+        let outbound = Outbound::new(
+            config.server_name.clone(),
+            Arc::clone(&peers),
+            Arc::clone(&rooms),
+            store.clone(),
+            queues.clone(),
+            environment.clone(),
+            destinations,
+        );
         let history = History::new(Arc::clone(&peers), Arc::clone(&rooms));
         let handshakes = Handshakes::new(
             config.server_name.clone(),
@@ -231,6 +244,7 @@ impl Hearth {
             delayed: Arc::new(delayed),
             notices,
             handshakes,
+            outbound,
             history,
             inbound,
             rooms,
@@ -258,6 +272,9 @@ impl Hearth {
         tasks.spawn(Arc::clone(&self.delayed).run(self.shutdown.clone()));
         tasks.spawn(self.sessions.clone().watch());
         tasks.spawn(Arc::clone(&self.presence).run());
+        if self.config.federation.enabled {
+            tasks.spawn(Arc::clone(&self.outbound).run(self.shutdown.clone()));
+        }
         let (limits, store, noticed) =
             (Arc::clone(&self.limits), self.store.clone(), self.sessions.noticed());
         tasks.spawn(async move {

@@ -15,6 +15,7 @@ mod http;
 mod inbound;
 mod limits;
 mod live;
+mod outbound;
 mod peers;
 mod presence;
 mod push;

@@ -33,6 +33,7 @@ pub struct Tails {
     boot: u64,
     read: Mutex<HashMap<i64, Arc<Tail>>>,
     moves: OnceLock<UnboundedSender<i64>>,
+    outward: OnceLock<UnboundedSender<i64>>,
 }
 
 /// The end of one recipient's queue.
@@ -60,6 +61,7 @@ impl Tails {
             boot,
             read: Mutex::new(HashMap::new()),
             moves: OnceLock::new(),
+            outward: OnceLock::new(),
         }
     }
 
@@ -126,6 +128,11 @@ impl Tails {
         let _ = self.moves.set(sender);
     }
 
+    /// Sends every server that something waits for from now on there, after the commit. For one who listens: the first.
+    pub fn send_outward(&self, sender: UnboundedSender<i64>) {
+        let _ = self.outward.set(sender);
+    }
+
     /// Forgets the tails that nobody holds.
     pub fn sweep(&self) {
         self.read.lock().retain(|_, tail| Arc::strong_count(tail) > 1);
@@ -147,6 +154,18 @@ impl Subscriber for Tails {
         }
         for tail in woken {
             tail.wake.notify_waiters();
+        }
+        if let Some(outward) = self.outward.get() {
+            let mut servers: Vec<i64> = delivered
+                .iter()
+                .map(|delivered| delivered.recipient)
+                .filter(|recipient| *recipient < 0)
+                .collect();
+            servers.sort_unstable();
+            servers.dedup();
+            for recipient in servers {
+                let _ = outward.send(recipient);
+            }
         }
         if let Some(moves) = self.moves.get() {
             let own = delivered.iter().filter(|delivered| {

@@ -127,7 +127,8 @@ impl Receipts {
         batch.push(set_receipt(key, event.id().as_str(), event.seq, now, step));
         let everybody = room.snapshot();
         let recipients = if kind == "m.read" {
-            everybody.local.iter().map(|member| member.recipient).collect()
+            let servers = everybody.remote.iter().map(|(number, _)| *number);
+            everybody.local.iter().map(|member| member.recipient).chain(servers).collect()
         } else {
             // RC-21
             vec![owner.recipient]

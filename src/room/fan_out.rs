@@ -46,6 +46,8 @@ pub(super) struct Wishes {
     pub(super) subscriptions: HashMap<i64, bool>,
     /// Which other servers are told of the event that is being fanned out.
     pub(super) outward: Outward,
+    /// Their numbers.
+    pub(super) servers: Vec<i64>,
     /// Who doesn't want the invite that is being fanned out.
     pub(super) uninviting: Option<i64>,
     /// The event that is being fanned out is redacted already: there is nothing to be notified of.
@@ -140,7 +142,7 @@ pub(super) fn fan_out(
         room: after.number,
         item: Item::Value(event.seq),
         thread,
-        recipients: recipients.collect(),
+        recipients: recipients.chain(wishes.servers.iter().map(|server| (*server, 0))).collect(),
     });
 }
 

@@ -5,8 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use hearth_federation::Pdu;
 use ruma::{
-    EventId, OwnedEventId, OwnedServerName, OwnedUserId, ServerName, UserId,
-    events::{StateEventType, TimelineEventType, room::member::MembershipState},
+    EventId, OwnedEventId, OwnedServerName, OwnedUserId, ServerName, UserId, events::TimelineEventType,
 };
 use serde_json::{Value, json, value::to_raw_value};
 
@@ -125,19 +124,7 @@ fn one(outcomes: Vec<Outcome>) -> Result<Outcome, Error> {
 impl Snapshot {
     /// The servers of others that have somebody in the room.
     pub fn remote_servers(&self) -> Vec<OwnedServerName> {
-        let ours = self.local.first().map(|member| member.user_id.server_name().to_owned());
-        let mut servers: Vec<OwnedServerName> = Vec::new();
-        for (user, member) in self.state.of_type(&StateEventType::RoomMember) {
-            let Ok(user) = <&UserId>::try_from(user) else { continue };
-            let server = user.server_name();
-            if member.membership() == MembershipState::Join
-                && ours.as_deref() != Some(server)
-                && !servers.iter().any(|known| known == server)
-            {
-                servers.push(server.to_owned());
-            }
-        }
-        servers
+        self.remote.iter().map(|(_, server)| server.clone()).collect()
     }
 
     /// What somebody outside sees of the room, and who `inviter` is.

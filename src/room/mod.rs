@@ -93,7 +93,7 @@ use self::{
     cache::EventCache, error::NOT_A_MEMBER, retention::Horizons, snapshot::Extremity, spaces::Walks,
     writer::Inbox,
 };
-use crate::{account::Accounts, environment::Environment, store::Store};
+use crate::{account::Accounts, environment::Environment, outbound::Destinations, store::Store};
 
 /// Rooms kept in memory though nobody uses them at the moment.
 const RECENT: NonZeroUsize = NonZeroUsize::new(512).unwrap();
@@ -120,6 +120,7 @@ struct Core {
     store: Store,
     accounts: Arc<Accounts>,
     environment: Environment,
+    destinations: Arc<Destinations>,
     server_name: OwnedServerName,
     key: Arc<SigningKey>,
     policy: Policy,
@@ -187,6 +188,7 @@ impl Rooms {
         store: Store,
         accounts: Arc<Accounts>,
         environment: Environment,
+        destinations: Arc<Destinations>,
         server_name: OwnedServerName,
         key: Arc<SigningKey>,
         policy: Policy,
@@ -196,6 +198,7 @@ impl Rooms {
             store,
             accounts,
             environment,
+            destinations,
             server_name,
             key,
             policy,
@@ -441,6 +444,10 @@ impl Core {
             Some(LocalMember { recipient, user_id: user_id.try_into().ok()? })
         });
         snapshot.local = Arc::new(local.collect());
+        for server in snapshot.servers_of_members(&self.server_name) {
+            let number = self.destinations.number(&server).await?;
+            snapshot.set_remote(number, &server, true);
+        }
         Ok(snapshot)
     }
 }

@@ -238,7 +238,8 @@ impl Work<'_> {
         {
             related.store(batch, &mut self.snapshot, event);
         }
-        if event.is_visible() || !changes.is_empty() {
+        self.wishes.servers = self.servers_to_tell(&before, event).await?;
+        if event.is_visible() || !changes.is_empty() || !self.wishes.servers.is_empty() {
             let thread = related.as_ref().map_or("", Related::thread).to_owned();
             self.wishes.learn_thread(&self.core.accounts, &before.local, before.number, &thread).await?;
             fan_out(batch, step, &before, &self.snapshot, event, touched, thread, &self.wishes);
@@ -272,7 +273,7 @@ impl Work<'_> {
         state: State,
     ) -> Result<Vec<LocalMember>, Error> {
         let room = self.snapshot.number;
-        let mut members = Vec::new();
+        let (mut members, mut elsewhere) = (Vec::new(), Vec::new());
         for change in changes {
             batch.state(change.row(room, seq));
             if change.event.as_ref().is_none_or(|event| event.seq != seq) {
@@ -290,12 +291,16 @@ impl Work<'_> {
             });
             if let Ok(user_id) = <&UserId>::try_from(change.state_key.as_str()) {
                 members.extend(self.local(user_id).await?);
+                elsewhere.push(user_id.to_owned());
             }
         }
         let opens = [StateEventType::RoomJoinRules, StateEventType::RoomHistoryVisibility];
         let joined: Vec<bool> =
             members.iter().map(|member| state.membership(&member.user_id) == MembershipState::Join).collect();
         self.snapshot.enter(state);
+        for user_id in elsewhere {
+            self.note_remote(&user_id).await?;
+        }
         for (member, joined) in members.iter().zip(joined) {
             self.snapshot.set_local(member, joined);
         }

@@ -4,13 +4,13 @@
 //! same, and puts it in the old one's place after the commit.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use hearth_federation::Limits;
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId, UserId,
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName, UserId,
     events::{
         StateEventType,
         room::{
@@ -124,6 +124,8 @@ pub struct Snapshot {
     pub state: State,
     /// Joined users with an account here, by number.
     pub local: Arc<Vec<LocalMember>>,
+    /// Other servers with somebody in the room, each with its number as a recipient.
+    pub remote: Arc<Vec<(i64, OwnedServerName)>>,
     pub joined: usize,
     pub invited: usize,
     /// The last event that relates to another: those from here on have no children.
@@ -154,6 +156,7 @@ impl Snapshot {
             extremities: Arc::from([]),
             state: State::default(),
             local: Arc::default(),
+            remote: Arc::default(),
             joined: 0,
             invited: 0,
             last_relation: 0,
@@ -325,6 +328,31 @@ impl Snapshot {
         match (at, joined) {
             (Err(at), true) => Arc::make_mut(&mut self.local).insert(at, target.clone()),
             (Ok(at), false) => drop(Arc::make_mut(&mut self.local).remove(at)),
+            _ => {}
+        }
+    }
+
+    /// The servers, but for `us`, that have somebody in.
+    pub(super) fn servers_of_members(&self, us: &ServerName) -> BTreeSet<OwnedServerName> {
+        let members = self.state.of_type(&StateEventType::RoomMember);
+        let joined = members.filter(|(_, member)| member.membership() == MembershipState::Join);
+        let servers = joined.filter_map(|(user, _)| Some(<&UserId>::try_from(user).ok()?.server_name()));
+        servers.filter(|server| *server != us).map(ToOwned::to_owned).collect()
+    }
+
+    /// Whether a server has somebody in.
+    pub fn has_member_of(&self, server: &ServerName) -> bool {
+        self.state.of_type(&StateEventType::RoomMember).any(|(user, member)| {
+            <&UserId>::try_from(user).is_ok_and(|user| user.server_name() == server)
+                && member.membership() == MembershipState::Join
+        })
+    }
+
+    pub(super) fn set_remote(&mut self, number: i64, server: &ServerName, present: bool) {
+        let at = self.remote.iter().position(|(known, _)| *known == number);
+        match (at, present) {
+            (None, true) => Arc::make_mut(&mut self.remote).push((number, server.to_owned())),
+            (Some(at), false) => drop(Arc::make_mut(&mut self.remote).remove(at)),
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ use super::{event::Verdict, *};
 use crate::{
     account::{Sessions, Settings},
     config::RegistrationMode,
+    outbound::Destinations,
     queue::{Queues, Tails},
     signing_key,
     store::{Durability, EventRow, Subscriber, account::add_account},
@@ -66,8 +67,17 @@ impl World {
         };
         let accounts = Arc::new(accounts);
         let known = Arc::clone(&accounts);
-        let rooms =
-            Rooms::new(store.clone(), known, environment.clone(), server_name, key, policy).await.unwrap();
+        let rooms = Rooms::new(
+            store.clone(),
+            known,
+            environment.clone(),
+            Destinations::load(store.clone()).await.unwrap(),
+            server_name,
+            key,
+            policy,
+        )
+        .await
+        .unwrap();
         let rooms = Arc::new(rooms);
         Self { rooms, store, accounts, sessions, queues, environment, tails, _dir: dir }
     }

@@ -223,6 +223,11 @@ impl<'a> Work<'a> {
         }
         self.ends_changed = true;
         self.snapshot.follow(&event, target.clone());
+        if let (Some(_), Some(Ok(user_id))) =
+            (event.pdu.membership(), event.pdu.state_key.as_deref().map(<&UserId>::try_from))
+        {
+            self.note_remote(user_id).await?;
+        }
         let step = batch.step();
         self.last_step = step;
         self.store(batch, step, &event);
@@ -233,6 +238,7 @@ impl<'a> Work<'a> {
         self.wishes.learn_thread(&self.core.accounts, &before.local, before.number, &thread).await?;
         self.states.insert(event.seq, self.snapshot.state.clone());
         let touched = Touched { members: target.as_slice(), state: event.pdu.is_state() };
+        self.wishes.servers = self.servers_to_tell(&before, &event).await?;
         fan_out(batch, step, &before, &self.snapshot, &event, touched, thread, &self.wishes);
         if let Some(redacted) = redacted {
             self.redact(batch, &redacted, event.seq)?;
@@ -302,6 +308,41 @@ impl<'a> Work<'a> {
         }
         let recipient = self.core.accounts.recipient(user_id).await?;
         Ok(recipient.map(|recipient| LocalMember { recipient, user_id: user_id.to_owned() }))
+    }
+
+    /// Whether the server of a user of elsewhere has somebody in the room, now that their membership is another.
+    pub(super) async fn note_remote(&mut self, user_id: &UserId) -> Result<(), Error> {
+        let server = user_id.server_name();
+        if server != self.core.server_name {
+            let number = self.core.destinations.number(server).await?;
+            let present = self.snapshot.has_member_of(server);
+            self.snapshot.set_remote(number, server, present);
+        }
+        Ok(())
+    }
+
+    /// The servers that are told of an event: those that have somebody in the room before or after it (TX-05), and that of
+    /// whoever it keeps from coming in.
+    pub(super) async fn servers_to_tell(&self, before: &Snapshot, event: &Event) -> Result<Vec<i64>, Error> {
+        if self.wishes.outward == Outward::Nobody || !self.snapshot.federates() {
+            return Ok(Vec::new());
+        }
+        let present = before.remote.iter().chain(self.snapshot.remote.iter());
+        let mut servers: Vec<i64> = present.map(|(number, _)| *number).collect();
+        if let (Some(MembershipState::Leave | MembershipState::Ban), Some(Ok(target))) =
+            (event.pdu.membership(), event.pdu.state_key.as_deref().map(<&UserId>::try_from))
+            && target.server_name() != self.core.server_name
+        {
+            servers.push(self.core.destinations.number(target.server_name()).await?);
+        }
+        servers.sort_unstable();
+        servers.dedup();
+        if let Outward::EverybodyBut(origin) = &self.wishes.outward
+            && let Some(origin) = self.core.destinations.known(origin)
+        {
+            servers.retain(|server| *server != origin);
+        }
+        Ok(servers)
     }
 
     /// An event of the room, one of this batch among them.

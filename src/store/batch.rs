@@ -63,6 +63,8 @@ pub struct Batch {
     pub(super) statements: Vec<Statement>,
     pub(super) adopt: Option<Adopt>,
     pub(super) settle: bool,
+    /// Recipients whose queues are filled from here on, or no longer.
+    pub(super) filled: Vec<(i64, bool)>,
 }
 
 impl Batch {
@@ -87,6 +89,11 @@ impl Batch {
     /// What was delivered up to and with this batch has to be in the tables `queue` and `unread` when its statements run.
     pub fn settle(&mut self) {
         self.settle = true;
+    }
+
+    /// From this batch on, a server's queue is filled; or it is emptied, and nothing is put into it.
+    pub fn fill_queue(&mut self, recipient: i64, filled: bool) {
+        self.filled.push((recipient, filled));
     }
 
     pub fn txn(&mut self, row: TxnRow) {
@@ -124,6 +131,7 @@ impl Batch {
         self.events.append(&mut other.events);
         self.state.append(&mut other.state);
         self.settle |= other.settle;
+        self.filled.append(&mut other.filled);
         self.txns.append(&mut other.txns);
         self.deliveries.append(&mut other.deliveries);
         self.statements.append(&mut other.statements);
@@ -141,6 +149,7 @@ impl Batch {
             statements: self.statements.clone(),
             adopt: None,
             settle: self.settle,
+            filled: self.filled.clone(),
         }
     }
 
@@ -150,6 +159,7 @@ impl Batch {
             && self.txns.is_empty()
             && self.deliveries.is_empty()
             && self.statements.is_empty()
+            && self.filled.is_empty()
     }
 }
 

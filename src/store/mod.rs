@@ -12,6 +12,7 @@ pub mod account_data;
 pub mod alias;
 mod batch;
 pub mod delayed_event;
+pub mod destination;
 pub mod device;
 mod entry;
 mod error;

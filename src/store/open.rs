@@ -28,6 +28,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (11, "guests", include_str!("../../migrations/sqlite/0011_guests.sql")),
     (12, "retention", include_str!("../../migrations/sqlite/0012_retention.sql")),
     (13, "presence", include_str!("../../migrations/sqlite/0013_presence.sql")),
+    (14, "destinations", include_str!("../../migrations/sqlite/0014_destinations.sql")),
     (15, "peers", include_str!("../../migrations/sqlite/0015_peers.sql")),
     (16, "elsewhere", include_str!("../../migrations/sqlite/0016_elsewhere.sql")),
     (17, "transactions", include_str!("../../migrations/sqlite/0017_transactions.sql")),

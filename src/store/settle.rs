@@ -6,6 +6,8 @@
 //! a page. Readers who find their entries in memory never notice; whoever reads the tables has them settled first, or
 //! learns from `head.settled` from where on to add what came since.
 
+use std::{collections::HashSet, sync::Arc};
+
 use rusqlite::Connection;
 
 use super::{
@@ -17,18 +19,56 @@ use super::{
 /// Entries that may wait. More would make the commit that moves them slow.
 pub(super) const MOST: usize = 1000;
 
+/// Servers that can't be reached, into whose queues nothing is put. They get what they missed from the room logs.
+pub(super) type Behind = Arc<HashSet<i64>>;
+
+pub(super) fn load_behind(connection: &Connection) -> Result<Behind, Error> {
+    let mut question = connection.prepare("SELECT recipient FROM destination WHERE behind")?;
+    let rows = question.query_map([], |row| row.get(0))?;
+    Ok(Arc::new(rows.collect::<Result<_, _>>()?))
+}
+
+/// From here on a server's queue is filled, or it is emptied and nothing is put into it.
+pub(super) fn fill_queue(
+    connection: &Connection,
+    recipient: i64,
+    filled: bool,
+    behind: &mut Behind,
+) -> Result<(), Error> {
+    connection
+        .prepare_cached("UPDATE destination SET behind = ?2 WHERE recipient = ?1")?
+        .execute((recipient, !filled))?;
+    if filled {
+        Arc::make_mut(behind).remove(&recipient);
+    } else {
+        connection.prepare_cached("DELETE FROM queue WHERE recipient = ?1")?.execute([recipient])?;
+        Arc::make_mut(behind).insert(recipient);
+    }
+    Ok(())
+}
+
 /// Writes the deliveries of a batch. Returns the number of entries that now wait because of it.
-pub(super) fn insert(connection: &Connection, batch: &Batch, base: i64) -> Result<usize, Error> {
+pub(super) fn insert(
+    connection: &Connection,
+    batch: &Batch,
+    base: i64,
+    behind: &Behind,
+) -> Result<usize, Error> {
     let mut entries = 0;
-    for delivery in batch.deliveries.iter().filter(|delivery| !delivery.recipients.is_empty()) {
+    for delivery in &batch.deliveries {
+        let reached = |(recipient, _): &&(i64, i64)| *recipient > 0 || !behind.contains(recipient);
+        let recipients: Vec<&(i64, i64)> = delivery.recipients.iter().filter(reached).collect();
+        if recipients.is_empty() {
+            continue;
+        }
         let text = "INSERT INTO delivery (position, kind, room, item, thread, recipients)
                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let recipients = serde_json::to_string(&delivery.recipients)
-            .map_err(|cause| Error::Encoding(cause.to_string()))?;
+        entries += recipients.len();
+        let recipients =
+            serde_json::to_string(&recipients).map_err(|cause| Error::Encoding(cause.to_string()))?;
         let entry = delivery.entry(base, 0);
         let row = (entry.position, entry.kind as i16, entry.room, entry.item, &delivery.thread, recipients);
         connection.prepare_cached(text)?.execute(row)?;
-        entries += delivery.recipients.len();
     }
     Ok(entries)
 }

@@ -26,7 +26,7 @@ use super::{
     batch::{Adopt, Batch},
     entry::Delivered,
     open::{self, Durability},
-    settle,
+    settle::{self, Behind},
     statement::{Arg, Expect, Statement},
 };
 
@@ -70,8 +70,9 @@ impl Writer {
         let left: bool =
             connection.query_row("SELECT EXISTS (SELECT 1 FROM delivery)", [], |row| row.get(0))?;
         unsettled.store(left, Ordering::Release);
-        let mut database =
-            Database { connection, waiting: if left { settle::MOST + 1 } else { 0 }, unsettled };
+        let behind = settle::load_behind(&connection)?;
+        let waiting = if left { settle::MOST + 1 } else { 0 };
+        let mut database = Database { connection, waiting, unsettled, behind };
         let (jobs, waiting) = mpsc::channel(4 * GROUP);
         let task = tokio::task::spawn_blocking(move || run(&mut database, waiting, &*subscriber));
         Ok((Self { jobs }, task))
@@ -92,6 +93,8 @@ struct Database {
     waiting: usize,
     /// Whether there are any. Set before the readers hear of them.
     unsettled: Arc<AtomicBool>,
+    /// Servers into whose queues nothing is put.
+    behind: Behind,
 }
 
 fn run(database: &mut Database, mut waiting: mpsc::Receiver<Job>, subscriber: &dyn Subscriber) {
@@ -152,8 +155,9 @@ impl Database {
     fn attempt(
         &mut self,
         jobs: &[Job],
-        write: fn(&mut Transaction<'_>, &Batch, i64) -> Result<Written, Error>,
+        write: fn(&mut Transaction<'_>, &Batch, i64, &mut Behind) -> Result<Written, Error>,
     ) -> Result<Group, Error> {
+        let mut behind = self.behind.clone();
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut waiting = self.waiting;
         if waiting > settle::MOST {
@@ -167,7 +171,7 @@ impl Database {
         let mut results = Vec::with_capacity(jobs.len());
         for job in jobs {
             // The positions of a batch that was undone are never used.
-            let written = write(&mut transaction, &job.batch, base)?;
+            let written = write(&mut transaction, &job.batch, base, &mut behind)?;
             if let Ok(entries) = &written {
                 waiting = if job.batch.settle { 0 } else { waiting + entries };
             }
@@ -175,6 +179,7 @@ impl Database {
             base += i64::from(job.batch.steps);
         }
         transaction.commit()?;
+        self.behind = behind;
         self.waiting = waiting;
         self.unsettled.store(waiting > 0, Ordering::Release);
         Ok((head, results))
@@ -191,27 +196,44 @@ fn advance(transaction: &Transaction<'_>, steps: i64) -> Result<i64, Error> {
 type Written = Result<usize, Error>;
 
 /// Writes a batch; an error is the whole group's.
-fn write(transaction: &mut Transaction<'_>, batch: &Batch, base: i64) -> Result<Written, Error> {
-    write_all(transaction, batch, base).map(Ok)
+fn write(
+    transaction: &mut Transaction<'_>,
+    batch: &Batch,
+    base: i64,
+    behind: &mut Behind,
+) -> Result<Written, Error> {
+    write_all(transaction, batch, base, behind).map(Ok)
 }
 
 /// Writes a batch so that it can be undone alone.
-fn write_apart(transaction: &mut Transaction<'_>, batch: &Batch, base: i64) -> Result<Written, Error> {
+fn write_apart(
+    transaction: &mut Transaction<'_>,
+    batch: &Batch,
+    base: i64,
+    behind: &mut Behind,
+) -> Result<Written, Error> {
     let savepoint = transaction.savepoint()?;
-    match write_all(&savepoint, batch, base) {
+    let before = behind.clone();
+    match write_all(&savepoint, batch, base, behind) {
         Ok(entries) => {
             savepoint.commit()?;
             Ok(Ok(entries))
         }
         // Dropping the savepoint undoes what was written since.
-        Err(cause @ (Error::Conflict | Error::Encoding(_))) => Ok(Err(cause)),
+        Err(cause @ (Error::Conflict | Error::Encoding(_))) => {
+            *behind = before;
+            Ok(Err(cause))
+        }
         Err(cause) => Err(cause),
     }
 }
 
-fn write_all(connection: &Connection, batch: &Batch, base: i64) -> Result<usize, Error> {
+fn write_all(connection: &Connection, batch: &Batch, base: i64, behind: &mut Behind) -> Result<usize, Error> {
     insert_rows(connection, batch, base)?;
-    let entries = settle::insert(connection, batch, base)?;
+    for (recipient, filled) in &batch.filled {
+        settle::fill_queue(connection, *recipient, *filled, behind)?;
+    }
+    let entries = settle::insert(connection, batch, base, behind)?;
     if batch.settle {
         settle::move_on(connection)?;
     }
@@ -353,7 +375,7 @@ mod tests {
         let (_dir, path, store, _) = store().await;
         let connection = open::connect(&path, Durability::Full).unwrap();
         let unsettled = Arc::clone(&store.unsettled);
-        let mut database = Database { connection, waiting: 0, unsettled };
+        let mut database = Database { connection, waiting: 0, unsettled, behind: Behind::default() };
         let mut doubled = Batch::from(vec![alias("#third:x"), alias("#first:x")]);
         let step = doubled.step();
         doubled.deliver(delivery(1, step));
@@ -434,7 +456,8 @@ mod tests {
         let connection = open::connect(&path, Durability::Full).unwrap();
         let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
         connection.pragma_update(None, "max_page_count", pages + 1).unwrap();
-        let mut database = Database { connection, waiting: 0, unsettled: Arc::default() };
+        let mut database =
+            Database { connection, waiting: 0, unsettled: Arc::default(), behind: Behind::default() };
 
         let large = "x".repeat(100_000);
         let refused = database.commit(&[job(Batch::from(alias(&large))).0]);

@@ -36,6 +36,7 @@ async fn typing(
         return Err(MatrixError::forbidden("you can say only of yourself that you are typing"));
     }
     let room = app.rooms.of_member(&room_id, &session.user_id).await?;
+    app.outbound.typing(&room, &session.user_id, request.content.typing);
     if request.content.typing {
         let timeout = request.content.timeout.map(Duration::from_millis);
         app.presence.active(session.recipient);

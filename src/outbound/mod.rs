@@ -1,0 +1,197 @@
+//! What other servers are sent: one reader of a queue per server.
+//!
+//! A server is a recipient like any other ([`Destinations`]); events that are made here are put into its queue with them. A
+//! server that something waits for has a task, which sends one transaction after the other, in order, each until it is
+//! taken ([`sender`]); the others have none. One that doesn't answer is tried again later and later, up to an hour; all
+//! such times are in one list. Once it has failed for some seconds it is *behind*: the store's writer puts nothing into
+//! its queue any more, so that thousands of dead servers cost nothing, and when it is back it gets what it missed from the
+//! logs of its rooms ([`backlog`]). From which position on its queue is filled again is exact, because that is written like
+//! anything else.
+//!
+//! Specification: [Transactions](https://spec.matrix.org/v1.19/server-server-api/#transactions) (TX-01, TX-02, TX-06).
+
+mod backlog;
+mod destinations;
+mod fading;
+mod sender;
+mod transaction;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use ruma::OwnedServerName;
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+pub use self::destinations::Destinations;
+use self::transaction::Fading;
+use crate::{
+    environment::Environment, peers::Peers, queue::Queues, room::Rooms, shutdown::Shutdown, store::Store,
+};
+
+/// Servers that failed and are tried again at the same time. Those that answer wait for none of them.
+const MOST_RETRIED: usize = 64;
+
+/// The longest time between two attempts.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+
+/// Failures in a row after which a server is behind: some seven seconds.
+const FAILURES_UNTIL_BEHIND: u32 = 3;
+
+pub struct Outbound {
+    server_name: OwnedServerName,
+    peers: Arc<Peers>,
+    rooms: Arc<Rooms>,
+    store: Store,
+    queues: Queues,
+    environment: Environment,
+    destinations: Arc<Destinations>,
+    inner: Mutex<Inner>,
+    /// Something is to be done earlier than was known.
+    sooner: Notify,
+    retries: Semaphore,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Servers that have a task, failed, or have something that fades.
+    peers: HashMap<i64, Peer>,
+    /// When to try again whom, in Unix milliseconds.
+    agenda: BTreeMap<(i64, i64), ()>,
+}
+
+/// A server that something is the matter with.
+#[derive(Default)]
+struct Peer {
+    /// A task is at work.
+    sending: bool,
+    /// Something has come since the task looked.
+    more: bool,
+    failures: u32,
+    /// It isn't tried before.
+    retry_at: i64,
+    /// The transaction that wasn't taken yet: it keeps its id for as long as it is the same.
+    unanswered: Option<sender::Unanswered>,
+    fading: Fading,
+}
+
+impl Outbound {
+    #[expect(clippy::too_many_arguments, reason = "a service of others")]
+    pub fn new(
+        server_name: OwnedServerName,
+        peers: Arc<Peers>,
+        rooms: Arc<Rooms>,
+        store: Store,
+        queues: Queues,
+        environment: Environment,
+        destinations: Arc<Destinations>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            server_name,
+            peers,
+            rooms,
+            store,
+            queues,
+            environment,
+            destinations,
+            inner: Mutex::default(),
+            sooner: Notify::new(),
+            retries: Semaphore::new(MOST_RETRIED),
+        })
+    }
+
+    /// Sends what is to be sent, until the server stops.
+    pub async fn run(self: Arc<Self>, shutdown: Shutdown) {
+        let (sender, mut waiting) = mpsc::unbounded_channel();
+        self.queues.tails().send_outward(sender);
+        let mut heard = self.peers.heard();
+        if let Err(cause) = self.resume().await {
+            tracing::error!(%cause, "servers for which something waits aren't known: they hear of it with the next event");
+        }
+        loop {
+            let next = self.inner.lock().agenda.first_key_value().map(|((at, _), ())| *at);
+            let now = self.environment.clock.now_ms();
+            let wait = next.map_or(LONGEST_WAIT, |at| Duration::from_millis((at - now).max(0) as u64));
+            tokio::select! {
+                recipient = waiting.recv() => match recipient {
+                    Some(recipient) => self.wake(recipient),
+                    None => return,
+                },
+                server = heard.recv() => {
+                    if let Ok(server) = server
+                        && let Some(recipient) = self.destinations.known(&server)
+                    {
+                        self.forgive(recipient);
+                    }
+                }
+                () = self.sooner.notified() => {}
+                () = tokio::time::sleep(wait) => self.try_due(),
+                () = shutdown.wait() => return,
+            }
+        }
+    }
+
+    /// What an earlier run has left.
+    async fn resume(self: &Arc<Self>) -> Result<(), crate::store::Error> {
+        let waiting = self.store.destinations_waiting().await?;
+        let rows = self.store.destinations().await?;
+        for row in rows.into_iter().filter(|row| waiting.contains(&row.recipient)) {
+            {
+                let inner = &mut *self.inner.lock();
+                let peer = inner.peers.entry(row.recipient).or_default();
+                (peer.failures, peer.retry_at) = (row.failures as u32, row.retry_ts);
+            }
+            self.wake(row.recipient);
+        }
+        Ok(())
+    }
+
+    /// Something waits for a server.
+    fn wake(self: &Arc<Self>, recipient: i64) {
+        let now = self.environment.clock.now_ms();
+        {
+            let inner = &mut *self.inner.lock();
+            let peer = inner.peers.entry(recipient).or_default();
+            peer.more = true;
+            if peer.sending {
+                return;
+            }
+            if peer.retry_at > now {
+                inner.agenda.insert((peer.retry_at, recipient), ());
+                self.sooner.notify_one();
+                return;
+            }
+            peer.sending = true;
+        }
+        tokio::spawn(Arc::clone(self).send_all(recipient));
+    }
+
+    /// A server has spoken: it is there.
+    fn forgive(self: &Arc<Self>, recipient: i64) {
+        {
+            let inner = &mut *self.inner.lock();
+            let Some(peer) = inner.peers.get_mut(&recipient) else { return };
+            if peer.failures == 0 {
+                return;
+            }
+            inner.agenda.remove(&(peer.retry_at, recipient));
+            (peer.failures, peer.retry_at) = (0, 0);
+        }
+        self.wake(recipient);
+    }
+
+    fn try_due(self: &Arc<Self>) {
+        let now = self.environment.clock.now_ms();
+        let due: Vec<i64> = {
+            let inner = &mut *self.inner.lock();
+            let later = inner.agenda.split_off(&(now + 1, i64::MIN));
+            std::mem::replace(&mut inner.agenda, later).into_keys().map(|(_, recipient)| recipient).collect()
+        };
+        for recipient in due {
+            self.wake(recipient);
+        }
+    }
+}

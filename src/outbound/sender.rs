@@ -1,0 +1,286 @@
+//! Sending to one server: one transaction at a time, in order, each until it is taken.
+
+use std::{sync::Arc, time::Duration};
+
+use hearth_federation::{ClientError, ServerRequest};
+use ruma::OwnedServerName;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use super::{
+    FAILURES_UNTIL_BEHIND, LONGEST_WAIT, Outbound,
+    backlog::{Backlog, Item, Waiting},
+    transaction::{self, Fading, MOST_PDUS},
+};
+use crate::{
+    peers::path,
+    room,
+    store::{
+        Batch,
+        destination::{failed, sent},
+    },
+};
+
+/// Bytes of the answer to a transaction.
+const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
+/// How long a server may take to work on a transaction.
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// A transaction that wasn't taken.
+#[derive(Clone, Debug)]
+pub(super) struct Unanswered {
+    id: String,
+    /// What it has of the queue: positions after the first, up to the second.
+    span: (i64, i64),
+    fading: Fading,
+}
+
+/// Why sending to a server stops.
+enum Stop {
+    /// It doesn't take anything at the moment.
+    Peer(ClientError),
+    /// This server failed.
+    Own(room::Error),
+}
+
+impl From<room::Error> for Stop {
+    fn from(cause: room::Error) -> Self {
+        Self::Own(cause)
+    }
+}
+
+impl From<crate::store::Error> for Stop {
+    fn from(cause: crate::store::Error) -> Self {
+        Self::Own(cause.into())
+    }
+}
+
+impl Outbound {
+    /// Sends all that waits for a server, until there is nothing more or it fails.
+    pub(super) async fn send_all(self: Arc<Self>, recipient: i64) {
+        let Some(server) = self.destinations.name(recipient) else { return };
+        let retried = self.inner.lock().peers.get(&recipient).is_some_and(|peer| peer.failures > 0);
+        // Those that failed before wait for each other, never those that didn't.
+        let _turn = if retried { self.retries.acquire().await.ok() } else { None };
+        loop {
+            if let Some(peer) = self.inner.lock().peers.get_mut(&recipient) {
+                peer.more = false;
+            }
+            match self.send_waiting(recipient, &server).await {
+                Ok(()) => {
+                    let inner = &mut *self.inner.lock();
+                    let Some(peer) = inner.peers.get_mut(&recipient) else { return };
+                    if !peer.more && peer.fading.is_empty() {
+                        inner.peers.remove(&recipient);
+                        return;
+                    }
+                }
+                Err(stop) => return self.stopped(recipient, &server, stop).await,
+            }
+        }
+    }
+
+    /// Sends what waits now.
+    async fn send_waiting(&self, recipient: i64, server: &OwnedServerName) -> Result<(), Stop> {
+        if !self.peers.allows(server) {
+            // It isn't spoken to: what was for it is dropped.
+            self.store.commit(sent(recipient, self.queues.head())).await?;
+            return Ok(());
+        }
+        let row = self.store.destination(recipient).await?;
+        let Some(row) = row else { return Ok(()) };
+        let mut position = row.position;
+        if row.behind {
+            position = self.catch_up(recipient, server, position).await?;
+        }
+        let mut most = MOST_PDUS;
+        loop {
+            let waiting = self.backlog().of_queue(recipient, position, most).await?;
+            let waiting = waiting.unwrap_or_default();
+            let fades = self.inner.lock().peers.get(&recipient).is_some_and(|peer| !peer.fading.is_empty());
+            if waiting.is_empty() && !fades {
+                return Ok(());
+            }
+            match self.send(recipient, server, position, &waiting).await {
+                Ok(()) => most = MOST_PDUS,
+                // Something in it is more than the server bears: halve it until that is found, and leave it out.
+                Err(Stop::Peer(cause)) if is_of_transaction(&cause) => {
+                    if waiting.len() > 1 {
+                        most = waiting.len() / 2;
+                        continue;
+                    }
+                    tracing::warn!(%server, %cause, "a server refuses something for good: it is left out");
+                }
+                Err(stop) => return Err(stop),
+            }
+            if let Some((last, _)) = waiting.last() {
+                position = *last;
+                self.store.commit(sent(recipient, position)).await?;
+            }
+        }
+    }
+
+    /// Sends a server that is behind what it missed, and has its queue filled again. Returns the position up to which it
+    /// has everything.
+    async fn catch_up(
+        &self,
+        recipient: i64,
+        server: &OwnedServerName,
+        mut position: i64,
+    ) -> Result<i64, Stop> {
+        let head = self.queues.head();
+        position = self.send_missed(recipient, server, position, head).await?;
+        let mut batch = Batch::new();
+        let step = batch.step();
+        batch.fill_queue(recipient, true);
+        let live = self.store.commit(batch).await?.base + i64::from(step);
+        position = self.send_missed(recipient, server, position, live).await?;
+        self.store.commit(sent(recipient, position)).await?;
+        tracing::info!(%server, "a server has caught up");
+        Ok(position)
+    }
+
+    async fn send_missed(
+        &self,
+        recipient: i64,
+        server: &OwnedServerName,
+        after: i64,
+        to: i64,
+    ) -> Result<i64, Stop> {
+        let missed = self.backlog().of_rooms(server, &self.server_name, after, to).await?;
+        let mut position = after;
+        for part in missed.chunks(MOST_PDUS) {
+            let mut waiting: Vec<Waiting> = Vec::with_capacity(part.len());
+            for (position, room, seq) in part {
+                let room = self.rooms.by_number_once(*room).await?;
+                if let Some(event) = self.rooms.events(&room, &[*seq]).await?.pop() {
+                    waiting.push((*position, Item::Event(event)));
+                }
+            }
+            self.send(recipient, server, position, &waiting).await?;
+            position = part.last().map_or(position, |(position, ..)| *position);
+            self.store.commit(sent(recipient, position)).await?;
+        }
+        Ok(to.max(position))
+    }
+
+    /// Sends one transaction, with what fades.
+    async fn send(
+        &self,
+        recipient: i64,
+        server: &OwnedServerName,
+        after: i64,
+        waiting: &[Waiting],
+    ) -> Result<(), Stop> {
+        let span = (after, waiting.last().map_or(after, |(position, _)| *position));
+        let (id, mut fading) = {
+            let inner = &mut *self.inner.lock();
+            let peer = inner.peers.entry(recipient).or_default();
+            // TX-02: the same again has the same id.
+            match peer.unanswered.take_if(|unanswered| unanswered.span == span) {
+                Some(unanswered) => (unanswered.id, unanswered.fading),
+                None => (self.environment.entropy.token(16), std::mem::take(&mut peer.fading)),
+            }
+        };
+        let kept = fading.clone();
+        let now = self.environment.clock.now_ms();
+        let body = transaction::body(&self.store, &self.server_name, now, waiting, &mut fading).await?;
+        // What didn't fit is for the next.
+        let unsent = fading;
+        let request = ServerRequest::put(path("/_matrix/federation/v1/send", &[&id]), body);
+        let request = request.limit(MAX_ANSWER_BYTES).timeout(TIMEOUT);
+        match self.peers.send(server, request).await {
+            Ok(answer) => {
+                note_refused(server, &answer.body);
+                let inner = &mut *self.inner.lock();
+                if let Some(peer) = inner.peers.get_mut(&recipient) {
+                    (peer.failures, peer.retry_at) = (0, 0);
+                    peer.fading.put_before(unsent);
+                }
+                Ok(())
+            }
+            Err(cause) => {
+                let inner = &mut *self.inner.lock();
+                if let Some(peer) = inner.peers.get_mut(&recipient) {
+                    // What fades has faded by the time that a dead server is back.
+                    let fading = if is_of_transaction(&cause) { Fading::default() } else { kept };
+                    peer.unanswered = Some(Unanswered { id, span, fading });
+                }
+                Err(Stop::Peer(cause))
+            }
+        }
+    }
+
+    /// A server is tried again later.
+    async fn stopped(&self, recipient: i64, server: &OwnedServerName, stop: Stop) {
+        let (text, asked) = match &stop {
+            Stop::Peer(cause) => (cause.to_string(), retry_after(cause)),
+            Stop::Own(cause) => {
+                tracing::error!(%server, %cause, "nothing can be sent to a server");
+                (cause.to_string(), None)
+            }
+        };
+        let now = self.environment.clock.now_ms();
+        let (failures, retry_at) = {
+            let inner = &mut *self.inner.lock();
+            let peer = inner.peers.entry(recipient).or_default();
+            peer.failures = peer.failures.saturating_add(1);
+            let doubled = Duration::from_secs(1 << peer.failures.saturating_sub(1).min(12));
+            let wait = doubled.max(asked.unwrap_or_default()).min(LONGEST_WAIT);
+            peer.retry_at = now.saturating_add(wait.as_millis() as i64);
+            peer.sending = false;
+            if peer.failures >= FAILURES_UNTIL_BEHIND {
+                (peer.unanswered, peer.fading) = (None, Fading::default());
+            }
+            inner.agenda.insert((peer.retry_at, recipient), ());
+            (peer.failures, peer.retry_at)
+        };
+        self.sooner.notify_one();
+        if failures == 1 {
+            tracing::info!(%server, cause = text, "a server doesn't take what is sent to it; it is tried again");
+        }
+        let mut batch = Batch::from(failed(recipient, i64::from(failures), retry_at, &text));
+        if failures == FAILURES_UNTIL_BEHIND {
+            batch.fill_queue(recipient, false);
+        }
+        if let Err(cause) = self.store.commit(batch).await {
+            tracing::warn!(%server, %cause, "that a server failed can't be written down");
+        }
+    }
+
+    fn backlog(&self) -> Backlog<'_> {
+        Backlog { rooms: &self.rooms, store: &self.store, queues: &self.queues }
+    }
+}
+
+/// Whether the server minds what is in the transaction, and not that there is one.
+fn is_of_transaction(cause: &ClientError) -> bool {
+    matches!(cause, ClientError::Refused { status, .. } if matches!(status.as_u16(), 400 | 413))
+}
+
+fn retry_after(cause: &ClientError) -> Option<Duration> {
+    match cause {
+        ClientError::Refused { retry_after_ms, .. } => retry_after_ms.map(Duration::from_millis),
+        _ => None,
+    }
+}
+
+/// TX-04: a server says of each event whether it took it.
+fn note_refused(server: &OwnedServerName, answer: &[u8]) {
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        pdus: BTreeMap<String, Verdict>,
+    }
+    #[derive(Deserialize)]
+    struct Verdict {
+        error: Option<String>,
+    }
+    let Ok(answer) = serde_json::from_slice::<Answer>(answer) else { return };
+    for (event_id, verdict) in answer.pdus {
+        if let Some(cause) = verdict.error {
+            tracing::info!(%server, event_id, cause, "a server doesn't take an event");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! A transaction: what is sent to a server in one request.
+//!
+//! Specification: [Transactions](https://spec.matrix.org/v1.19/server-server-api/#transactions).
+
+use std::collections::BTreeMap;
+
+use ruma::{OwnedRoomId, OwnedUserId, ServerName};
+use serde::Serialize;
+use serde_json::{Value, json, value::RawValue};
+
+use super::backlog::{Item, Waiting};
+use crate::store::{self, Store};
+
+/// Events that one transaction may have (TX-01).
+pub(super) const MOST_PDUS: usize = 50;
+/// … and other data.
+pub(super) const MOST_EDUS: usize = 100;
+
+/// What fades, for one server: the last word of each.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fading {
+    pub(super) typing: BTreeMap<(OwnedRoomId, OwnedUserId), bool>,
+    pub(super) presence: BTreeMap<OwnedUserId, Value>,
+}
+
+impl Fading {
+    pub(super) fn is_empty(&self) -> bool {
+        self.typing.is_empty() && self.presence.is_empty()
+    }
+
+    /// As much of it as fits.
+    fn take(&mut self, most: usize) -> Vec<Value> {
+        let mut edus = Vec::new();
+        while edus.len() < most
+            && let Some(((room_id, user_id), typing)) = self.typing.pop_first()
+        {
+            let content = json!({ "room_id": room_id, "user_id": user_id, "typing": typing });
+            edus.push(json!({ "edu_type": "m.typing", "content": content }));
+        }
+        if edus.len() < most && !self.presence.is_empty() {
+            let push: Vec<Value> = std::mem::take(&mut self.presence).into_values().collect();
+            edus.push(json!({ "edu_type": "m.presence", "content": { "push": push } }));
+        }
+        edus
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    origin: &'a ServerName,
+    origin_server_ts: i64,
+    pdus: Vec<&'a RawValue>,
+    edus: Vec<Value>,
+}
+
+/// The body for some items, and for what fades as far as there is room.
+pub(super) async fn body(
+    store: &Store,
+    us: &ServerName,
+    now: i64,
+    items: &[Waiting],
+    fading: &mut Fading,
+) -> Result<String, store::Error> {
+    let pdus = items.iter().filter_map(|(_, item)| match item {
+        Item::Event(event) => Some(&*event.pdu.json),
+        _ => None,
+    });
+    let mut edus: Vec<Value> = Vec::new();
+    let receipts = receipts(store, items).await?;
+    if !receipts.is_empty() {
+        edus.push(json!({ "edu_type": "m.receipt", "content": receipts }));
+    }
+    edus.extend(fading.take(MOST_EDUS - edus.len()));
+    let body = Body { origin: us, origin_server_ts: now, pdus: pdus.collect(), edus };
+    serde_json::to_string(&body).map_err(|cause| store::Error::Encoding(cause.to_string()))
+}
+
+/// ED-04: the public receipts among some items, by room.
+async fn receipts(store: &Store, items: &[Waiting]) -> Result<BTreeMap<String, Value>, store::Error> {
+    let mut rooms: BTreeMap<String, (i64, Vec<i64>)> = BTreeMap::new();
+    for (_, item) in items {
+        if let Item::Receipt { room, changed } = item {
+            rooms.entry(room.room_id.to_string()).or_insert((room.number, Vec::new())).1.push(*changed);
+        }
+    }
+    let mut content: BTreeMap<String, Value> = BTreeMap::new();
+    for (room_id, (number, changed)) in rooms {
+        let rows = store.receipts_changed(number, &changed).await?;
+        let mut read = serde_json::Map::new();
+        for row in rows.into_iter().filter(|row| row.kind == "m.read") {
+            let mut data = json!({ "ts": row.ts });
+            if !row.thread.is_empty() {
+                data["thread_id"] = json!(row.thread);
+            }
+            read.insert(row.user_id, json!({ "event_ids": [row.event_id], "data": data }));
+        }
+        if !read.is_empty() {
+            content.insert(room_id, json!({ "m.read": read }));
+        }
+    }
+    Ok(content)
+}

@@ -1,0 +1,107 @@
+//! The table `destination`: servers that events are sent to.
+
+use super::{Error, Statement, Store, statement};
+
+/// A row of `destination`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestinationRow {
+    pub server: String,
+    pub recipient: i64,
+    /// All up to here has been sent.
+    pub position: i64,
+    /// Nothing is put into its queue.
+    pub behind: bool,
+    pub failures: i64,
+    pub retry_ts: i64,
+    pub error: Option<String>,
+}
+
+type Columns = (String, i64, i64, bool, i64, i64, Option<String>);
+
+impl From<Columns> for DestinationRow {
+    fn from((server, recipient, position, behind, failures, retry_ts, error): Columns) -> Self {
+        Self { server, recipient, position, behind, failures, retry_ts, error }
+    }
+}
+
+/// A new one, which has nothing to do with anything before now.
+pub fn insert_destination(server: &str, recipient: i64) -> Statement {
+    statement!(
+        "INSERT INTO destination (server, recipient, position) SELECT $1, $2, position FROM head WHERE id = 1",
+        server,
+        recipient,
+    )
+}
+
+/// All up to a position has been sent.
+pub fn sent(recipient: i64, position: i64) -> Vec<Statement> {
+    vec![
+        statement!(
+            "UPDATE destination SET position = $2, failures = 0, retry_ts = 0, error = NULL
+             WHERE recipient = $1 AND position <= $2",
+            recipient,
+            position,
+        ),
+        statement!("DELETE FROM queue WHERE recipient = $1 AND position <= $2", recipient, position),
+    ]
+}
+
+/// An attempt failed.
+pub fn failed(recipient: i64, failures: i64, retry_ts: i64, error: &str) -> Statement {
+    statement!(
+        "UPDATE destination SET failures = $2, retry_ts = $3, error = $4 WHERE recipient = $1",
+        recipient,
+        failures,
+        retry_ts,
+        error,
+    )
+}
+
+impl Store {
+    pub async fn destinations(&self) -> Result<Vec<DestinationRow>, Error> {
+        let rows: Vec<Columns> = self
+            .all(statement!(
+                "SELECT server, recipient, position, behind, failures, retry_ts, error
+                 FROM destination ORDER BY server",
+            ))
+            .await?;
+        Ok(rows.into_iter().map(DestinationRow::from).collect())
+    }
+
+    pub async fn destination(&self, recipient: i64) -> Result<Option<DestinationRow>, Error> {
+        let row: Option<Columns> = self
+            .optional(statement!(
+                "SELECT server, recipient, position, behind, failures, retry_ts, error
+                 FROM destination WHERE recipient = $1",
+                recipient,
+            ))
+            .await?;
+        Ok(row.map(DestinationRow::from))
+    }
+
+    /// Those for which something waits.
+    pub async fn destinations_waiting(&self) -> Result<Vec<i64>, Error> {
+        self.settled().await?;
+        let rows: Vec<(i64,)> = self
+            .all(statement!(
+                "SELECT d.recipient FROM destination d
+                 WHERE d.behind OR EXISTS (
+                     SELECT 1 FROM queue q WHERE q.recipient = d.recipient AND q.position > d.position
+                 )",
+            ))
+            .await?;
+        Ok(rows.into_iter().map(|(recipient,)| recipient).collect())
+    }
+
+    /// The rooms in which a server has somebody.
+    pub async fn rooms_of_server(&self, server: &str) -> Result<Vec<i64>, Error> {
+        let rows: Vec<(i64,)> = self
+            .all(statement!(
+                "SELECT DISTINCT room FROM membership
+                 WHERE membership = 'join' AND substr(user_id, instr(user_id, ':') + 1) = $1 ORDER BY room",
+                server,
+            ))
+            .await?;
+        Ok(rows.into_iter().map(|(room,)| room).collect())
+    }
+}
