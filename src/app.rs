@@ -59,7 +59,7 @@ pub struct Hearth {
     pub inbound: Arc<Inbound>,
     pub delayed: Arc<DelayedEvents>,
     pub notices: Notices,
-    pub receipts: Receipts,
+    pub receipts: Arc<Receipts>,
     pub typing: Arc<Typing>,
     pub presence: Arc<Presence>,
     pub syncs: Arc<Syncs>,
@@ -189,7 +189,6 @@ impl Hearth {
             Arc::clone(&accounts),
             environment.clone(),
         );
-        let inbound = Inbound::new(store.clone(), Arc::clone(&peers), Arc::clone(&rooms));
         let delayed = DelayedEvents::new(
             store.clone(),
             Arc::clone(&rooms),
@@ -210,6 +209,15 @@ impl Hearth {
             Arc::clone(&accounts),
             &queues,
             &environment,
+        );
+        let receipts = Arc::new(Receipts::new(store.clone(), Arc::clone(&rooms), environment.clone()));
+        let inbound = Inbound::new(
+            store.clone(),
+            Arc::clone(&peers),
+            Arc::clone(&rooms),
+            Arc::clone(&typing),
+            Arc::clone(&presence),
+            Arc::clone(&receipts),
         );
         let shutdown = Shutdown::default();
         let syncs = Syncs::new(
@@ -232,7 +240,7 @@ impl Hearth {
         let app = Self {
             sliding: Arc::new(Sliding::new(Arc::clone(&syncs))),
             streams: Arc::new(Streams::new(Arc::clone(&syncs), environment.clone(), settings)),
-            receipts: Receipts::new(store.clone(), Arc::clone(&rooms), environment.clone()),
+            receipts,
             typing,
             presence,
             server_name: config.server_name.clone(),

@@ -235,7 +235,9 @@ fn in_order(events: Vec<Pdu>) -> Vec<Pdu> {
     for (place, event) in events.iter().enumerate() {
         let named = named(event);
         waits[place] = named.len();
-        named.into_iter().for_each(|other| naming[other].push(place));
+        for other in named {
+            naming[other].push(place);
+        }
     }
     let mut order: Vec<usize> = (0..events.len()).filter(|place| waits[*place] == 0).collect();
     let mut next = 0;

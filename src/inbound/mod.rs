@@ -9,6 +9,7 @@
 //!
 //! Specification: [Transactions](https://spec.matrix.org/v1.19/server-server-api/#transactions).
 
+mod edus;
 mod events;
 mod gaps;
 mod transaction;
@@ -29,12 +30,15 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use self::gaps::Gaps;
 pub use self::transaction::Transaction;
+use self::{edus::Edus, gaps::Gaps};
 use crate::{
     peers::Peers,
+    presence::Presence,
+    receipts::Receipts,
     room::Rooms,
     store::{self, Store, server_txn::set_server_txn},
+    typing::Typing,
 };
 
 /// Transactions of one server at a time. It is to have one (TX-02), and may have given another up.
@@ -71,6 +75,9 @@ pub struct Inbound {
     store: Store,
     peers: Arc<Peers>,
     rooms: Arc<Rooms>,
+    typing: Arc<Typing>,
+    presence: Arc<Presence>,
+    heard: Arc<Receipts>,
     running: Mutex<Running>,
     gaps: Gaps,
     /// Transactions that had no events: their answer needs no database.
@@ -78,9 +85,16 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    pub fn new(store: Store, peers: Arc<Peers>, rooms: Arc<Rooms>) -> Arc<Self> {
-        let (running, recent) = (Mutex::default(), Mutex::new(LruCache::new(RECENT)));
-        Arc::new(Self { store, peers, rooms, running, gaps: Gaps::new(), recent })
+    pub fn new(
+        store: Store,
+        peers: Arc<Peers>,
+        rooms: Arc<Rooms>,
+        typing: Arc<Typing>,
+        presence: Arc<Presence>,
+        heard: Arc<Receipts>,
+    ) -> Arc<Self> {
+        let (running, gaps, recent) = (Mutex::default(), Gaps::new(), Mutex::new(LruCache::new(RECENT)));
+        Arc::new(Self { store, peers, rooms, typing, presence, heard, running, gaps, recent })
     }
 
     /// Does what a transaction says, once. The answer is JSON (TX-03, TX-04).
@@ -142,8 +156,11 @@ impl Inbound {
         } else if self.recent.lock().contains(&(origin.to_owned(), txn_id.to_owned())) {
             return Ok(answer_of(&Verdicts::new()));
         }
-        tracing::debug!(%origin, pdus = transaction.pdus.0.len(), edus = transaction.edus.0.len(), "a transaction");
-        let verdicts = self.events(origin, transaction.pdus.0).await?;
+        let edus = Edus::read(origin, &transaction.edus.0);
+        let events = self.events(origin, transaction.pdus.0);
+        let (verdicts, ()) = tokio::join!(events, self.fleeting(origin, &edus));
+        let verdicts = verdicts?;
+        self.receipts(origin, &edus).await;
         let answer = answer_of(&verdicts);
         if has_events {
             let row = set_server_txn(origin.as_str(), slot, txn_id, Arc::clone(&answer));

@@ -21,6 +21,7 @@ use super::{
     agenda::{Agenda, Mark},
     audience::Audience,
     devices::{Activity, Devices, State, Times},
+    elsewhere::is_elsewhere,
 };
 use crate::{account::MemberProfile, queue::Tails};
 
@@ -231,6 +232,24 @@ impl Board {
         })
     }
 
+    /// What another server says of its user.
+    pub(super) fn set_elsewhere(
+        &self,
+        user: &User,
+        state: State,
+        status: Option<Arc<str>>,
+        last_active: i64,
+        now: i64,
+        until: i64,
+    ) -> bool {
+        user.last_active.store(last_active, Ordering::SeqCst);
+        self.with(user, now, |inner| {
+            inner.devices.set_elsewhere(state, now, until);
+            inner.status = status;
+            false
+        })
+    }
+
     pub(super) fn set_profile(&self, user: &User, profile: MemberProfile, now: i64) -> bool {
         self.with(user, now, |inner| {
             inner.profile = Arc::new(profile);
@@ -299,7 +318,12 @@ impl Board {
         let mut telling: HashMap<i64, Vec<i64>> = HashMap::new();
         {
             let audience = self.audience.lock();
-            let mut tell = |reader: i64, subject: i64| telling.entry(reader).or_default().push(subject);
+            let mut tell = |reader: i64, subject: i64| {
+                // Their server is who reads for them.
+                if !is_elsewhere(reader) {
+                    telling.entry(reader).or_default().push(subject);
+                }
+            };
             for (user, news) in &changed {
                 let mut peers = audience.peers(user.recipient);
                 peers.retain(|peer| *peer != user.recipient || *news == News::ForAll);
@@ -366,8 +390,10 @@ impl Board {
             inner.told = told;
         }
         user.idle.store(inner.told.state == State::Unavailable, Ordering::SeqCst);
-        if inner.devices.prune(now) {
+        if !inner.devices.is_empty() {
             inner.empty_since = now;
+        }
+        if inner.devices.prune(now) {
             self.plan(user, &mut inner, now);
         } else if now - inner.empty_since >= REMEMBERED && news.is_none() {
             drop(inner);
@@ -416,7 +442,8 @@ impl Board {
     /// What differs from what is stored; `all`: also by the time of the last activity alone.
     pub(super) fn unsaved(&self, all: bool, now: i64) -> Vec<(Arc<User>, Saved)> {
         let users: Vec<Arc<User>> = self.users.read().values().cloned().collect();
-        let unsaved = users.into_iter().filter_map(|user| {
+        let users = users.into_iter().filter(|user| !is_elsewhere(user.recipient));
+        let unsaved = users.filter_map(|user| {
             let inner = user.inner.lock();
             let Told { state, status, .. } = user.now(&inner, now, self.times);
             let now = Saved { state, status, last_active: user.last_active.load(Ordering::SeqCst) };

@@ -64,6 +64,9 @@ pub struct Times {
 /// The device of those who were there when the server stopped: it keeps them until their clients come back.
 const BEFORE_THE_START: i64 = i64::MIN;
 
+/// The one that stands for all those that a user has elsewhere.
+const ELSEWHERE: i64 = i64::MIN + 1;
+
 struct Device {
     number: i64,
     /// What its requests say of it. What a user says through it otherwise counts until its requests say something new.
@@ -75,6 +78,8 @@ struct Device {
     held: u32,
     /// With none of them: until when it counts.
     until: i64,
+    /// It stands for all devices of a user of another server, which knows itself when they are idle.
+    elsewhere: bool,
 }
 
 impl Device {
@@ -87,6 +92,7 @@ impl Device {
         match self.wanted {
             _ if !self.is_there(now) => State::Offline,
             State::Offline => State::Offline,
+            wanted if self.elsewhere => wanted,
             State::Online if fresh => State::Online,
             // Whoever does something after all is back ("Idle timeout").
             State::Unavailable if fresh && activity.acted > self.said => State::Online,
@@ -102,7 +108,15 @@ impl Devices {
     /// Those of somebody who was in this state when the server stopped.
     pub(super) fn before_the_start(state: State, now: i64, until: i64) -> Self {
         let number = BEFORE_THE_START;
-        Self(vec![Device { number, requests: None, wanted: state, said: now, held: 0, until }])
+        Self(vec![Device {
+            number,
+            requests: None,
+            wanted: state,
+            said: now,
+            held: 0,
+            until,
+            elsewhere: false,
+        }])
     }
 
     /// A request or socket of a device begins, or says something new of it. Whether that is activity of its user: they
@@ -127,7 +141,15 @@ impl Devices {
             (device.wanted, device.said) = (wanted, now);
             return wanted == State::Online;
         }
-        self.0.push(Device { number, requests: Some(wanted), wanted, said: now, held: 0, until: now });
+        self.0.push(Device {
+            number,
+            requests: Some(wanted),
+            wanted,
+            said: now,
+            held: 0,
+            until: now,
+            elsewhere: false,
+        });
         wanted == State::Online && !back
     }
 
@@ -148,8 +170,23 @@ impl Devices {
                 (device.wanted, device.said) = (wanted, now);
                 device.until = device.until.max(until);
             }
-            None => self.0.push(Device { number, requests: None, wanted, said: now, held: 0, until }),
+            None => self.0.push(Device {
+                number,
+                requests: None,
+                wanted,
+                said: now,
+                held: 0,
+                until,
+                elsewhere: false,
+            }),
         }
+    }
+
+    /// Those of a user of another server, as that says.
+    pub(super) fn set_elsewhere(&mut self, wanted: State, now: i64, until: i64) {
+        let until = if wanted == State::Offline { now } else { until };
+        let (number, requests) = (ELSEWHERE, None);
+        self.0 = vec![Device { number, requests, wanted, said: now, held: 0, until, elsewhere: true }];
     }
 
     /// What they come to.
@@ -163,7 +200,7 @@ impl Devices {
         let there = self.0.iter().filter(|device| device.is_there(now));
         let changes = there.flat_map(|device| {
             let gone = (device.held == 0).then_some(device.until);
-            let idle = device.state(now, activity, times) == State::Online;
+            let idle = !device.elsewhere && device.state(now, activity, times) == State::Online;
             [gone, idle.then_some(activity.last + times.idle)]
         });
         changes.flatten().min()

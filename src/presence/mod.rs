@@ -12,6 +12,7 @@ mod agenda;
 mod audience;
 mod board;
 mod devices;
+mod elsewhere;
 #[cfg(test)]
 mod tests;
 
@@ -30,8 +31,14 @@ use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use self::board::{Board, Past, Saved, Seen, User};
-pub use self::devices::{State, Times};
+use self::{
+    board::{Board, Past, Saved, Seen, User},
+    elsewhere::Elsewhere,
+};
+pub use self::{
+    devices::{State, Times},
+    elsewhere::Hearsay,
+};
 use crate::{
     account::{Accounts, Error, MemberProfile, Session},
     environment::Environment,
@@ -106,6 +113,7 @@ pub struct Presence {
     store: Store,
     accounts: Arc<Accounts>,
     board: Board,
+    elsewhere: Mutex<Elsewhere>,
     /// The zero of the board's clock, and what time it was.
     started: Instant,
     started_ts: i64,
@@ -134,6 +142,7 @@ impl Presence {
             store,
             accounts,
             board: Board::new(tails, settings.times),
+            elsewhere: Mutex::default(),
             started: Instant::now(),
             started_ts: environment.clock.now_ms(),
             moved,
@@ -213,6 +222,9 @@ impl Presence {
     pub async fn ask(&self, reader: &UserId, user_id: &UserId) -> Result<PresenceEvent, Error> {
         if reader != user_id && !self.store.share_a_room(reader.as_str(), user_id.as_str()).await? {
             return Err(Error::NotAllowed("you share no room with this user"));
+        }
+        if user_id.server_name() != reader.server_name() {
+            return self.ask_elsewhere(user_id);
         }
         let account = self.store.account_of(user_id.as_str()).await?.filter(|_| self.settings.enabled);
         let account = account.ok_or(Error::NotFound("presence state"))?;

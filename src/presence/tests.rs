@@ -207,3 +207,46 @@ fn a_storm_of_comings_and_goings_wakes_a_bounded_number_of_readers() {
     world.pass(11 * MINUTE);
     assert_eq!(world.board.users(), 0);
 }
+
+/// Users of other servers are what these say, idle or not, and gone when these fall silent.
+#[test]
+fn pr_02_users_of_other_servers_are_what_these_say_until_they_fall_silent() {
+    let mut world = World::new();
+    world.hold(1, &[7]);
+    world.hold(2, &[8]);
+    let number = i64::MIN / 2 - 1;
+    let hear = |world: &World, state: State| {
+        let user = world.enter(number, &[7]);
+        let until = world.now + 30 * MINUTE;
+        assert!(world.board.set_elsewhere(&user, state, None, world.now, world.now, until));
+    };
+    hear(&world, State::Online);
+    let before = world.tails.fading();
+    world.pass(SECOND);
+    assert_eq!(world.heard(1, before, number), Some(State::Online));
+    assert_eq!(world.heard(2, before, number), None, "they share no room");
+
+    let before = world.tails.fading();
+    world.pass(20 * MINUTE);
+    assert_eq!(world.heard(1, before, number), None, "their server would say so");
+    hear(&world, State::Online);
+    world.pass(20 * MINUTE);
+    assert_eq!(world.heard(1, before, number), None, "it has said it again");
+    world.pass(11 * MINUTE);
+    assert_eq!(world.heard(1, before, number), Some(State::Offline));
+    world.pass(11 * MINUTE);
+    assert_eq!(world.board.users(), 2, "and then nobody remembers them");
+}
+
+/// Others have more users than we have: for none of them anything is put down that nobody reads.
+#[test]
+fn nobody_reads_for_users_of_other_servers() {
+    let mut world = World::new();
+    world.hold(1, &[7]);
+    for n in 1..1_000 {
+        let user = world.enter(i64::MIN / 2 - n, &[7]);
+        assert!(world.board.set_elsewhere(&user, State::Online, None, 0, 0, 30 * MINUTE));
+    }
+    world.pass(MINUTE);
+    assert!(world.total.told >= 1_000 && world.total.readers < 20, "{:?}", world.total);
+}

@@ -4,12 +4,15 @@
 //! A receipt is written together with what it does: the entries for everybody whom it concerns, and the end of the
 //! notifications that it covers. Receipts never go back.
 
+mod elsewhere;
+
 use std::sync::Arc;
 
 use ruma::{OwnedEventId, UserId};
 use serde::Deserialize;
 use serde_json::json;
 
+pub use self::elsewhere::Heard;
 use crate::{
     environment::Environment,
     queue::{self, Kind as Entry},

@@ -1,5 +1,8 @@
 //! Stories of transactions of another server that has real keys, on a real database.
 
+mod edus;
+mod gaps;
+
 use std::sync::Arc;
 
 use hearth_federation::{
@@ -16,6 +19,7 @@ use super::*;
 use crate::{
     config,
     peers::{OwnKeys, Wire},
+    presence,
     room::{
         Hearsay,
         received_tests::{SEED, Story, text},
@@ -27,7 +31,6 @@ use crate::{
 pub(super) struct Meeting {
     pub(super) story: Story,
     pub(super) inbound: Arc<Inbound>,
-    peers: Arc<Peers>,
     origin: OwnedServerName,
     pub(super) there: Arc<There>,
 }
@@ -112,14 +115,23 @@ impl Meeting {
         let peers = Peers::new(owned_server_name!("localhost"), own, &config, store.clone(), &environment);
         let there = Arc::new(There::default());
         let peers = peers.unwrap().through(Arc::<There>::clone(&there));
-        let inbound = Inbound::new(store, Arc::clone(&peers), Arc::clone(&story.world.rooms));
-        Self { story, inbound, peers, origin, there }
+        let (queues, rooms) = (&story.world.queues, Arc::clone(&story.world.rooms));
+        let settings =
+            presence::Settings { enabled: true, times: presence::Times { idle: 300_000, grace: 30_000 } };
+        let accounts = Arc::clone(&story.world.accounts);
+        let presence = Presence::new(settings, store.clone(), accounts, queues, &environment);
+        let receipts = Arc::new(Receipts::new(store.clone(), Arc::clone(&rooms), environment));
+        let typing = Typing::new(queues.clone());
+        let inbound = Inbound::new(store, Arc::clone(&peers), rooms, typing, presence, receipts);
+        Self { story, inbound, origin, there }
     }
 
-    /// The server as it is after a restart.
+    /// The server as it is after a restart, as far as transactions go.
     fn restart(&mut self) {
-        let (store, rooms) = (self.story.world.store.clone(), Arc::clone(&self.story.world.rooms));
-        self.inbound = Inbound::new(store, Arc::clone(&self.peers), rooms);
+        let Inbound { store, peers, rooms, typing, presence, heard, .. } = &*self.inbound;
+        let (peers, rooms, typing) = (Arc::clone(peers), Arc::clone(rooms), Arc::clone(typing));
+        self.inbound =
+            Inbound::new(store.clone(), peers, rooms, typing, Arc::clone(presence), Arc::clone(heard));
     }
 
     pub(super) async fn take(&self, txn_id: &str, pdus: &[Value]) -> Value {
@@ -128,8 +140,12 @@ impl Meeting {
     }
 
     async fn take_text(&self, txn_id: &str, body: &str) -> Value {
+        self.take_from(&self.origin, txn_id, body).await
+    }
+
+    async fn take_from(&self, origin: &ServerName, txn_id: &str, body: &str) -> Value {
         let transaction = serde_json::from_str(body).unwrap();
-        let answer = self.inbound.take(&self.origin, txn_id, transaction).await.unwrap();
+        let answer = self.inbound.take(origin, txn_id, transaction).await.unwrap();
         serde_json::from_str(&answer).unwrap()
     }
 
@@ -226,11 +242,12 @@ async fn tx_03_a_transaction_is_done_once() {
 #[tokio::test]
 async fn tx_03_concurrent_replays_wait_for_one_answer() {
     let mut meeting = Meeting::new().await;
-    let events: Vec<Pdu> = (0..50).map(|n| meeting.say(&n.to_string())).collect();
-    let wires: Vec<Value> = events.iter().map(wire).collect();
+    let events = gaps::line(&mut meeting, 50);
+    let wires = [wire(&events[49])];
     let answers = futures_util::future::join_all((0..20).map(|_| meeting.take("x", &wires))).await;
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
-    assert_eq!(answers[0]["pdus"].as_object().unwrap().len(), 50);
+    assert_eq!(answers[0]["pdus"], json!({ events[49].event_id.as_str(): {} }));
+    assert_eq!(meeting.there.asked.lock().len(), 1, "what is missing is asked for once");
     assert!(meeting.inbound.running.lock().is_empty());
 
     let transaction = || serde_json::from_value(json!({ "pdus": wires })).unwrap();
@@ -322,83 +339,4 @@ async fn an_invite_from_outside_can_be_taken_back() {
     let answer = meeting.take("2", &[wire(&taken_back)]).await;
     assert_eq!(answer["pdus"][taken_back.event_id.as_str()], json!({}), "{answer}");
     assert_eq!(room.snapshot().membership(&bob), MembershipState::Leave);
-}
-
-/// A line of events, each following the one before; none of them has come.
-fn line(meeting: &mut Meeting, length: usize) -> Vec<Pdu> {
-    let mut events: Vec<Pdu> = Vec::new();
-    for n in 0..length {
-        let previous: Vec<OwnedEventId> = events.last().map(|pdu| pdu.event_id.clone()).into_iter().collect();
-        events.push(meeting.story.by_rita("m.room.message", None, text(&n.to_string()), &previous));
-    }
-    meeting.there.has(&events.iter().collect::<Vec<_>>());
-    events
-}
-
-/// BF-02: events that are missing are fetched, verified and put before what came.
-#[tokio::test]
-async fn bf_02_missing_events_are_fetched_in_their_order() {
-    let mut meeting = Meeting::new().await;
-    let line = line(&mut meeting, 120);
-    let last = line.last().unwrap();
-    let answer = meeting.take("1", &[wire(last)]).await;
-    assert_eq!(answer["pdus"], json!({ last.event_id.as_str(): {} }));
-    assert_eq!(meeting.story.ends(), [last.event_id.clone()]);
-    let room = &meeting.story.room;
-    let log = meeting.story.world.rooms.log_backwards(room, i64::MAX, line.len() as i64).await.unwrap();
-    let ids: Vec<_> = log.iter().rev().map(|event| event.pdu.event_id.clone()).collect();
-    assert_eq!(ids, line.iter().map(|event| event.event_id.clone()).collect::<Vec<_>>());
-    let asked = meeting.there.asked.lock();
-    assert_eq!(asked.len(), 3, "{asked:?}");
-    assert!(asked.iter().all(|(_, body)| body["limit"].as_u64().unwrap() <= 50));
-}
-
-/// Threats: what comes as missing goes through the same verifier, and is of the same room or nothing.
-#[tokio::test]
-async fn missing_events_are_verified_like_all_others() {
-    let mut meeting = Meeting::new().await;
-    let line = line(&mut meeting, 3);
-    let mut unsigned = wire(&line[1]);
-    unsigned["signatures"]["elsewhere"] = json!({});
-    let lie = json!({ "events": [wire(&line[0]), unsigned, 7, {}, "x"] });
-    *meeting.there.lies.lock() = Some(lie);
-    let answer = meeting.take("1", &[wire(&line[2])]).await;
-    assert!(answer["pdus"][line[2].event_id.as_str()]["error"].is_string(), "{answer}");
-    assert!(meeting.has(&line[0].event_id).await);
-    assert!(!meeting.has(&line[1].event_id).await);
-    assert!(!meeting.has(&line[2].event_id).await);
-}
-
-/// I7: what can't be had is an error for what follows it alone, and nobody is asked for ever.
-#[tokio::test]
-async fn i7_a_gap_that_stays_stops_nothing_else() {
-    let mut meeting = Meeting::new().await;
-    let line = line(&mut meeting, 5);
-    let other = meeting.say("other");
-    for lie in [json!({ "events": [] }), json!({}), json!({ "events": [wire(&line[4])] }), json!([])] {
-        *meeting.there.lies.lock() = Some(lie.clone());
-        meeting.there.asked.lock().clear();
-        let txn_id = lie.to_string();
-        let answer = meeting.take(&txn_id[..txn_id.len().min(200)], &[wire(&line[4]), wire(&other)]).await;
-        assert!(answer["pdus"][line[4].event_id.as_str()]["error"].is_string(), "{answer}");
-        assert_eq!(answer["pdus"][other.event_id.as_str()], json!({}), "{answer}");
-        assert!(meeting.there.asked.lock().len() <= 2);
-    }
-    *meeting.there.lies.lock() = None;
-    let answer = meeting.take("honest", &[wire(&line[4])]).await;
-    assert_eq!(answer["pdus"][line[4].event_id.as_str()], json!({}), "{answer}");
-}
-
-/// A server that makes up ever more events that follow others has an end.
-#[tokio::test]
-async fn a_line_without_an_end_is_given_up() {
-    let mut meeting = Meeting::new().await;
-    let mut line = line(&mut meeting, 700);
-    // The first follows what nobody has.
-    meeting.there.events.lock().remove(0);
-    let last = line.pop().unwrap();
-    let answer = meeting.take("1", &[wire(&last)]).await;
-    assert!(answer["pdus"][last.event_id.as_str()]["error"].is_string(), "{answer}");
-    assert!(meeting.there.asked.lock().len() <= 10);
-    assert_eq!(meeting.inbound.gaps.waiting.available_permits(), 64 * 1024, "nothing is held any more");
 }
