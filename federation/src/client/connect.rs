@@ -25,7 +25,7 @@ use tokio_rustls::{
     },
 };
 
-use super::{guard::is_public, settings::ClientSettings};
+use super::{dials::Dials, guard::is_public, settings::ClientSettings};
 use crate::discovery::Destination;
 
 /// How long an address is tried alone before the next one is tried beside it (RFC 8305).
@@ -72,7 +72,7 @@ pub enum ConnectError {
         /// What is wrong, mostly with its certificate.
         cause: String,
     },
-    /// It took too long.
+    /// It took too long, or longer than there was time for when others waited.
     #[error("nobody answered in time")]
     TimedOut,
 }
@@ -82,6 +82,7 @@ pub struct Connector {
     tls: TlsConnector,
     allow_private_networks: bool,
     timeout: Duration,
+    dials: Dials,
 }
 
 impl Connector {
@@ -103,13 +104,19 @@ impl Connector {
             tls: TlsConnector::from(Arc::new(config)),
             allow_private_networks: settings.allow_private_networks,
             timeout: settings.connect_timeout,
+            dials: Dials::new(settings),
         })
     }
 
     /// Connect to the first of the addresses that answers as the destination. They get a head start in turn.
+    ///
+    /// It may have to wait for its turn, for others of its host, or of those that don't answer either.
     pub async fn connect(&self, destination: &Destination) -> Result<TlsStream<TcpStream>, ConnectError> {
-        let connected = time::timeout(self.timeout, self.first(destination)).await;
-        connected.unwrap_or(Err(ConnectError::TimedOut))
+        let dial = async {
+            let connected = time::timeout(self.timeout, self.first(destination)).await;
+            connected.unwrap_or(Err(ConnectError::TimedOut))
+        };
+        self.dials.run(&destination.host, dial).await
     }
 
     /// Try each of the addresses alone, for an operator who asks what is wrong.

@@ -6,12 +6,13 @@
 //! - Every connection goes through [`Connector`], to servers and to what stands under `/.well-known`: certificates are
 //!   verified before anything is sent, and addresses that aren't the internet's are refused unless allowed.
 //! - Everything ends: an attempt to connect, an answer that stalls, a request as a whole.
-//! - Everything is bounded: the answer by what its request allows, kept connections by number and time.
-//! - Requests share nothing that one could hold up another by: to a server that doesn't answer, thousands may wait.
+//! - Everything is bounded: the answer by what its request allows, connections by number, kept ones by time too.
+//! - Who doesn't answer holds up nobody else: to such a server, thousands of requests may wait, and to thousands of them.
 //!
 //! Specification: [API standards](https://spec.matrix.org/v1.19/server-server-api/#api-standards) (FT-01, FT-02, FA-06).
 
 mod connect;
+mod dials;
 mod exchange;
 mod guard;
 mod pool;

@@ -21,6 +21,14 @@ pub struct ClientSettings {
     pub user_agent: String,
     /// For each attempt to connect to a server, TLS and all.
     pub connect_timeout: Duration,
+    /// How many connections are made at a time to servers that answer within `slow_after`.
+    pub max_dials: usize,
+    /// How many are made at a time to those that don't.
+    pub max_slow_dials: usize,
+    /// How many are made at a time to one host.
+    pub max_dials_per_host: usize,
+    /// After this a server counts as slow, until it has answered again.
+    pub slow_after: Duration,
     /// For a request whole, from looking for the server to the end of its answer, unless the request says otherwise.
     pub request_timeout: Duration,
     /// An answer of which less than a kilobyte comes within this is given up.
@@ -43,6 +51,11 @@ impl Default for ClientSettings {
             deny: Vec::new(),
             user_agent: "Hearth".to_owned(),
             connect_timeout: Duration::from_secs(10),
+            // Together with the kept ones within what systems allow by default, 1024 open files.
+            max_dials: 192,
+            max_slow_dials: 128,
+            max_dials_per_host: 8,
+            slow_after: Duration::from_secs(1),
             request_timeout: Duration::from_mins(1),
             stall_timeout: Duration::from_secs(10),
             // Below what servers and proxies commonly allow, so that it is we who close.
