@@ -194,7 +194,7 @@ section! {
 }
 
 section! {
-    /// How often clients may do what costs the server something.
+    /// How often clients and other servers may do what costs the server something.
     pub struct Limits {
         /// Whether there are any such limits. They count per account, or per address for those who have none yet. `hearth user
         /// limits` gives an account limits of its own.
@@ -213,6 +213,8 @@ section! {
         pub login_account: Rate = Rate { per_second: 0.1, burst: 20 };
         /// Creating accounts.
         pub registration: Rate = Rate { per_second: 1.0, burst: 10 };
+        /// Everything that another server asks, by its name; also by its address, before its signature has been checked.
+        pub federation: Rate = Rate { per_second: 500.0, burst: 2000 };
         /// Each of the other requests that the specification marks as rate-limited.
         pub default: Rate = Rate { per_second: 10.0, burst: 100 };
     }
@@ -230,6 +232,7 @@ impl Limits {
             Class::Login => &self.login,
             Class::LoginAccount => &self.login_account,
             Class::Registration => &self.registration,
+            Class::Federation => &self.federation,
         }
     }
 }

@@ -10,8 +10,11 @@ use hearth_federation::{Authorization, AuthorizationError, Wants};
 use http::{StatusCode, header, request::Parts};
 use ruma::{OwnedServerName, ServerName};
 
-use super::{Caller, MatrixError, caller};
-use crate::{app::App, limits::LimitKey};
+use super::{Caller, MatrixError, caller, service::AsSent};
+use crate::{
+    app::App,
+    limits::{Activity, Class, Held, LimitKey},
+};
 
 /// Signatures of one request that are looked at.
 const MAX_SIGNATURES: usize = 4;
@@ -25,6 +28,8 @@ pub struct Origin {
     pub server: OwnedServerName,
     address: std::net::IpAddr,
     signatures: Vec<Authorization>,
+    /// Until the request is done.
+    place: Held,
 }
 
 impl Deref for Origin {
@@ -62,7 +67,11 @@ impl Caller for Origin {
         if server == app.server_name || !app.peers.allows(&server) {
             return Err(MatrixError::forbidden("this server doesn't speak to yours"));
         }
-        Ok(Self { server, address: caller::origin(parts).ip, signatures })
+        let address = caller::origin(parts).ip;
+        let key = LimitKey::Address(address);
+        app.limits.check(Class::Federation, key).map_err(MatrixError::limit_exceeded)?;
+        let place = app.limits.enter(Activity::Unproven, key).map_err(MatrixError::limit_exceeded)?;
+        Ok(Self { server, address, signatures, place: Held::unproven(place) })
     }
 
     fn limit_key(&self) -> LimitKey {
@@ -70,7 +79,8 @@ impl Caller for Origin {
     }
 
     async fn confirm(&self, app: &App, parts: &Parts, body: &Bytes) -> Result<(), MatrixError> {
-        let uri = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let sent = parts.extensions.get().map(|AsSent(sent)| sent);
+        let uri = sent.or(parts.uri.path_and_query()).map_or("/", http::uri::PathAndQuery::as_str);
         let content = (!body.is_empty()).then(|| std::str::from_utf8(body)).transpose();
         let content = content.map_err(|_| MatrixError::not_json("the body is not UTF-8"))?;
         let mut wants = Wants::default();
@@ -82,6 +92,10 @@ impl Caller for Origin {
             match signature.verify(&app.server_name, parts.method.as_str(), uri, content, &key) {
                 Ok(()) => {
                     app.peers.heard_from(&self.server);
+                    let key = LimitKey::named(self.server.as_str());
+                    app.limits.check(Class::Federation, key).map_err(MatrixError::limit_exceeded)?;
+                    let place = app.limits.enter(Activity::Federation, key);
+                    self.place.prove(place.map_err(MatrixError::limit_exceeded)?);
                     return Ok(());
                 }
                 Err(cause) => wrong = Some(cause),

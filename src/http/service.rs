@@ -97,7 +97,9 @@ impl Site {
         let address = client.map_or(peer, |client| SocketAddr::new(client, 0));
         let secure = self.secure || proxied.is_some_and(forwarded_securely);
         request.extensions_mut().insert(Peer { address, secure });
-        without_trailing_slash(request.uri_mut());
+        if let Some(sent) = without_trailing_slash(request.uri_mut()) {
+            request.extensions_mut().insert(AsSent(sent));
+        }
         self.router.clone().call(request)
     }
 }
@@ -155,12 +157,18 @@ fn cors(headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
 }
 
-/// A slash at the end means nothing: routes are mounted without it, and clients send it with and without.
-fn without_trailing_slash(uri: &mut Uri) {
+/// Path and query as they were sent, if the request has others by now: whoever signs a request signs these.
+#[derive(Clone)]
+pub(super) struct AsSent(pub(super) PathAndQuery);
+
+/// A slash at the end means nothing: routes are mounted without it, and clients send it with and without. What was there, if
+/// that is changed.
+fn without_trailing_slash(uri: &mut Uri) -> Option<PathAndQuery> {
     let path = uri.path();
     if path.len() < 2 || !path.ends_with('/') {
-        return;
+        return None;
     }
+    let sent = uri.path_and_query().cloned();
     let path = path.trim_end_matches('/');
     let path = if path.is_empty() { "/" } else { path };
     let trimmed = match uri.query() {
@@ -169,9 +177,8 @@ fn without_trailing_slash(uri: &mut Uri) {
     };
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = trimmed.ok();
-    if let Ok(trimmed) = Uri::from_parts(parts) {
-        *uri = trimmed;
-    }
+    *uri = Uri::from_parts(parts).ok()?;
+    sent
 }
 
 fn reason(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -9,4 +9,5 @@ mod common;
 mod doctor;
 mod federating;
 mod keys;
+mod requests;
 mod tls;

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use crate::{
     api::bare::{Bare, Get, Post},
     app::App,
-    http::{Anonymous, MatrixError, Routes, Whole, json_response},
-    limits::Class,
+    http::{Anonymous, Caller as _, MatrixError, Routes, Whole, json_response},
+    limits::{Activity, Class, Place},
 };
 
 /// Servers that one request may ask for: each may have to be asked first.
@@ -33,7 +33,13 @@ async fn own(State(app): State<App>) -> axum::response::Response {
     json_response(StatusCode::OK, app.peers.document().to_string())
 }
 
-async fn of_server(app: App, _: Anonymous, request: Bare<Get>) -> Result<Whole, MatrixError> {
+/// Others may have to be asked, who may take their time.
+fn place(app: &App, caller: &Anonymous) -> Result<Option<Place>, MatrixError> {
+    app.limits.enter(Activity::Notary, caller.limit_key()).map_err(MatrixError::limit_exceeded)
+}
+
+async fn of_server(app: App, caller: Anonymous, request: Bare<Get>) -> Result<Whole, MatrixError> {
+    let _place = place(&app, &caller)?;
     let [server] = request.parameters()?;
     let server = ServerName::parse(server).map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
     let minimum = request.query("minimum_valid_until_ts").map(|time| time.parse::<u64>());
@@ -54,7 +60,8 @@ struct Criteria {
     minimum_valid_until_ts: Option<MilliSecondsSinceUnixEpoch>,
 }
 
-async fn of_servers(app: App, _: Anonymous, request: Bare<Post, Query>) -> Result<Whole, MatrixError> {
+async fn of_servers(app: App, caller: Anonymous, request: Bare<Post, Query>) -> Result<Whole, MatrixError> {
+    let _place = place(&app, &caller)?;
     let asked = request.content.server_keys;
     if asked.len() > MOST_SERVERS {
         let text = format!("one request may ask for {MOST_SERVERS} servers at most");

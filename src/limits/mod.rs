@@ -1,8 +1,10 @@
-//! Rate limits: a token bucket for each class of request and caller. They say how long to wait; what a client is told is
+//! Limits: a token bucket for each class of request and caller, and so many requests at work for each other server. They say how long to wait; what a client is told is
 //! for the HTTP side.
 //!
 //! The configuration has a rate for each class; the operator can give single accounts rates of their own, which are in
 //! the database and, all of them, in memory.
+
+mod places;
 
 use std::{
     collections::HashMap,
@@ -20,6 +22,8 @@ use governor::{
 };
 use parking_lot::RwLock;
 
+use self::places::Places;
+pub use self::places::{Activity, Held, Place};
 use crate::{
     config::{self, Rate},
     store::{self, Store, user_limit::UserLimitRow},
@@ -44,11 +48,13 @@ pub enum Class {
     LoginAccount,
     /// Creating accounts.
     Registration,
+    /// What other servers ask: for the server that asks and, before it is known who that is, for its address.
+    Federation,
 }
 
 impl Class {
     /// Those with a budget.
-    pub const LIMITED: [Self; 8] = [
+    pub const LIMITED: [Self; 9] = [
         Self::Default,
         Self::Message,
         Self::Invite,
@@ -57,6 +63,7 @@ impl Class {
         Self::Login,
         Self::LoginAccount,
         Self::Registration,
+        Self::Federation,
     ];
 
     /// What the configuration calls it.
@@ -71,22 +78,23 @@ impl Class {
             Self::Login => "login",
             Self::LoginAccount => "login_account",
             Self::Registration => "registration",
+            Self::Federation => "federation",
         }
     }
 
     /// Those that count for an account, so that one can have a rate of its own.
     pub fn of_accounts() -> impl Iterator<Item = Self> {
-        let others = [Self::LoginAccount, Self::Registration];
+        let others = [Self::LoginAccount, Self::Registration, Self::Federation];
         Self::LIMITED.into_iter().filter(move |class| !others.contains(class))
     }
 }
 
-/// Whose budget it is. An IPv6 address counts as its /64, for that is what one customer of a provider has.
+/// Whose budget it is: an account, an address, or a name. An IPv6 address counts as its /64, for that is what one customer of a provider has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LimitKey {
     Account(i64),
     Address(IpAddr),
-    /// Of an account that may not exist, by a hash of its name.
+    /// Of an account that may not exist or another server, by a hash of its name.
     Name(u64),
 }
 
@@ -101,12 +109,14 @@ pub struct Limits {
     /// In the order of [`Class::LIMITED`].
     classes: [Buckets; Class::LIMITED.len()],
     overrides: RwLock<Arc<Overrides>>,
+    places: Arc<Places>,
 }
 
 impl Limits {
     pub fn new(config: &config::Limits) -> Self {
         let buckets = |class| RateLimiter::hashmap(quota(config.of(class)));
-        Self { enabled: config.enabled, classes: Class::LIMITED.map(buckets), overrides: RwLock::default() }
+        let (overrides, places) = (RwLock::default(), Arc::default());
+        Self { enabled: config.enabled, classes: Class::LIMITED.map(buckets), overrides, places }
     }
 
     /// Reads the rates of single accounts. What is left of a budget whose rate hasn't changed stays as it is.
@@ -169,6 +179,15 @@ impl Limits {
             }
         };
         checked.map_err(|refused| refused.wait_time_from(now))
+    }
+
+    /// A place among the requests that are at work for a caller, until it is dropped. The error is when to try again, which
+    /// is a guess. `None` if there are no limits.
+    pub fn enter(&self, activity: Activity, key: LimitKey) -> Result<Option<Place>, Duration> {
+        if !self.enabled {
+            return Ok(None);
+        }
+        self.places.take(activity, key).map(Some).ok_or(Duration::from_secs(1))
     }
 
     /// Forgets the budgets that are full, so that memory is bounded by the callers of the last moments.
