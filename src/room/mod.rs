@@ -36,6 +36,7 @@ pub mod retention;
 mod retention_tests;
 mod search;
 mod send;
+mod served;
 mod snapshot;
 mod spaces;
 mod summary;
@@ -83,6 +84,7 @@ pub use self::{
     retention::Lifetimes,
     search::{GroupBy, Match, Order, Query, Searched},
     send::reason,
+    served::{MOST_MISSING, MOST_SERVED},
     snapshot::{LocalMember, STRIPPED, Snapshot, State},
     spaces::{Hierarchy, SpaceRoom},
     summary::summary,

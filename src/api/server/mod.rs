@@ -1,5 +1,6 @@
 //! The server-server API: what other homeservers ask. One file per section of the specification.
 
+mod events;
 mod handshakes;
 mod keys;
 mod query;
@@ -9,7 +10,13 @@ mod version;
 use crate::http::Routes;
 
 pub(super) fn routes() -> Routes {
-    let all =
-        [handshakes::routes(), keys::routes(), query::routes(), transactions::routes(), version::routes()];
+    let all = [
+        events::routes(),
+        handshakes::routes(),
+        keys::routes(),
+        query::routes(),
+        transactions::routes(),
+        version::routes(),
+    ];
     all.into_iter().fold(Routes::default(), Routes::merge)
 }
