@@ -270,6 +270,7 @@ impl RoomSync<'_> {
         let limited = events.len() > limit || from >= oldest || earlier > known.unwrap_or(0);
         let found = events.len();
         events.truncate(limit);
+        let limited = self.cut_at_hole(&mut events, oldest, end) || limited;
         events.reverse();
         let before = match events.first() {
             Some(event) if limited => event.seq - 1,
@@ -278,6 +279,17 @@ impl RoomSync<'_> {
             _ => oldest - 1,
         };
         Ok(Slice { events, before, end, limited, sight: Some(sight) })
+    }
+
+    /// Takes the events before a hole in the log out of a timeline that goes from `first` to `end`, newest first. Whether
+    /// there is one: then whoever wants to know more pages back into it.
+    fn cut_at_hole(&self, events: &mut Vec<Arc<Event>>, first: i64, end: i64) -> bool {
+        let hole = self.room.snapshot().last_hole;
+        let inside = first <= hole && hole <= end && hole > 0;
+        if inside {
+            events.retain(|event| event.seq >= hole);
+        }
+        inside
     }
 
     /// The events that the queue announced.
@@ -299,6 +311,7 @@ impl RoomSync<'_> {
             }
         }
         events.truncate(limit);
+        limited |= self.cut_at_hole(&mut events, seqs.first().copied().unwrap_or(end), end);
         events.reverse();
         let before = match events.first() {
             Some(event) if limited => event.seq - 1,

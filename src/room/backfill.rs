@@ -167,9 +167,13 @@ impl Work<'_> {
         batch.push(delete_hole(self.snapshot.number, hole.seq));
         let named: HashSet<&OwnedEventId> = order.iter().flat_map(|pdu| &pdu.prev_events).collect();
         let ends = self.not_in_log(named).await?;
-        if !ends.is_empty() && first > hole.floor + 1 {
+        let goes_on = !ends.is_empty() && first > hole.floor + 1;
+        if goes_on {
             let row = HoleRow { seq: first, floor: hole.floor, ends: json!(ends).to_string() };
             batch.push(insert_hole(self.snapshot.number, &row));
+        }
+        if self.snapshot.last_hole == hole.seq {
+            self.snapshot.last_hole = if goes_on { first } else { 0 };
         }
         self.batch.append(batch);
         Ok(())

@@ -11,11 +11,11 @@
 use std::sync::Arc;
 
 use hearth_federation::Pdu;
-use ruma::{OwnedRoomId, RoomVersionId, events::StateEventType};
+use ruma::{OwnedEventId, OwnedRoomId, RoomVersionId, events::StateEventType};
 use serde_json::{json, value::RawValue};
 
 use super::{
-    Error, Event, Room, Rooms,
+    Error, Event, Outcome, Room, Rooms,
     event::Verdict,
     fan_out::{Touched, fan_out},
     forks,
@@ -71,6 +71,11 @@ impl Rooms {
         Ok(room)
     }
 
+    /// Takes an event that follows others which can't be had, with the state before it as another server gives it.
+    pub async fn bridge(&self, room: &Arc<Room>, event: Pdu, before: Given) -> Result<Outcome, Error> {
+        writer::bridge(&self.core, room, event, before).await
+    }
+
     /// A room, which is made if nobody knows it. It has no events then.
     async fn known_or_new(&self, room_id: &OwnedRoomId, version: &RoomVersionId) -> Result<Arc<Room>, Error> {
         let _making = self.making.lock().await;
@@ -109,6 +114,7 @@ impl Work<'_> {
         if !gone.is_empty() {
             let hole = HoleRow { seq, floor, ends: json!(gone).to_string() };
             batch.push(insert_hole(self.snapshot.number, &hole));
+            self.snapshot.last_hole = seq;
         }
         // Until somebody looks into the hole, what was shown before the join is taken to be what is shown now.
         let visibility = StateEventType::RoomHistoryVisibility;
@@ -133,6 +139,39 @@ impl Work<'_> {
         self.states.insert(seq, self.snapshot.state.clone());
         self.absorb(batch, step);
         Ok(())
+    }
+
+    /// Puts an event above a hole.
+    pub(super) async fn bridge(&mut self, pdu: &Pdu, before: &Given) -> Result<Outcome, Error> {
+        if pdu.room_id != self.snapshot.room_id {
+            return Ok(Outcome::Refused("the event is of another room".to_owned()));
+        }
+        match self.knows(&pdu.event_id).await? {
+            Some(event) if event.is_outlier() => {
+                self.outliers.insert(pdu.event_id.clone(), event.seq);
+            }
+            Some(_) => return Ok(Outcome::Known),
+            None => {}
+        }
+        let mut batch = Batch::new();
+        let step = batch.step();
+        let known = self.judged_outliers(&mut batch, step, before, pdu).await?;
+        let state = given_state(before, &known)?;
+        let mut references = self.references(pdu).await?;
+        let unjudged: Vec<OwnedEventId> =
+            references.missing.iter().filter(|id| pdu.auth_events.contains(id)).cloned().collect();
+        if !unjudged.is_empty() {
+            return Ok(Outcome::Missing(unjudged));
+        }
+        let floor = self.snapshot.last_seq;
+        let gone = std::mem::take(&mut references.missing);
+        if !gone.is_empty() {
+            self.snapshot.last_seq = floor + HOLE;
+            let hole = HoleRow { seq: floor + HOLE + 1, floor, ends: json!(gone).to_string() };
+            batch.push(insert_hole(self.snapshot.number, &hole));
+            self.snapshot.last_hole = hole.seq;
+        }
+        self.take(batch, step, pdu, &references, state, false).await
     }
 
     /// Puts a membership that can't be judged into the log of a room that nobody here is in.

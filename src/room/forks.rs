@@ -223,8 +223,12 @@ impl Work<'_> {
         }
         known.extend(found.iter().map(|event| (event.id(), Arc::clone(event))));
         let pick = |ids: &[OwnedEventId]| ids.iter().filter_map(|id| known.get(&**id).cloned()).collect();
-        let missing =
-            named.iter().filter(|id| !known.contains_key(&****id) && !elsewhere.contains(id.as_str()));
+        // What an outlier follows isn't known, so neither is what follows it.
+        let placed = |id: &EventId| known.get(id).is_some_and(|event| !event.is_outlier());
+        let missing = named.iter().filter(|id| {
+            !elsewhere.contains(id.as_str())
+                && !(placed(id) || (known.contains_key(&****id) && !pdu.prev_events.contains(id)))
+        });
         let mut missing: Vec<OwnedEventId> = missing.map(|id| (*id).clone()).collect();
         missing.sort_unstable();
         Ok(References {

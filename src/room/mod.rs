@@ -432,6 +432,7 @@ impl Core {
             |event: Event| Extremity { seq: event.seq, depth: event.pdu.depth, event_id: event.pdu.event_id };
         snapshot.extremities = extremities.into_iter().map(end).collect();
         snapshot.last_silent = self.store.last_silent_change(number).await?;
+        snapshot.last_hole = self.store.holes(number).await?.first().map_or(0, |hole| hole.seq);
         snapshot.outliers = self.store.last_outlier(number).await?;
         if let Some(hearsay) = self.store.hearsay(number).await? {
             let hearsay = serde_json::from_str::<Vec<Box<RawValue>>>(&hearsay);

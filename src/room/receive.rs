@@ -108,7 +108,22 @@ impl Work<'_> {
         } else {
             self.state_before(&references.previous).await?
         };
-        let (verdict, why) = match self.check(pdu, &references, &before, follows_all) {
+        let mut batch = Batch::new();
+        let step = batch.step();
+        self.take(batch, step, pdu, &references, before, follows_all).await
+    }
+
+    /// Steps 4 to 6, and what follows from them.
+    pub(super) async fn take(
+        &mut self,
+        mut batch: Batch,
+        step: u32,
+        pdu: &Pdu,
+        references: &References,
+        before: State,
+        follows_all: bool,
+    ) -> Result<Outcome, Error> {
+        let (verdict, why) = match self.check(pdu, references, &before, follows_all) {
             Ok(()) => (Verdict::Accepted, String::new()),
             Err((verdict, why)) => (verdict, why),
         };
@@ -122,8 +137,6 @@ impl Work<'_> {
         let pdu = pdu.with_rejected(verdict == Verdict::Rejected);
         let event = Arc::new(Event { verdict, ..Event::new(seq, pdu, None) });
 
-        let mut batch = Batch::new();
-        let step = batch.step();
         if !follows_all {
             self.keep_state_before(&mut batch, seq, &before);
         }

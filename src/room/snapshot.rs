@@ -132,6 +132,8 @@ pub struct Snapshot {
     pub last_relation: i64,
     /// Where the state changed last otherwise than by the event of that `seq`; 0 if it never did.
     pub last_silent: i64,
+    /// The first event after the last hole in the log; 0 if it has none.
+    pub last_hole: i64,
     /// The `seq` of the last outlier.
     pub outliers: i64,
     /// Stripped events about a room that this server isn't in.
@@ -161,6 +163,7 @@ impl Snapshot {
             invited: 0,
             last_relation: 0,
             last_silent: 0,
+            last_hole: 0,
             outliers: OUTLIER,
             hearsay: None,
             early_relations: false,

@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::{
-    Chunk, Core, Entry, Error, Hearsay, Outcome, Room, fan_out::Outward, snapshot::Snapshot, work::Work,
+    Chunk, Core, Entry, Error, Given, Hearsay, Outcome, Room, fan_out::Outward, snapshot::Snapshot,
+    work::Work,
 };
 use crate::store::{self, Batch};
 
@@ -59,6 +60,8 @@ enum Wish {
     Receive { events: Vec<Pdu>, outward: Outward },
     /// A join of a room that others keep, with the state before it.
     Enter(Box<Entry>),
+    /// An event that follows others which can't be had, with the state before it.
+    Bridge(Box<(Pdu, Given)>),
     /// History for a hole.
     Fill(Box<Chunk>),
     /// A membership of a room that this server isn't in.
@@ -69,7 +72,7 @@ impl Wish {
     fn txn(&self) -> Option<&Txn> {
         match self {
             Self::Append { txn, .. } => txn.as_ref(),
-            Self::Receive { .. } | Self::Enter(_) | Self::Fill(_) | Self::Hear(_) => None,
+            Self::Receive { .. } | Self::Enter(_) | Self::Bridge(_) | Self::Fill(_) | Self::Hear(_) => None,
         }
     }
 }
@@ -121,6 +124,20 @@ pub(super) async fn receive(
 /// Begins, or goes on with, the log of a room that somebody here has joined.
 pub(super) async fn enter(core: &Arc<Core>, room: &Arc<Room>, entry: Entry) -> Result<(), Error> {
     ask(core, room, Wish::Enter(Box::new(entry))).await.map(drop)
+}
+
+/// Judges and appends an event that follows others which can't be had.
+pub(super) async fn bridge(
+    core: &Arc<Core>,
+    room: &Arc<Room>,
+    event: Pdu,
+    before: Given,
+) -> Result<Outcome, Error> {
+    let mistaken = || Error::Internal("the room's writer mistook a request".to_owned());
+    match ask(core, room, Wish::Bridge(Box::new((event, before)))).await? {
+        Answer::Received(outcomes) => outcomes.into_iter().next().ok_or_else(mistaken),
+        Answer::Appended(_) => Err(mistaken()),
+    }
 }
 
 /// Puts history into a hole.
@@ -226,6 +243,14 @@ async fn try_batch(
                 let mark = work.mark();
                 let entered = work.enter_room(entry).await;
                 answers.push(work.kept_if_done(mark, entered)?.map(|()| Answer::Received(Vec::new())));
+                continue;
+            }
+            Wish::Bridge(bridge) => {
+                let (event, before) = &**bridge;
+                let mark = work.mark();
+                let bridged = work.bridge(event, before).await;
+                let bridged = work.kept_if_done(mark, bridged)?;
+                answers.push(bridged.map(|outcome| Answer::Received(vec![outcome])));
                 continue;
             }
             Wish::Fill(chunk) => {
