@@ -149,6 +149,7 @@ impl Peers {
     /// A server has proved that it is there: whoever waited with asking it needn't.
     pub fn heard_from(&self, server: &ServerName) {
         self.keys.heard_from(server);
+        self.client.heard_from(server);
         // Nobody may be waiting.
         let _ = self.heard.send(server.to_owned());
     }

@@ -112,11 +112,25 @@ impl Connector {
     ///
     /// It may have to wait for its turn, for others of its host, or of those that don't answer either.
     pub async fn connect(&self, destination: &Destination) -> Result<TlsStream<TcpStream>, ConnectError> {
+        self.connect_to(&destination.host, destination).await
+    }
+
+    /// [`Self::connect`] for somebody who is known by another name than that of the host.
+    pub(super) async fn connect_to(
+        &self,
+        name: &str,
+        destination: &Destination,
+    ) -> Result<TlsStream<TcpStream>, ConnectError> {
         let dial = async {
             let connected = time::timeout(self.timeout, self.first(destination)).await;
             connected.unwrap_or(Err(ConnectError::TimedOut))
         };
-        self.dials.run(&destination.host, dial).await
+        self.dials.run(name, &destination.host, dial).await
+    }
+
+    /// Somebody has spoken to us: connections to them are made as to anybody.
+    pub(super) fn trust(&self, name: &str) {
+        self.dials.trust(name);
     }
 
     /// Try each of the addresses alone, for an operator who asks what is wrong.

@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{connect::ConnectError, settings::ClientSettings};
 
-/// Hosts of which it is known that they were slow.
+/// Names of which it is known that they were slow.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// The connections that are being made.
@@ -47,31 +47,37 @@ impl Dials {
         }
     }
 
-    /// Make a connection to a host when it is its turn. `dial` has to end in a time of its own, by `TimedOut` if nobody
+    /// Make a connection to somebody at a host when it is its turn. `dial` has to end in a time of its own, by `TimedOut` if nobody
     /// answers.
     pub(super) async fn run<T>(
         &self,
+        name: &str,
         host: &str,
         dial: impl Future<Output = Result<T, ConnectError>>,
     ) -> Result<T, ConnectError> {
         let turns = Turns::of(self, host);
         let _turn = turns.semaphore.acquire().await;
-        let outcome = self.in_lane(host, dial).await;
+        let outcome = self.in_lane(name, dial).await;
         if matches!(outcome, Err(ConnectError::TimedOut)) {
-            lock(&self.doubted).put(host.to_owned(), ());
+            lock(&self.doubted).put(name.to_owned(), ());
         } else {
-            lock(&self.doubted).pop(host);
+            self.trust(name);
         }
         outcome
     }
 
+    /// Somebody has shown that they are there.
+    pub(super) fn trust(&self, name: &str) {
+        lock(&self.doubted).pop(name);
+    }
+
     async fn in_lane<T>(
         &self,
-        host: &str,
+        name: &str,
         dial: impl Future<Output = Result<T, ConnectError>>,
     ) -> Result<T, ConnectError> {
         let mut dial = pin!(dial);
-        let doubted = lock(&self.doubted).contains(host);
+        let doubted = lock(&self.doubted).contains(name);
         if doubted {
             let _place = self.slow.acquire().await;
             return dial.await;
@@ -161,7 +167,7 @@ mod tests {
                     dialled.send(()).unwrap();
                     pending::<Result<(), _>>().await
                 };
-                dials.run(&name.to_string(), never).await
+                dials.run(&name.to_string(), "hole.example", never).await
             });
             hear
         };
@@ -169,12 +175,12 @@ mod tests {
     }
 
     async fn answers(dials: &Dials, host: &str) {
-        dials.run(host, async { Ok(()) }).await.unwrap();
+        dials.run(host, host, async { Ok(()) }).await.unwrap();
     }
 
     #[tokio::test]
     async fn who_does_not_answer_keeps_nobody_waiting() {
-        let dials = dials(2, 3, 8);
+        let dials = dials(2, 3, 80);
         let mut holes = black_holes(&dials, 0..50);
         let all = async {
             // All of the quick lane is taken, and many wait for it.
@@ -194,7 +200,7 @@ mod tests {
     async fn who_was_slow_begins_beside_the_others_of_that_kind() {
         let dials = dials(1, 1, 8);
         let gone = async { Err::<(), _>(ConnectError::TimedOut) };
-        dials.run("0", gone).await.unwrap_err();
+        dials.run("0", "hole.example", gone).await.unwrap_err();
         for dialled in black_holes(&dials, 0..1) {
             dialled.await.unwrap();
         }
@@ -205,11 +211,22 @@ mod tests {
     #[tokio::test]
     async fn who_answers_again_is_quick_again() {
         let dials = dials(1, 1, 8);
-        dials.run("a", async { Err::<(), _>(ConnectError::TimedOut) }).await.unwrap_err();
+        dials.run("a", "a", async { Err::<(), _>(ConnectError::TimedOut) }).await.unwrap_err();
         answers(&dials, "a").await;
         // Nothing is left in the slow lane.
         let _all = dials.slow.acquire().await.unwrap();
-        answers(&dials, "a").await;
+        let quick = time::timeout(Duration::from_mins(1), answers(&dials, "a"));
+        quick.await.expect("it isn't among the slow ones");
+    }
+
+    #[tokio::test]
+    async fn who_has_shown_that_it_is_there_is_quick_again() {
+        let dials = dials(1, 1, 8);
+        dials.run("a", "a", async { Err::<(), _>(ConnectError::TimedOut) }).await.unwrap_err();
+        let _all = dials.slow.acquire().await.unwrap();
+        dials.trust("a");
+        let quick = time::timeout(Duration::from_mins(1), answers(&dials, "a"));
+        quick.await.expect("it isn't among the slow ones");
     }
 
     #[tokio::test]
@@ -225,7 +242,7 @@ mod tests {
                     ended.await.unwrap();
                     Ok(())
                 };
-                dials.run("a", dial).await.unwrap();
+                dials.run("name", "a", dial).await.unwrap();
             }));
             most.push((begun, end));
         }

@@ -107,6 +107,11 @@ impl FederationClient {
         self.settings.allows(server)
     }
 
+    /// A server has spoken to us: if it didn't answer before, it will now.
+    pub fn heard_from(&self, server: &ServerName) {
+        self.connector.trust(server.as_str());
+    }
+
     /// How many connections wait for another request.
     pub fn idle_connections(&self) -> usize {
         self.pool.len()
@@ -139,7 +144,7 @@ impl FederationClient {
                 Err(error) => return Err(failed(error)),
             }
         }
-        let connected = self.connector.connect(&destination).await;
+        let connected = self.connector.connect_to(server.as_str(), &destination).await;
         let stream = connected.inspect_err(|_| self.discovery.forget(server))?;
         let sender = open(stream).await.map_err(failed)?;
         let (response, sender) = exchange(sender, built, limit, stall).await.map_err(failed)?;

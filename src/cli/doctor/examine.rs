@@ -26,6 +26,7 @@ pub(super) async fn other(app: &App, server: &ServerName, report: &mut Report) {
         report.bad(format!("the lists of the configuration keep {server} out"), remedy);
         return;
     }
+    remembered(app, server, report).await;
     let Some((_, destination)) = found(app, server, report).await else { return };
     if !connected(app, &destination, report).await {
         return;
@@ -36,6 +37,18 @@ pub(super) async fn other(app: &App, server: &ServerName, report: &mut Report) {
     if keys.is_some() {
         signed(app, server, report).await;
     }
+}
+
+/// What came of sending to it until now.
+async fn remembered(app: &App, server: &ServerName, report: &mut Report) {
+    let Ok(rows) = app.store.destinations().await else { return };
+    let Some(row) = rows.into_iter().find(|row| row.server == server.as_str() && row.failures > 0) else {
+        return;
+    };
+    let error = row.error.unwrap_or_default();
+    let wait = (row.retry_ts - app.environment.clock.now_ms()).max(0) as u64;
+    let text = format!("attempts to send to it that failed: {} in a row, the last by: {error}", row.failures);
+    report.note(format!("{text}; the next is in {}", span(wait)));
 }
 
 pub(super) fn enabled(app: &App, report: &mut Report) {
