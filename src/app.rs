@@ -55,7 +55,7 @@ pub struct Hearth {
     pub rooms: Arc<Rooms>,
     pub handshakes: Handshakes,
     pub outbound: Arc<Outbound>,
-    pub history: History,
+    pub history: Arc<History>,
     pub inbound: Arc<Inbound>,
     pub delayed: Arc<DelayedEvents>,
     pub notices: Notices,
@@ -180,7 +180,7 @@ impl Hearth {
             environment.clone(),
             destinations,
         );
-        let history = History::new(Arc::clone(&peers), Arc::clone(&rooms));
+        let history = Arc::new(History::new(Arc::clone(&peers), Arc::clone(&rooms)));
         let handshakes = Handshakes::new(
             config.server_name.clone(),
             key,
@@ -215,6 +215,7 @@ impl Hearth {
             store.clone(),
             Arc::clone(&peers),
             Arc::clone(&rooms),
+            Arc::clone(&history),
             Arc::clone(&typing),
             Arc::clone(&presence),
             Arc::clone(&receipts),

@@ -2,8 +2,11 @@
 //!
 //! Events that name others that aren't here wait in memory while these are asked for; other events of the room, and other
 //! rooms, go on meanwhile. A room's gaps are closed one after the other, for one often closes the next too. Everything has
-//! an end: how many wait, how much they hold, how often, how much and how long somebody is asked. What isn't judged by then
-//! is dropped, and comes back with the next event that follows it.
+//! an end: how many wait, how much they hold, how often, how much and how long somebody is asked. What is still missing then
+//! stays missing: the first event after it is judged by the state that its server gives ([`Rooms::bridge`]). What can't be
+//! judged so either is dropped.
+//!
+//! [`Rooms::bridge`]: crate::room::Rooms::bridge
 //!
 //! Specification: [Backfilling and retrieving missing
 //! events](https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events) (BF-02).
@@ -32,6 +35,8 @@ use crate::{
 const MOST_FETCHED: usize = 50;
 /// Times that a server is asked for what is still missing of one gap.
 const MOST_ROUNDS: usize = 10;
+/// Events of one gap that are judged by a state that is fetched for them.
+const MOST_BRIDGES: usize = 5;
 /// Events that are named in one question.
 const MOST_NAMED: usize = 20;
 /// Bytes of one answer.
@@ -139,6 +144,35 @@ impl Inbound {
     }
 
     async fn close(&self, origin: &ServerName, room: &Arc<Room>, gap: &mut Gap) -> Result<(), Error> {
+        self.fetch(origin, room, gap).await?;
+        for _ in 0..MOST_BRIDGES {
+            if gap.held.is_empty() {
+                break;
+            }
+            // The oldest: once it is in its place, most of the others follow something.
+            let event = gap.held.remove(0);
+            let before = match self.history.state_before(origin, room, &event).await {
+                Ok(before) => before,
+                Err(cause) => {
+                    tracing::info!(%origin, room_id = %room.room_id, cause, "the state at a gap can't be had");
+                    break;
+                }
+            };
+            let event_id = event.event_id.clone();
+            let outcome = match self.rooms.bridge(room, event, before).await {
+                Err(cause @ Error::Store(_)) => return Err(cause),
+                Err(cause) => Outcome::Refused(cause.to_string()),
+                Ok(outcome) => outcome,
+            };
+            tracing::info!(%origin, room_id = %room.room_id, %event_id, ?outcome, "a gap is bridged");
+            gap.settled.insert(event_id, outcome);
+            self.judge(room, gap).await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches what is missing, as far as that can be had.
+    async fn fetch(&self, origin: &ServerName, room: &Arc<Room>, gap: &mut Gap) -> Result<(), Error> {
         for _ in 0..MOST_ROUNDS {
             // The first time too: who had the turn before may have brought all of it.
             self.judge(room, gap).await?;

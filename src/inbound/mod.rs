@@ -33,6 +33,7 @@ use tokio::sync::watch;
 pub use self::transaction::Transaction;
 use self::{edus::Edus, gaps::Gaps};
 use crate::{
+    history::History,
     peers::Peers,
     presence::Presence,
     receipts::Receipts,
@@ -75,6 +76,7 @@ pub struct Inbound {
     store: Store,
     peers: Arc<Peers>,
     rooms: Arc<Rooms>,
+    history: Arc<History>,
     typing: Arc<Typing>,
     presence: Arc<Presence>,
     heard: Arc<Receipts>,
@@ -89,12 +91,13 @@ impl Inbound {
         store: Store,
         peers: Arc<Peers>,
         rooms: Arc<Rooms>,
+        history: Arc<History>,
         typing: Arc<Typing>,
         presence: Arc<Presence>,
         heard: Arc<Receipts>,
     ) -> Arc<Self> {
         let (running, gaps, recent) = (Mutex::default(), Gaps::new(), Mutex::new(LruCache::new(RECENT)));
-        Arc::new(Self { store, peers, rooms, typing, presence, heard, running, gaps, recent })
+        Arc::new(Self { store, peers, rooms, history, typing, presence, heard, running, gaps, recent })
     }
 
     /// Does what a transaction says, once. The answer is JSON (TX-03, TX-04).

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     account::{IgnoredUsers, InvitePermissions, InviteVerdict, Session},
     queue::{Token, Unread},
-    room::{Event, Reader, Room, STRIPPED, Sight, Snapshot, View},
+    room::{Event, Reader, Room, STRIPPED, Sight, Snapshot, View, last_after_hole},
     store::receipt::ReceiptRow,
 };
 
@@ -284,12 +284,11 @@ impl RoomSync<'_> {
     /// Takes the events before a hole in the log out of a timeline that goes from `first` to `end`, newest first. Whether
     /// there is one: then whoever wants to know more pages back into it.
     fn cut_at_hole(&self, events: &mut Vec<Arc<Event>>, first: i64, end: i64) -> bool {
-        let hole = self.room.snapshot().last_hole;
-        let inside = first <= hole && hole <= end && hole > 0;
-        if inside {
-            events.retain(|event| event.seq >= hole);
-        }
-        inside
+        let last = self.room.snapshot().last_hole;
+        let last = (first <= last && last <= end && last > 0).then_some(last);
+        let hole = last.max(last_after_hole(first, end));
+        events.retain(|event| hole.is_none_or(|hole| event.seq >= hole));
+        hole.is_some()
     }
 
     /// The events that the queue announced.

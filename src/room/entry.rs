@@ -17,7 +17,7 @@ use serde_json::{json, value::RawValue};
 use super::{
     Error, Event, Outcome, Room, Rooms,
     event::Verdict,
-    fan_out::{Touched, fan_out},
+    fan_out::{Outward, Touched, fan_out},
     forks,
     outliers::{Given, Known, given_state},
     snapshot::{Snapshot, State},
@@ -33,6 +33,12 @@ use crate::store::{
 
 /// Places that are left free for what a log lacks in the middle.
 const HOLE: i64 = 1 << 20;
+
+/// The newest event from `first` to `end` before which history was missing when it came, whether it still is or not.
+pub fn last_after_hole(first: i64, end: i64) -> Option<i64> {
+    let seq = end / HOLE * HOLE;
+    (seq > 0 && seq >= first).then_some(seq)
+}
 
 /// What a resident server says of a room that somebody here has just joined. Each event has been verified.
 #[derive(Clone, Debug)]
@@ -141,8 +147,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Puts an event above a hole.
+    /// Puts an event above a hole. Its place is a multiple of [`HOLE`], so that it is known for what it is for ever.
     pub(super) async fn bridge(&mut self, pdu: &Pdu, before: &Given) -> Result<Outcome, Error> {
+        self.wishes.outward = Outward::Nobody;
         if pdu.room_id != self.snapshot.room_id {
             return Ok(Outcome::Refused("the event is of another room".to_owned()));
         }
@@ -163,15 +170,40 @@ impl Work<'_> {
         if !unjudged.is_empty() {
             return Ok(Outcome::Missing(unjudged));
         }
+        // What was known of the state here stays a side of it.
+        let mut states = vec![state];
+        for previous in references.previous.iter().filter(|event| !event.is_outlier()) {
+            states.push(self.state_after(previous).await?);
+        }
+        let state = self.resolved(states).await?;
         let floor = self.snapshot.last_seq;
         let gone = std::mem::take(&mut references.missing);
         if !gone.is_empty() {
-            self.snapshot.last_seq = floor + HOLE;
-            let hole = HoleRow { seq: floor + HOLE + 1, floor, ends: json!(gone).to_string() };
+            let seq = (floor / HOLE + 2) * HOLE;
+            self.snapshot.last_seq = seq - 1;
+            let hole = HoleRow { seq, floor, ends: json!(gone).to_string() };
             batch.push(insert_hole(self.snapshot.number, &hole));
-            self.snapshot.last_hole = hole.seq;
+            self.snapshot.last_hole = seq;
         }
-        self.take(batch, step, pdu, &references, state, false).await
+        let outcome = self.take(batch, step, pdu, &references, state, false).await?;
+        if outcome == Outcome::Accepted && !gone.is_empty() {
+            self.repeat_state();
+        }
+        Ok(outcome)
+    }
+
+    /// Writes the whole current state at the last place of the log, so that nothing that is put before it later shines
+    /// through.
+    fn repeat_state(&mut self) {
+        let (room, seq) = (self.snapshot.number, self.snapshot.last_seq);
+        let mut batch = Batch::new();
+        for event in self.snapshot.state.iter() {
+            if let Some((kind, key)) = event.pdu.state() {
+                batch.push(room_table::set_state(room, &kind.to_string(), key, seq, event.seq));
+            }
+        }
+        self.snapshot.last_silent = seq;
+        self.batch().append(batch);
     }
 
     /// Puts a membership that can't be judged into the log of a room that nobody here is in.

@@ -72,7 +72,7 @@ pub use self::{
     client_event::Reader,
     create::{NewRoom, Preset},
     directory::{PublicRoom, PublicRooms, Search},
-    entry::{Entry, Hearsay},
+    entry::{Entry, Hearsay, last_after_hole},
     error::{Error, NO_EVENT},
     event::Event,
     filter::{EventFilter, Fields, LazyMembers, RelationFilter, type_matches},

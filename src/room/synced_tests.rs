@@ -5,7 +5,10 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use ruma::{OwnedUserId, owned_user_id};
 use serde_json::{Value, json};
 
-use super::received_tests::{Story, text};
+use super::{
+    Given, Outcome,
+    received_tests::{Story, text},
+};
 use crate::{
     account::{DeviceRequest, NewAccount, Origin, Session},
     live::{self, StateForm, SyncFilter, Syncs, Wanted},
@@ -205,5 +208,34 @@ async fn rd_02_an_event_whose_redaction_came_first_comes_redacted() {
         let log: Vec<_> = log.iter().map(|event| (event.is_visible(), event.id().to_owned())).collect();
         let expected = [message, other, redaction].map(|pdu| (true, pdu.event_id));
         assert_eq!(log, expected);
+    }
+}
+
+/// I5: after a gap in the room's history a timeline begins anew, with all that has become of the state meanwhile.
+#[tokio::test]
+async fn sy_05_a_gap_that_was_bridged_limits_the_timeline() {
+    for form in [StateForm::Before, StateForm::After] {
+        let mut story = Story::new().await;
+        let mut carol = Reader::joined(&story, "carol", form).await;
+        let before = story.world.say(&story.room, &story.alice.clone(), "before").await;
+        let missed = story.by_rita("m.room.message", None, text("missed"), &[]);
+        let state = story.room.snapshot().state.clone();
+        let rita = story.rita.clone();
+        let topic = json!({ "topic": "meanwhile" });
+        let topic =
+            story.event_under(&state, &rita, "m.room.topic", Some(""), topic, &[missed.event_id.clone()]);
+        let event = story.by_rita("m.room.message", None, text("after"), &[topic.event_id.clone()]);
+        let state = state.iter().map(|event| event.pdu.event_id.clone()).chain([topic.event_id.clone()]);
+        let given = Given { state: state.collect(), events: vec![topic.clone()] };
+        let outcome = story.world.rooms.bridge(&story.room, event.clone(), given).await.unwrap();
+        assert_eq!(outcome, Outcome::Accepted);
+        let news = carol.next().await;
+        let room = &news["rooms"]["join"][story.room.room_id.as_str()];
+        assert_eq!(room["timeline"]["limited"], true, "{room}");
+        assert_eq!(ids(&room["timeline"]["events"]), [event.event_id.as_str()], "not {before}");
+        let seq = story.world.rooms.event(&story.room, &event.event_id).await.unwrap().seq;
+        assert_eq!(room["timeline"]["prev_batch"], format!("r{}", seq - 1));
+        let key = if form == StateForm::Before { "state" } else { "state_after" };
+        assert!(ids(&room[key]["events"]).contains(&topic.event_id.as_str()), "{room}");
     }
 }

@@ -79,6 +79,142 @@ async fn a_line_without_an_end_is_given_up() {
     let last = line.pop().unwrap();
     let answer = meeting.take("1", &[wire(&last)]).await;
     assert!(answer["pdus"][last.event_id.as_str()]["error"].is_string(), "{answer}");
-    assert!(meeting.there.asked.lock().len() <= 10);
+    assert!(meeting.there.asked.lock().len() <= 10 + 1, "and once for the state");
     assert_eq!(meeting.inbound.gaps.waiting.available_permits(), 64 * 1024, "nothing is held any more");
+}
+
+/// Rita has set a topic of which nothing is known here, and then said many things; of these the server has the last.
+struct Gap {
+    topic: Pdu,
+    /// What nobody gives at first, the topic among it, and what follows that.
+    missing: Vec<Pdu>,
+    line: Vec<Pdu>,
+    /// The state by then.
+    state: Vec<OwnedEventId>,
+}
+
+async fn gap(meeting: &mut Meeting) -> Gap {
+    let topic = meeting.story.by_rita("m.room.topic", Some(""), json!({ "topic": "meanwhile" }), &[]);
+    let mut line = vec![topic.clone()];
+    for n in 0..10 {
+        let previous = line.last().unwrap().event_id.clone();
+        line.push(meeting.story.by_rita("m.room.message", None, text(&n.to_string()), &[previous]));
+    }
+    let later = line.split_off(6);
+    let (missing, line) = (line, later);
+    meeting.there.has(&line.iter().collect::<Vec<_>>());
+    let state = meeting.story.room.snapshot().state.clone();
+    let mut state: Vec<OwnedEventId> = state.iter().map(|event| event.pdu.event_id.clone()).collect();
+    state.push(topic.event_id.clone());
+    Gap { topic, missing, line, state }
+}
+
+/// BF-02: what can't be had is passed over. The first event after it is judged by the state that its server gives, and a
+/// place is left for what is missing.
+#[tokio::test]
+async fn bf_02_a_gap_that_stays_is_bridged_with_the_state_after_it() {
+    let mut meeting = Meeting::new().await;
+    let before = meeting.story.ends();
+    let Gap { topic, line, state, .. } = gap(&mut meeting).await;
+    meeting.there.keeps(&state, &[(&topic.event_id, wire(&topic))]);
+    let last = line.last().unwrap();
+    let answer = meeting.take("1", &[wire(last)]).await;
+    assert_eq!(answer["pdus"], json!({ last.event_id.as_str(): {} }));
+    for event in &line {
+        assert!(meeting.has(&event.event_id).await);
+    }
+    assert_eq!(meeting.story.topic().as_deref(), Some("meanwhile"));
+    let (rooms, room) = (&meeting.story.world.rooms, &meeting.story.room);
+    let holes = rooms.holes(room).await.unwrap();
+    let first = rooms.event(room, &line[0].event_id).await.unwrap();
+    assert_eq!(holes.iter().map(|hole| hole.seq).collect::<Vec<_>>(), [first.seq]);
+    assert_eq!(holes[0].ends, line[0].prev_events);
+    assert!(crate::room::last_after_hole(first.seq, first.seq).is_some());
+    // What was here stays an end of the history, for what is in the gap may not follow it.
+    let ends = meeting.story.ends();
+    assert!(ends.contains(&before[0]) && ends.contains(&last.event_id) && ends.len() == 2, "{ends:?}");
+    let reloaded = meeting.story.reloaded().await;
+    let ids = |snapshot: &crate::room::Snapshot| {
+        let mut ids: Vec<_> = snapshot.state.iter().map(|event| event.pdu.event_id.clone()).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(&reloaded), ids(&room.snapshot()));
+    // The next event here follows both, and life goes on.
+    let next = meeting.story.world.say(room, &meeting.story.alice, "together again").await;
+    assert_eq!(meeting.story.ends(), [next]);
+}
+
+/// Threats: a state without a beginning, with what is unsigned, or what nobody can have: nothing is believed for its sake.
+#[tokio::test]
+async fn a_state_that_is_given_is_not_believed() {
+    let mut meeting = Meeting::new().await;
+    let Gap { topic, line, state, .. } = gap(&mut meeting).await;
+    let last = line.last().unwrap();
+    let create = meeting.story.room.snapshot().create().unwrap().pdu.event_id.clone();
+    let mut unsigned = wire(&topic);
+    unsigned["signatures"] = json!({});
+    let headless: Vec<OwnedEventId> = state.iter().filter(|id| **id != create).cloned().collect();
+    meeting.there.keeps(&headless, &[(&topic.event_id, wire(&topic))]);
+    let answer = meeting.take("1", &[wire(last)]).await;
+    assert!(answer["pdus"][last.event_id.as_str()]["error"].is_string(), "{answer}");
+    assert!(!meeting.has(&line[0].event_id).await);
+
+    let stranger = owned_user_id!("@stranger:elsewhere");
+    let coup = json!({ "users": { stranger.as_str(): 100 } });
+    let coup = meeting.story.event(&stranger, "m.room.power_levels", Some(""), coup, &[]);
+    let mut state = state;
+    let levels = meeting.story.room.snapshot().state.clone();
+    let levels = levels.get(&"m.room.power_levels".into(), "").unwrap().pdu.event_id.clone();
+    state.retain(|id| *id != levels);
+    state.push(coup.event_id.clone());
+    meeting.there.keeps(&state, &[(&topic.event_id, unsigned), (&coup.event_id, wire(&coup))]);
+    meeting.take("2", &[wire(last)]).await;
+    assert_eq!(meeting.story.topic(), None, "what isn't signed was never set");
+    let snapshot = meeting.story.room.snapshot();
+    let kept = snapshot.state.get(&"m.room.power_levels".into(), "").unwrap();
+    assert_eq!(kept.pdu.event_id, levels, "what is rejected is no state");
+}
+
+/// A topic of the gap comes by itself later, as an event of the room: it takes its place in the log then.
+#[tokio::test]
+async fn what_was_only_state_can_still_come_as_an_event() {
+    let mut meeting = Meeting::new().await;
+    let Gap { topic, line, state, .. } = gap(&mut meeting).await;
+    meeting.there.keeps(&state, &[(&topic.event_id, wire(&topic))]);
+    meeting.take("1", &[wire(&line[0])]).await;
+    let follows =
+        meeting.story.by_rita("m.room.message", None, text("on the topic"), &[topic.event_id.clone()]);
+    meeting.there.has(&[&topic, &follows]);
+    let answer = meeting.take("2", &[wire(&follows)]).await;
+    assert_eq!(answer["pdus"][follows.event_id.as_str()], json!({}), "{answer}");
+    let (rooms, room) = (&meeting.story.world.rooms, &meeting.story.room);
+    assert!(!rooms.event(room, &topic.event_id).await.unwrap().is_outlier());
+    assert_eq!(meeting.story.topic().as_deref(), Some("meanwhile"));
+}
+
+/// SR-11: what is put into the hole later changes nothing of the state after it, for a server that was restarted too.
+#[tokio::test]
+async fn sr_11_the_state_after_a_gap_stays_when_the_gap_is_filled() {
+    let mut meeting = Meeting::new().await;
+    let Gap { topic, missing, line, mut state } = gap(&mut meeting).await;
+    // Of two topics on two branches this one holds, for Rita's clock is far behind.
+    meeting.story.set("m.room.topic", json!({ "topic": "here" })).await;
+    meeting.there.keeps(&state, &[(&topic.event_id, wire(&topic))]);
+    meeting.take("1", &[wire(&line[3])]).await;
+    assert_eq!(meeting.story.topic().as_deref(), Some("here"));
+    let (rooms, room) = (&meeting.story.world.rooms, &meeting.story.room);
+    let hole = rooms.holes(room).await.unwrap().remove(0);
+    state.pop();
+    let before = crate::room::Given { state, events: Vec::new() };
+    rooms.fill(room, crate::room::Chunk { hole, events: missing.clone(), before }).await.unwrap();
+    let filled = rooms.event(room, &topic.event_id).await.unwrap();
+    assert!(!filled.is_outlier() && rooms.holes(room).await.unwrap().is_empty());
+    assert_eq!(meeting.story.topic().as_deref(), Some("here"));
+    let reloaded = meeting.story.reloaded().await;
+    let content: Option<Value> = reloaded.state.content(&"m.room.topic".into());
+    assert_eq!(content.unwrap()["topic"], "here");
+    // At its own place the other one holds.
+    let then = rooms.state_at(room, filled.seq).await.unwrap();
+    assert_eq!(then.get(&"m.room.topic".into(), "").unwrap().id(), topic.event_id);
 }

@@ -40,11 +40,19 @@ pub(super) struct Meeting {
 pub(super) struct There {
     events: Mutex<Vec<Pdu>>,
     asked: Mutex<Vec<(String, Value)>>,
-    /// It gives its events as they are, whatever is asked for.
+    /// The state before each event, and those of it that may not be known elsewhere.
+    state: Mutex<Option<(Vec<OwnedEventId>, Vec<Value>)>>,
+    /// Instead of missing events.
     lies: Mutex<Option<Value>>,
 }
 
 impl There {
+    /// The state before any event is this; `events` are those that can be had one by one.
+    fn keeps(&self, state: &[OwnedEventId], events: &[(&OwnedEventId, Value)]) {
+        let events = events.iter().map(|(id, pdu)| json!({ "wanted": &id.as_str()[1..], "pdu": pdu }));
+        *self.state.lock() = Some((state.to_vec(), events.collect()));
+    }
+
     fn has(&self, events: &[&Pdu]) {
         self.events.lock().extend(events.iter().map(|event| (*event).clone()));
     }
@@ -72,11 +80,18 @@ impl There {
     }
 
     fn answer(&self, uri: &str, body: &Value) -> Value {
-        if let Some(lie) = &*self.lies.lock() {
-            return lie.clone();
-        }
-        match uri.split('/').nth(4) {
-            Some("get_missing_events") => self.missing_events(body),
+        let state = self.state.lock();
+        match (uri.split('/').nth(4), &*state) {
+            (Some("get_missing_events"), _) => {
+                let lie = self.lies.lock().clone();
+                lie.unwrap_or_else(|| self.missing_events(body))
+            }
+            (Some("state_ids"), Some((ids, _))) => json!({ "pdu_ids": ids, "auth_chain_ids": [] }),
+            (Some("event"), Some((_, events))) => {
+                let wanted = uri.split('/').nth(5).unwrap().trim_start_matches("%24");
+                let id = |event: &&Value| event["wanted"] == wanted;
+                json!({ "pdus": events.iter().filter(id).map(|event| &event["pdu"]).collect::<Vec<_>>() })
+            }
             _ => json!({}),
         }
     }
@@ -122,16 +137,17 @@ impl Meeting {
         let presence = Presence::new(settings, store.clone(), accounts, queues, &environment);
         let receipts = Arc::new(Receipts::new(store.clone(), Arc::clone(&rooms), environment));
         let typing = Typing::new(queues.clone());
-        let inbound = Inbound::new(store, Arc::clone(&peers), rooms, typing, presence, receipts);
+        let history = Arc::new(History::new(Arc::clone(&peers), Arc::clone(&rooms)));
+        let inbound = Inbound::new(store, peers, rooms, history, typing, presence, receipts);
         Self { story, inbound, origin, there }
     }
 
     /// The server as it is after a restart, as far as transactions go.
     fn restart(&mut self) {
-        let Inbound { store, peers, rooms, typing, presence, heard, .. } = &*self.inbound;
-        let (peers, rooms, typing) = (Arc::clone(peers), Arc::clone(rooms), Arc::clone(typing));
-        self.inbound =
-            Inbound::new(store.clone(), peers, rooms, typing, Arc::clone(presence), Arc::clone(heard));
+        let Inbound { store, peers, rooms, history, typing, presence, heard, .. } = &*self.inbound;
+        let (store, peers, rooms) = (store.clone(), Arc::clone(peers), Arc::clone(rooms));
+        let (history, typing, presence) = (Arc::clone(history), Arc::clone(typing), Arc::clone(presence));
+        self.inbound = Inbound::new(store, peers, rooms, history, typing, presence, Arc::clone(heard));
     }
 
     pub(super) async fn take(&self, txn_id: &str, pdus: &[Value]) -> Value {
