@@ -48,7 +48,7 @@ struct Typing {
     room_id: OwnedRoomId,
     user_id: OwnedUserId,
     #[serde(rename = "typing")]
-    is_typing: bool,
+    begins: bool,
 }
 
 /// By room, whatever is in there.
@@ -131,7 +131,7 @@ impl Inbound {
                 continue;
             }
             let Some(room) = self.room_open_to(origin, &edu.room_id).await else { continue };
-            if !edu.is_typing {
+            if !edu.begins {
                 self.typing.stop(&room, &edu.user_id);
             } else if room.snapshot().is_joined(&edu.user_id) {
                 // ED-02
