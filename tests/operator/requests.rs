@@ -2,9 +2,10 @@
 //! they hold the server to.
 
 use hearth_federation::{Authorization, SignedRequest, SigningKey};
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 use ruma::ServerName;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use toml::{Table, toml};
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     federating::{Authority, Federating},
 };
 
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const DIRECTORY: &str = "/_matrix/federation/v1/query/directory?room_alias=%23nothing:localhost";
 
 /// A signature in its parts.
@@ -253,7 +255,7 @@ async fn signed_from(here: &Federating, address: &str, origin: &str, key: &Signi
     let value = format!(r#"X-Matrix origin="{origin}",key="{key_id}",sig="{signature}""#);
     let mut headers = HeaderMap::new();
     headers.insert(header::AUTHORIZATION, value.parse().unwrap());
-    headers.insert("x-forwarded-for", address.parse().unwrap());
+    headers.insert(FORWARDED_FOR, address.parse().unwrap());
     here.server.http().send(Method::GET, DIRECTORY, headers, "").await.unwrap()
 }
 
@@ -294,4 +296,43 @@ async fn a_server_that_asks_too_much_waits_and_nobody_else_does() {
     }
     let answer = signed_from(&here, "203.0.113.1", &quiet.name, &other).await;
     answer.expect_error(429, "M_LIMIT_EXCEEDED");
+}
+
+/// Whoever has this server ask many that don't answer doesn't have it ask for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_to_a_notary_have_few_places() {
+    let authority = Authority::new();
+    let mut here = Federating::start(&authority, Table::new()).await;
+    here.server.stop().await;
+    here.configure(|config| {
+        config["limits"] = toml! { enabled = true }.into();
+        config["listener"][0].as_table_mut().unwrap().insert("behind_proxy".to_owned(), true.into());
+    });
+    here.start_again().await;
+    let http = here.server.http().clone();
+    let ask = |address: &'static str, server: String| {
+        let (http, headers) =
+            (http.clone(), HeaderMap::from_iter([(FORWARDED_FOR, address.parse().unwrap())]));
+        async move {
+            let path = format!("/_matrix/key/v2/query/{server}");
+            http.send(Method::GET, &path, headers, "").await.unwrap()
+        }
+    };
+
+    let mut asking = Vec::new();
+    for _ in 0..4 {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let asked = tokio::spawn(ask("192.0.2.1", silent.local_addr().unwrap().to_string()));
+        // It is asked, and holds its tongue.
+        asking.push((asked, silent.accept().await.unwrap()));
+    }
+
+    let own = here.name.clone();
+    ask("192.0.2.1", own.clone()).await.expect_error(429, "M_LIMIT_EXCEEDED");
+    ask("192.0.2.2", own.clone()).await.expect(200);
+    let (asked, connection) = asking.pop().unwrap();
+    drop(connection);
+    assert_eq!(asked.await.unwrap().expect(200)["server_keys"], json!([]));
+    ask("192.0.2.1", own).await.expect(200);
+    asking.into_iter().for_each(|(asked, _)| asked.abort());
 }
