@@ -17,6 +17,7 @@ mod kept;
 mod login;
 mod moderation;
 mod name;
+mod openid;
 mod password;
 mod profile;
 mod push_rules;
@@ -40,6 +41,7 @@ pub use self::{
     login::{DeviceRequest, Login},
     moderation::{Measure, OwnLimit},
     name::new_user_id,
+    openid::OPENID_LIFETIME_MS,
     profile::{MemberProfile, ProfileChange},
     push_rules::RuleChange,
     registration::{NewAccount, Registered},

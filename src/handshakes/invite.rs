@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use hearth_federation::{ClientError, Pdu, ServerRequest};
-use ruma::{EventId, RoomId, RoomVersionId, ServerName, UserId, events::room::member::MembershipState};
+use ruma::{
+    EventId, OwnedEventId, RoomId, RoomVersionId, ServerName, UserId, events::room::member::MembershipState,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue, value::to_raw_value};
 
@@ -50,7 +52,7 @@ impl Handshakes {
         if let Some(reason) = reason {
             content["reason"] = json!(reason);
         }
-        self.invite_with(room, sender, target, content).await
+        self.invite_with(room, sender, target, content).await.map(drop)
     }
 
     /// Invites a user of another server by an event of this content (JN-11).
@@ -60,7 +62,7 @@ impl Handshakes {
         sender: &UserId,
         target: &UserId,
         content: serde_json::Value,
-    ) -> Result<(), Error> {
+    ) -> Result<OwnedEventId, Error> {
         let server = target.server_name();
         if !room.snapshot().federates() {
             return Err(room::Error::forbidden("users of other servers can't enter this room").into());
@@ -80,8 +82,9 @@ impl Handshakes {
         let about = room.snapshot().about(&event.sender);
         let signed = self.signed_by(server, &room.version, &event, &about).await?;
         let event = event.with_signatures_of(&room.version, server, &signed)?;
+        let event_id = event.event_id.clone();
         match self.rooms.receive_own(room, event).await? {
-            Outcome::Accepted | Outcome::Known => Ok(()),
+            Outcome::Accepted | Outcome::Known => Ok(event_id),
             Outcome::SoftFailed => {
                 Err(room::Error::forbidden("the room changed while the invite was on its way").into())
             }

@@ -193,7 +193,11 @@ async fn first_events(core: &Arc<Core>, new: &NewRoom) -> Result<Vec<NewEvent>, 
     // MB-12: the room is made without those who don't want to be in it, if somebody is left.
     let mut blocked = None;
     let mut invited = false;
-    for invitee in &new.invites {
+    // Those of other servers are asked once the room is there.
+    let (local, remote): (Vec<_>, Vec<_>) =
+        new.invites.iter().partition(|invitee| invitee.server_name() == core.server_name);
+    invited |= !remote.is_empty();
+    for invitee in local {
         match core.check_invitable(&new.creator, invitee).await {
             Err(cause @ Error::InviteBlocked(_)) => {
                 blocked.get_or_insert(cause);

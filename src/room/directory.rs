@@ -34,7 +34,7 @@ pub struct Search {
 }
 
 /// A room as the directory shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct PublicRoom {
     pub room_id: OwnedRoomId,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,18 +49,26 @@ pub struct PublicRoom {
     pub joined_members: usize,
     pub world_readable: bool,
     pub guest_can_join: bool,
+    #[serde(default = "public")]
     pub join_rule: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub room_type: Option<String>,
 }
 
+/// What a room of a directory is that doesn't say.
+fn public() -> String {
+    "public".to_owned()
+}
+
 /// A part of the directory.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize)]
 pub struct PublicRooms {
+    #[serde(rename = "chunk")]
     pub rooms: Vec<PublicRoom>,
     pub next_batch: Option<String>,
     pub prev_batch: Option<String>,
     /// All rooms of the directory, whether they match or not.
+    #[serde(rename = "total_room_count_estimate", default)]
     pub total: i64,
 }
 

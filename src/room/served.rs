@@ -11,14 +11,17 @@ use std::{
 
 use hearth_federation::Pdu;
 use ruma::{
-    EventId, OwnedEventId, RoomId, ServerName, UserId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, ServerName, UserId,
     events::{
         StateEventType,
         room::{history_visibility::HistoryVisibility, member::MembershipState},
     },
 };
 
-use super::{Error, Event, NO_EVENT, Room, Rooms, event::Verdict, outliers::in_order, snapshot::State};
+use super::{
+    Direction, Error, Event, NO_EVENT, Room, Rooms, Sight, event::Verdict, outliers::in_order,
+    snapshot::State,
+};
 
 /// The most events of one answer.
 pub const MOST_SERVED: usize = 100;
@@ -130,6 +133,30 @@ impl Rooms {
         Ok(in_order(&given, |pdu| &pdu.prev_events).into_iter().cloned().collect())
     }
 
+    /// The event closest to a time, if the server may see it.
+    pub async fn nearest_for_server(
+        &self,
+        room: &Arc<Room>,
+        server: &ServerName,
+        time: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
+    ) -> Result<Arc<Event>, Error> {
+        let event = self.nearest_in_time(room, &Sight::everything(), time, direction).await?;
+        if self.is_open(room).await? || could_see(server, &self.core.state_before(room, &event).await?) {
+            return Ok(event);
+        }
+        Err(Error::NotFound(NO_EVENT))
+    }
+
+    /// Whether all servers in the room could see all of its events, at any time.
+    async fn is_open(&self, room: &Room) -> Result<bool, Error> {
+        let changes = self.core.changes(room, &StateEventType::RoomHistoryVisibility, "").await?;
+        let mut visibilities =
+            changes.iter().map(|(_, event)| super::snapshot::visibility_of(event.as_ref()));
+        Ok(visibilities
+            .all(|one| matches!(one, HistoryVisibility::Shared | HistoryVisibility::WorldReadable)))
+    }
+
     /// Those of some events that weren't looked at before and are part of the room's history.
     async fn wave(
         &self,
@@ -157,11 +184,7 @@ impl Rooms {
         server: &ServerName,
         events: Vec<Arc<Event>>,
     ) -> Result<Vec<Pdu>, Error> {
-        let changes = self.core.changes(room, &StateEventType::RoomHistoryVisibility, "").await?;
-        let mut visibilities =
-            changes.iter().map(|(_, event)| super::snapshot::visibility_of(event.as_ref()));
-        let always = visibilities
-            .all(|one| matches!(one, HistoryVisibility::Shared | HistoryVisibility::WorldReadable));
+        let always = self.is_open(room).await?;
         let mut pdus = Vec::with_capacity(events.len());
         for event in events {
             let visible = always

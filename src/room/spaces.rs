@@ -7,7 +7,13 @@ use std::{cmp::Ordering, collections::HashSet, sync::Arc};
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, events::StateEventType};
+use ruma::{
+    OwnedRoomId, OwnedUserId, RoomId, ServerName,
+    events::{
+        StateEventType,
+        room::join_rules::{AllowRule, JoinRule},
+    },
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue, value::to_raw_value};
 
@@ -21,6 +27,9 @@ const MOST: usize = 10_000;
 
 /// Rooms that are looked at for one page, at most: of a space that shows none of its rooms no page takes long.
 const LOOKED_AT: usize = 500;
+
+/// Rooms of a space that another server is told of, and rooms of a rule that are looked at for it.
+const MOST_FOR_SERVERS: usize = 50;
 
 /// The longest `order` that counts, in characters (SP-02).
 const LONGEST_ORDER: usize = 50;
@@ -163,6 +172,71 @@ impl Rooms {
         walk.map(|walk| Walk::clone(&walk)).ok_or_else(|| {
             Error::InvalidParam("`from` is not a token of this request, or is no longer valid".to_owned())
         })
+    }
+
+    /// A space and its rooms for another server, and those that it may not know of.
+    pub async fn hierarchy_for(
+        &self,
+        room_id: &RoomId,
+        server: &ServerName,
+        suggested_only: bool,
+    ) -> Result<(SpaceRoom, Vec<SpaceRoom>, Vec<OwnedRoomId>), Error> {
+        let room = self.by_id(room_id).await.map_err(|cause| match cause {
+            Error::NotFound(_) => Error::NotFound(NO_PREVIEW),
+            cause => cause,
+        })?;
+        let snapshot = room.snapshot();
+        if !self.server_may_preview(&snapshot, server).await? {
+            return Err(Error::NotFound(NO_PREVIEW));
+        }
+        let mut of_space = children(&snapshot);
+        of_space.retain(|child| child.suggested || !suggested_only);
+        let children_state = of_space.iter().map(|child| stripped(child.event)).collect::<Result<_, _>>()?;
+        let space = SpaceRoom { preview: Preview::of(&snapshot), children_state };
+        let (mut rooms, mut inaccessible) = (Vec::new(), Vec::new());
+        for child in of_space.iter().take(MOST_FOR_SERVERS) {
+            let Ok(child) = RoomId::parse(child.room_id) else { continue };
+            let room = match self.number(&child).await {
+                Ok(number) => self.by_number_once(number).await?,
+                // What isn't here others may know.
+                Err(Error::NotFound(_)) => continue,
+                Err(cause) => return Err(cause),
+            };
+            let snapshot = room.snapshot();
+            if !snapshot.is_resident() {
+                continue;
+            }
+            if self.server_may_preview(&snapshot, server).await? {
+                let children_state = children(&snapshot)
+                    .iter()
+                    .map(|child| stripped(child.event))
+                    .collect::<Result<_, _>>()?;
+                rooms.push(SpaceRoom { preview: Preview::of(&snapshot), children_state });
+            } else {
+                inaccessible.push(child);
+            }
+        }
+        Ok((space, rooms, inaccessible))
+    }
+
+    /// Whether a server may know that a room is there: everybody may, or somebody of it is in or invited, or is in a room
+    /// whose members may come in.
+    async fn server_may_preview(&self, snapshot: &Snapshot, server: &ServerName) -> Result<bool, Error> {
+        if !snapshot.is_resident() || !snapshot.federates() || !snapshot.lets_in(server) {
+            return Ok(false);
+        }
+        if self.may_preview(snapshot, None).await? || snapshot.has_member_of(server) {
+            return Ok(true);
+        }
+        let JoinRule::Restricted(rule) = snapshot.join_rule() else { return Ok(false) };
+        for allowed in rule.allow.iter().take(MOST_FOR_SERVERS) {
+            if let AllowRule::RoomMembership(allowed) = allowed
+                && self.by_id(&allowed.room_id).await.is_ok_and(|room| room.snapshot().has_member_of(server))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// One room, if the user may see it and this server knows it.

@@ -23,6 +23,7 @@ pub mod guest;
 pub mod hole;
 pub mod notice_room;
 mod open;
+pub mod openid;
 pub mod presence;
 pub mod profile;
 pub mod queue;

@@ -32,6 +32,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (15, "peers", include_str!("../../migrations/sqlite/0015_peers.sql")),
     (16, "elsewhere", include_str!("../../migrations/sqlite/0016_elsewhere.sql")),
     (17, "transactions", include_str!("../../migrations/sqlite/0017_transactions.sql")),
+    (18, "openid", include_str!("../../migrations/sqlite/0018_openid.sql")),
 ];
 
 /// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use ruma::{
-    OwnedRoomAliasId, RoomAliasId,
+    OwnedRoomAliasId, OwnedUserId, RoomAliasId, RoomId, UserId,
     api::client::room::create_room::v3::{Request, Response, RoomPreset},
     events::StateEventType,
     serde::{JsonObject, Raw},
@@ -74,8 +74,36 @@ async fn create(app: App, session: Session, request: Request) -> Result<Response
         is_direct: request.is_direct,
         creator: session.user_id,
     };
+    let (creator, is_direct) = (new.creator.clone(), new.is_direct);
+    let remote = new.invites.iter().filter(|invitee| invitee.server_name() != app.server_name);
+    let remote: Vec<OwnedUserId> = remote.cloned().collect();
     let room_id = app.rooms.create(new).await?;
+    invite_others(&app, &room_id, &creator, &remote, is_direct).await?;
     Ok(Response::new(room_id))
+}
+
+/// Invites users of other servers to a room that is there already, as far as they can be reached (MB-12).
+async fn invite_others(
+    app: &App,
+    room_id: &RoomId,
+    creator: &UserId,
+    invitees: &[OwnedUserId],
+    is_direct: bool,
+) -> Result<(), MatrixError> {
+    if invitees.is_empty() {
+        return Ok(());
+    }
+    let room = app.rooms.by_id(room_id).await?;
+    for invitee in invitees {
+        let mut content = serde_json::json!({ "membership": "invite" });
+        if is_direct {
+            content["is_direct"] = true.into();
+        }
+        if let Err(cause) = app.handshakes.invite_with(&room, creator, invitee, content).await {
+            tracing::info!(%room_id, %invitee, %cause, "a new room is made without somebody who was to be invited");
+        }
+    }
+    Ok(())
 }
 
 /// The whole alias for a local part.

@@ -41,8 +41,8 @@ async fn resolve(
     _: Anonymous,
     request: get_alias::v3::Request,
 ) -> Result<get_alias::v3::Response, MatrixError> {
-    let room = app.rooms.by_alias(&request.room_alias).await?;
-    Ok(get_alias::v3::Response::new(room.room_id.clone(), vec![app.server_name.clone()]))
+    let (room_id, servers) = app.handshakes.by_alias(&request.room_alias).await?;
+    Ok(get_alias::v3::Response::new(room_id, servers))
 }
 
 async fn add_alias(
@@ -178,9 +178,32 @@ async fn list(
     if let Some(server) = server
         && server != app.server_name
     {
-        return Err(MatrixError::not_found(format!("this server doesn't reach the directory of {server}")));
+        return of_another(app, server, query).await;
     }
     Ok(app.rooms.public_rooms(query).await?)
+}
+
+/// A part of the directory of another server.
+async fn of_another(
+    app: &App,
+    server: &ruma::ServerName,
+    query: &Search,
+) -> Result<PublicRooms, MatrixError> {
+    let mut asked = serde_json::json!({ "limit": query.limit });
+    if let Some(since) = &query.since {
+        asked["since"] = since.as_str().into();
+    }
+    if let Some(term) = &query.term {
+        asked["filter"]["generic_search_term"] = term.as_str().into();
+    }
+    if !query.room_types.is_empty() {
+        asked["filter"]["room_types"] = serde_json::json!(query.room_types);
+    }
+    let page = app.peers.public_rooms::<PublicRooms>(server, &asked).await;
+    page.map_err(|cause| {
+        let text = format!("the directory of {server} can't be had: {cause}");
+        MatrixError::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", text)
+    })
 }
 
 fn limit(asked: Option<UInt>) -> usize {

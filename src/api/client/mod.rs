@@ -18,6 +18,7 @@ mod interactive;
 mod login;
 mod membership;
 mod notifications;
+mod openid;
 mod own;
 mod password;
 mod people;
@@ -69,6 +70,7 @@ pub(super) fn routes() -> Routes {
         login::routes(),
         membership::routes(),
         notifications::routes(),
+        openid::routes(),
         password::routes(),
         people::routes(),
         presence::routes(),

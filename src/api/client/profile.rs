@@ -1,4 +1,4 @@
-//! Profiles ("Profiles"): those of local users, open to everybody.
+//! Profiles ("Profiles"): of users here, and, asked for at their server, of others.
 
 use ruma::{
     UserId,
@@ -38,13 +38,33 @@ async fn may_look_up(app: &App, visitor: &Visitor, user_id: &UserId) -> Result<(
     if allowed { Ok(()) } else { Err(account::Error::NotFound("profile").into()) }
 }
 
+/// The profile of a user, wherever their account is; of others a field alone, if only that is wanted.
+async fn profile_of(
+    app: &App,
+    visitor: &Visitor,
+    user_id: &UserId,
+    field: Option<&str>,
+) -> Result<Map<String, Value>, MatrixError> {
+    if user_id.server_name() == app.server_name {
+        may_look_up(app, visitor, user_id).await?;
+        return Ok(app.accounts.profile(user_id).await?);
+    }
+    // Whoever has no account here isn't asked for by us.
+    if visitor.session.is_none() {
+        return Err(account::Error::NotFound("profile").into());
+    }
+    app.peers.profile(user_id, field).await.map_err(|cause| {
+        tracing::debug!(%user_id, %cause, "a profile isn't to be had");
+        account::Error::NotFound("profile").into()
+    })
+}
+
 async fn get(
     app: App,
     visitor: Visitor,
     request: get::Request,
 ) -> Result<Json<Map<String, Value>>, MatrixError> {
-    may_look_up(&app, &visitor, &request.user_id).await?;
-    Ok(Json(app.accounts.profile(&request.user_id).await?))
+    Ok(Json(profile_of(&app, &visitor, &request.user_id, None).await?))
 }
 
 async fn get_field(
@@ -52,9 +72,8 @@ async fn get_field(
     visitor: Visitor,
     request: get_field::Request,
 ) -> Result<Json<Value>, MatrixError> {
-    may_look_up(&app, &visitor, &request.user_id).await?;
     let field = request.field.as_str();
-    let value = app.accounts.profile(&request.user_id).await?.remove(field);
+    let value = profile_of(&app, &visitor, &request.user_id, Some(field)).await?.remove(field);
     let value = value.ok_or_else(|| MatrixError::not_found("this profile has no such field"))?;
     Ok(Json(json!({ field: value })))
 }

@@ -1,10 +1,12 @@
 //! Sending events to a room: messages, state and redactions.
 
 use ruma::{
-    EventId, OwnedEventId, RoomId,
+    EventId, OwnedEventId, OwnedUserId, RoomId,
     api::client::{message::send_message_event, redact::redact_event, state::send_state_event},
-    events::{StateEventType, TimelineEventType},
+    events::{StateEventType, TimelineEventType, room::member::MembershipState},
 };
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -95,9 +97,35 @@ async fn set_state(
     // Not only for members: who sets their own membership may be about to join.
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
     app.presence.active(session.recipient);
+    if let Some(invitee) = invited_elsewhere(&app, &request.event_type, &request.state_key, &content) {
+        let content =
+            serde_json::from_str(content.get()).map_err(|cause| MatrixError::bad_json(cause.to_string()))?;
+        let event_id = app.handshakes.invite_with(&room, &session.user_id, &invitee, content).await?;
+        return Ok(Json(Sent::Now(event_id)));
+    }
     let event_id =
         app.rooms.set_state(&room, &session.user_id, request.event_type, request.state_key, content).await?;
     Ok(Json(Sent::Now(event_id)))
+}
+
+/// Whom a state event invites whose server has to agree.
+fn invited_elsewhere(
+    app: &App,
+    kind: &StateEventType,
+    state_key: &str,
+    content: &RawValue,
+) -> Option<OwnedUserId> {
+    #[derive(Deserialize)]
+    struct Content {
+        membership: MembershipState,
+    }
+    if *kind != StateEventType::RoomMember {
+        return None;
+    }
+    let invites = serde_json::from_str::<Content>(content.get())
+        .is_ok_and(|content| content.membership == MembershipState::Invite);
+    let invitee = OwnedUserId::try_from(state_key).ok()?;
+    (invites && invitee.server_name() != app.server_name).then_some(invitee)
 }
 
 /// LK-02: a suspended account may redact what it sent itself.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hearth_federation::Pdu;
-use ruma::{EventId, OwnedEventId, RoomId};
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
@@ -13,7 +13,7 @@ use crate::{
     app::App,
     http::{Json, MatrixError, Origin, Routes},
     limits::Class,
-    room::{Event, MOST_MISSING, MOST_SERVED, Room},
+    room::{Direction, Event, MOST_MISSING, MOST_SERVED, Room},
 };
 
 /// Events that one request may begin at.
@@ -27,6 +27,7 @@ pub(super) fn routes() -> Routes {
         .limited_alias(free, "/_matrix/federation/v1/state_ids/{roomId}", state_ids)
         .limited_alias(free, "/_matrix/federation/v1/event_auth/{roomId}/{eventId}", event_auth)
         .limited_alias(free, "/_matrix/federation/v1/backfill/{roomId}", backfill)
+        .limited_alias(free, "/_matrix/federation/v1/timestamp_to_event/{roomId}", by_timestamp)
         .limited_alias(free, "/_matrix/federation/v1/get_missing_events/{roomId}", missing_events)
 }
 
@@ -102,6 +103,22 @@ async fn backfill(app: App, origin: Origin, request: Bare<Get>) -> Result<Json<V
         limit.parse().map_err(|_| MatrixError::invalid_param("`limit` is a number of events"))?;
     let pdus = app.rooms.before(&room, &origin, from, limit.min(MOST_SERVED)).await?;
     Ok(answer(&app, &pdus))
+}
+
+/// The event closest to a time, of those that somebody of the asking server could see.
+async fn by_timestamp(app: App, origin: Origin, request: Bare<Get>) -> Result<Json<Value>, MatrixError> {
+    let [room_id] = request.parameters()?;
+    let room = room_of(&app, &origin, room_id).await?;
+    let ts = request.query("ts").ok_or_else(|| MatrixError::missing_param("`ts` is missing"))?;
+    let ts: u64 = ts.parse().map_err(|_| MatrixError::invalid_param("`ts` is a time in milliseconds"))?;
+    let time = MilliSecondsSinceUnixEpoch(UInt::new_saturating(ts));
+    let direction = match request.query("dir").as_deref() {
+        Some("f") => Direction::Forwards,
+        Some("b") => Direction::Backwards,
+        _ => return Err(MatrixError::invalid_param("`dir` is f or b")),
+    };
+    let event = app.rooms.nearest_for_server(&room, &origin, time, direction).await?;
+    Ok(Json(json!({ "event_id": event.id(), "origin_server_ts": event.pdu.origin_server_ts })))
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,75 @@
+//! What is asked of other servers for users of this one: profiles, directories, spaces. Answers are read within bounds and
+//! into types; what they say is the other server's word.
+
+use std::time::Duration;
+
+use hearth_federation::{ClientError, ServerRequest};
+use ruma::{RoomId, ServerName, UserId};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::{Peers, encoded, path};
+
+/// Bytes of a profile: more than one may have.
+const MAX_PROFILE_BYTES: usize = 128 * 1024;
+/// Bytes of a page of a directory, or of the rooms below a space.
+const MAX_ROOMS_BYTES: usize = 4 * 1024 * 1024;
+/// How long somebody waits for them.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why another server doesn't say.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("{0}")]
+    Peer(#[from] ClientError),
+    #[error("the other server's answer can't be used: {0}")]
+    Answer(#[from] serde_json::Error),
+}
+
+impl Peers {
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        server: &ServerName,
+        request: ServerRequest,
+    ) -> Result<T, AskError> {
+        let answer = self.send(server, request.timeout(PATIENCE)).await?;
+        Ok(serde_json::from_slice(&answer.body)?)
+    }
+
+    /// A user's profile, or one field of it.
+    pub async fn profile(
+        &self,
+        user_id: &UserId,
+        field: Option<&str>,
+    ) -> Result<Map<String, Value>, AskError> {
+        let mut target =
+            format!("/_matrix/federation/v1/query/profile?user_id={}", encoded(user_id.as_str()));
+        if let Some(field) = field {
+            target.push_str("&field=");
+            target.extend(encoded(field));
+        }
+        self.ask(user_id.server_name(), ServerRequest::get(target).limit(MAX_PROFILE_BYTES)).await
+    }
+
+    /// A page of a server's directory; `query` is the body of the request.
+    pub async fn public_rooms<T: DeserializeOwned>(
+        &self,
+        server: &ServerName,
+        query: &Value,
+    ) -> Result<T, AskError> {
+        let request = ServerRequest::post("/_matrix/federation/v1/publicRooms", query.to_string());
+        self.ask(server, request.limit(MAX_ROOMS_BYTES)).await
+    }
+
+    /// A room and those below it, as a server shows them to this one.
+    pub async fn hierarchy<T: DeserializeOwned>(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        suggested_only: bool,
+    ) -> Result<T, AskError> {
+        let mut target = path("/_matrix/federation/v1/hierarchy", &[room_id.as_str()]);
+        target.push_str(if suggested_only { "?suggested_only=true" } else { "?suggested_only=false" });
+        self.ask(server, ServerRequest::get(target).limit(MAX_ROOMS_BYTES)).await
+    }
+}
