@@ -12,7 +12,7 @@ use ruma::{EventId, OwnedEventId, RoomVersionId, events::StateEventType};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::{Core, Error, Event, Room, event::Verdict, snapshot::State, work::Work};
+use super::{Core, Error, Event, Room, event::Verdict, prefetch::Found, snapshot::State, work::Work};
 use crate::store::{Batch, StateRow, fork};
 
 /// A change of the current state under one key.
@@ -203,16 +203,26 @@ impl Work<'_> {
     /// Finds what an event from elsewhere builds on.
     pub(super) async fn references(&self, pdu: &hearth_federation::Pdu) -> Result<References, Error> {
         let named: HashSet<&OwnedEventId> = pdu.auth_events.iter().chain(&pdu.prev_events).collect();
-        let mut known: HashMap<&EventId, Arc<Event>> =
-            self.events.iter().map(|event| (event.id(), Arc::clone(event))).collect();
-        let unknown: Vec<&OwnedEventId> =
-            named.iter().copied().filter(|id| !known.contains_key(&***id)).collect();
+        let mut known: HashMap<&EventId, Arc<Event>> = HashMap::new();
+        // The newest form of it: it may have been redacted.
+        for event in self.events.iter().filter(|event| named.contains(&event.pdu.event_id)) {
+            known.insert(event.id(), Arc::clone(event));
+        }
+        let mut elsewhere = HashSet::new();
+        let mut unknown: Vec<&OwnedEventId> = Vec::new();
+        for id in named.iter().copied().filter(|id| !known.contains_key(&***id)).collect::<Vec<_>>() {
+            match self.fetched.find(id) {
+                Found::Here(event) => drop(known.insert(id, event)),
+                Found::Elsewhere => drop(elsewhere.insert(id.to_string())),
+                Found::Nowhere => {}
+                Found::Unasked => unknown.push(id),
+            }
+        }
         let rows = if unknown.is_empty() {
             Vec::new()
         } else {
             self.core.store.events_by_ids(json!(unknown).to_string()).await?
         };
-        let mut elsewhere = HashSet::new();
         let mut found = Vec::new();
         for row in rows {
             if row.room == self.snapshot.number {
@@ -227,7 +237,8 @@ impl Work<'_> {
         let placed = |id: &EventId| known.get(id).is_some_and(|event| !event.is_outlier());
         let missing = named.iter().filter(|id| {
             !elsewhere.contains(id.as_str())
-                && !(placed(id) || (known.contains_key(&****id) && !pdu.prev_events.contains(id)))
+                && !placed(id)
+                && (!known.contains_key(&****id) || pdu.prev_events.contains(id))
         });
         let mut missing: Vec<OwnedEventId> = missing.map(|id| (*id).clone()).collect();
         missing.sort_unstable();

@@ -24,6 +24,7 @@ mod history;
 mod membership;
 pub mod notices;
 mod outliers;
+mod prefetch;
 mod preview;
 #[cfg(test)]
 mod random_tests;

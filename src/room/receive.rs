@@ -29,6 +29,7 @@ use super::{
     event::Verdict,
     fan_out::{Outward, Touched, fan_out},
     forks::{self, References},
+    prefetch::Found,
     relations::Related,
     snapshot::{LocalMember, State},
     work::Work,
@@ -167,6 +168,13 @@ impl Work<'_> {
     }
 
     pub(super) async fn knows(&self, event_id: &EventId) -> Result<Option<Arc<Event>>, Error> {
+        if !self.events.iter().any(|event| event.id() == event_id) {
+            match self.fetched.find(event_id) {
+                Found::Here(event) => return Ok(Some(event)),
+                Found::Elsewhere | Found::Nowhere => return Ok(None),
+                Found::Unasked => {}
+            }
+        }
         match self.event(event_id).await {
             Ok(event) => Ok(Some(event)),
             Err(Error::NotFound(_)) => Ok(None),
@@ -206,13 +214,12 @@ impl Work<'_> {
         let auth: Vec<&Pdu> = auth.map(|event| &event.pdu).collect();
         let by_id = |id: &EventId| auth.iter().copied().find(|pdu| pdu.event_id == *id);
         hearth_federation::authorize_received(version, pdu, by_id).map_err(|why| rejected(&why))?;
-        let of = |state: &'_ State| {
-            let state = state.clone();
-            move |kind: &StateEventType, key: &str| state.get(kind, key).map(|event| event.pdu.clone())
-        };
-        hearth_federation::authorize_by_state(version, pdu, of(before)).map_err(|why| rejected(&why))?;
+        let then = |kind: &StateEventType, key: &str| before.get(kind, key).map(|event| &event.pdu);
+        hearth_federation::authorize_by_state(version, pdu, then).map_err(|why| rejected(&why))?;
         if !follows_all {
-            let now = hearth_federation::authorize_by_state(version, pdu, of(&self.snapshot.state));
+            let current = &self.snapshot.state;
+            let now = |kind: &StateEventType, key: &str| current.get(kind, key).map(|event| &event.pdu);
+            let now = hearth_federation::authorize_by_state(version, pdu, now);
             now.map_err(|why| (Verdict::SoftFailed, why.to_string()))?;
         }
         Ok(())
@@ -243,8 +250,16 @@ impl Work<'_> {
         } else {
             self.current_state().await?
         };
-        let changes = forks::changes(&before.state, &state);
-        let members = self.become_state(batch, event.seq, &changes, state).await?;
+        // Mostly nothing changes, and to compare all of the state would cost much more than the event.
+        let changes = match event.pdu.state() {
+            None if follows_all => Vec::new(),
+            _ => forks::changes(&before.state, &state),
+        };
+        let members = if changes.is_empty() {
+            Vec::new()
+        } else {
+            self.become_state(batch, event.seq, &changes, state).await?
+        };
         let touched = Touched { members: &members, state: !changes.is_empty() };
         if let Some(related) = &related
             && event.verdict == Verdict::Accepted
@@ -348,7 +363,11 @@ impl Work<'_> {
     /// Redactions that waited for this event and may redact it.
     async fn held_redactions(&self, event: &Event) -> Result<Vec<Arc<Event>>, Error> {
         let room = self.snapshot.number;
-        let mut waiting = self.core.store.held_redactions(room, event.id().as_str()).await?;
+        let mut waiting = if self.fetched.is_unawaited(event.id()) {
+            Vec::new()
+        } else {
+            self.core.store.held_redactions(room, event.id().as_str()).await?
+        };
         // Those of this very batch.
         let pending = self.events.iter().filter(|other| {
             other.verdict == Verdict::Held && other.pdu.redacts.as_ref() == Some(&event.pdu.event_id)

@@ -19,6 +19,7 @@ use super::{
     event::SentBy,
     fan_out::{Outward, Touched, Wishes, fan_out},
     guests::{self, Access},
+    prefetch::Fetched,
     relations::{self, Related},
     search,
     snapshot::{LocalMember, Snapshot, State},
@@ -45,6 +46,8 @@ pub(super) struct Work<'a> {
     pub(super) outliers: HashMap<OwnedEventId, i64>,
     /// The states after the events of this batch, by `seq`.
     pub(super) states: HashMap<i64, State>,
+    /// What was read for the events that are received.
+    pub(super) fetched: Fetched,
     /// Users of this server's name without an account, each with the event that is about them.
     strangers: Vec<(OwnedUserId, i64)>,
     /// Whether other events than before are without a follower.
@@ -82,6 +85,7 @@ impl<'a> Work<'a> {
             events: Vec::new(),
             outliers: HashMap::new(),
             states: HashMap::new(),
+            fetched: Fetched::default(),
             strangers: Vec::new(),
             ends_changed: false,
             time: None,

@@ -232,6 +232,7 @@ async fn try_batch(
         let (events, txn, also) = match &request.wish {
             Wish::Append { events, txn, also } => (events, txn.as_ref(), also),
             Wish::Receive { events, outward } => {
+                work.prefetch(events).await?;
                 let mut outcomes = Vec::with_capacity(events.len());
                 for pdu in events {
                     outcomes.push(work.receive(pdu, outward).await?);

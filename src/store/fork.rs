@@ -26,6 +26,19 @@ impl Store {
         .await
     }
 
+    /// Those of some events, as a JSON list of ids, for which redactions wait.
+    pub async fn awaited_by_redactions(&self, room: i64, ids: String) -> Result<Vec<String>, Error> {
+        let rows: Vec<(String,)> = self
+            .all(statement!(
+                "SELECT DISTINCT target FROM held_redaction
+                 WHERE room = $1 AND target IN (SELECT value FROM json_each($2))",
+                room,
+                ids,
+            ))
+            .await?;
+        Ok(rows.into_iter().map(|(target,)| target).collect())
+    }
+
     /// The `seq` of the redactions that wait for an event.
     pub async fn held_redactions(&self, room: i64, target: &str) -> Result<Vec<i64>, Error> {
         let rows: Vec<(i64,)> = self

@@ -93,7 +93,7 @@ struct Gap {
     state: Vec<OwnedEventId>,
 }
 
-async fn gap(meeting: &mut Meeting) -> Gap {
+fn gap(meeting: &mut Meeting) -> Gap {
     let topic = meeting.story.by_rita("m.room.topic", Some(""), json!({ "topic": "meanwhile" }), &[]);
     let mut line = vec![topic.clone()];
     for n in 0..10 {
@@ -115,7 +115,7 @@ async fn gap(meeting: &mut Meeting) -> Gap {
 async fn bf_02_a_gap_that_stays_is_bridged_with_the_state_after_it() {
     let mut meeting = Meeting::new().await;
     let before = meeting.story.ends();
-    let Gap { topic, line, state, .. } = gap(&mut meeting).await;
+    let Gap { topic, line, state, .. } = gap(&mut meeting);
     meeting.there.keeps(&state, &[(&topic.event_id, wire(&topic))]);
     let last = line.last().unwrap();
     let answer = meeting.take("1", &[wire(last)]).await;
@@ -149,7 +149,7 @@ async fn bf_02_a_gap_that_stays_is_bridged_with_the_state_after_it() {
 #[tokio::test]
 async fn a_state_that_is_given_is_not_believed() {
     let mut meeting = Meeting::new().await;
-    let Gap { topic, line, state, .. } = gap(&mut meeting).await;
+    let Gap { topic, line, state, .. } = gap(&mut meeting);
     let last = line.last().unwrap();
     let create = meeting.story.room.snapshot().create().unwrap().pdu.event_id.clone();
     let mut unsigned = wire(&topic);
@@ -180,7 +180,7 @@ async fn a_state_that_is_given_is_not_believed() {
 #[tokio::test]
 async fn what_was_only_state_can_still_come_as_an_event() {
     let mut meeting = Meeting::new().await;
-    let Gap { topic, line, state, .. } = gap(&mut meeting).await;
+    let Gap { topic, line, state, .. } = gap(&mut meeting);
     meeting.there.keeps(&state, &[(&topic.event_id, wire(&topic))]);
     meeting.take("1", &[wire(&line[0])]).await;
     let follows =
@@ -197,7 +197,7 @@ async fn what_was_only_state_can_still_come_as_an_event() {
 #[tokio::test]
 async fn sr_11_the_state_after_a_gap_stays_when_the_gap_is_filled() {
     let mut meeting = Meeting::new().await;
-    let Gap { topic, missing, line, mut state } = gap(&mut meeting).await;
+    let Gap { topic, missing, line, mut state } = gap(&mut meeting);
     // Of two topics on two branches this one holds, for Rita's clock is far behind.
     meeting.story.set("m.room.topic", json!({ "topic": "here" })).await;
     meeting.there.keeps(&state, &[(&topic.event_id, wire(&topic))]);

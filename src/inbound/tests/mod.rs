@@ -361,3 +361,40 @@ async fn an_invite_from_outside_can_be_taken_back() {
     assert_eq!(answer["pdus"][taken_back.event_id.as_str()], json!({}), "{answer}");
     assert_eq!(room.snapshot().membership(&bob), MembershipState::Leave);
 }
+
+/// How much work a transaction of fifty events is. For measuring: `cargo test --release … -- --ignored --nocapture cost`.
+#[tokio::test]
+#[ignore = "it measures, and checks nothing"]
+async fn cost_of_transactions() {
+    let mut meeting = Meeting::new().await;
+    for n in 0..100 {
+        let guest: ruma::OwnedUserId = format!("@guest{n}:elsewhere").try_into().unwrap();
+        let join = json!({ "membership": "join" });
+        let join = meeting.story.event(&guest, "m.room.member", Some(guest.as_str()), join, &[]);
+        meeting.story.bring(&[join]).await;
+    }
+    let cpu = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let fields: Vec<i64> =
+            stat.rsplit(')').next().unwrap().split(' ').filter_map(|n| n.parse().ok()).collect();
+        (fields[10] + fields[11]) * 10
+    };
+    let mut previous: Vec<OwnedEventId> = meeting.story.ends();
+    let mut bodies = Vec::new();
+    for _ in 0..40 {
+        let mut wires = Vec::new();
+        for n in 0..50 {
+            let pdu = meeting.story.by_rita("m.room.message", None, text(&n.to_string()), &previous);
+            previous = vec![pdu.event_id.clone()];
+            wires.push(wire(&pdu));
+        }
+        bodies.push(json!({ "pdus": wires }).to_string());
+    }
+    let (before, start) = (cpu(), std::time::Instant::now());
+    for (n, body) in bodies.iter().enumerate() {
+        let answer = meeting.take_text(&n.to_string(), body).await;
+        assert!(!answer.to_string().contains("error"));
+    }
+    let (spent, took) = (cpu() - before, start.elapsed().as_millis());
+    eprintln!("2000 events: {spent} ms of CPU, {took} ms in all");
+}
