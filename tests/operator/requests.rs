@@ -334,5 +334,7 @@ async fn questions_to_a_notary_have_few_places() {
     drop(connection);
     assert_eq!(asked.await.unwrap().expect(200)["server_keys"], json!([]));
     ask("192.0.2.1", own).await.expect(200);
-    asking.into_iter().for_each(|(asked, _)| asked.abort());
+    for (asked, _) in asking {
+        asked.abort();
+    }
 }
