@@ -75,6 +75,11 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (alive, mut all_gone) = mpsc::channel(1);
     let bound = sockets.iter().map(TcpSocket::local_addr).collect::<Result<Vec<_>, _>>()?;
     welcome(&app, &address(&app.config, &bound)).await?;
+    if app.config.federation.enabled && !app.config.federation.verify_tls {
+        warn!(
+            "`federation.verify_tls = false`: anybody on the way to other servers can read and change everything"
+        );
+    }
     let mut background = app.background();
     for ((listener, socket), certificate) in app.config.listener.iter().zip(sockets).zip(certificates) {
         let apis: BTreeSet<Api> = listener.serve.iter().copied().collect();

@@ -46,7 +46,9 @@ pub trait Caller: Sized + Send {
     fn limit_key(&self) -> LimitKey;
 
     /// The largest body that is read, in bytes.
-    const MAX_BODY: usize = route::MAX_BODY;
+    fn max_body(&self, _: &Parts) -> usize {
+        route::MAX_BODY
+    }
 
     /// For callers who sign their request as a whole: whether they are who they say, now that the body is here.
     fn confirm(&self, _: &App, _: &Parts, _: &Bytes) -> impl Future<Output = Result<(), MatrixError>> + Send {

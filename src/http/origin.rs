@@ -7,7 +7,7 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 use hearth_federation::{Authorization, AuthorizationError, Wants};
-use http::{StatusCode, header, request::Parts};
+use http::{Method, StatusCode, header, request::Parts};
 use ruma::{OwnedServerName, ServerName};
 
 use super::{Caller, MatrixError, caller, service::AsSent};
@@ -21,6 +21,8 @@ const MAX_SIGNATURES: usize = 4;
 
 /// The largest body: a transaction of events and other data, each as large as it may be.
 const MAX_BODY: usize = 12 * 1024 * 1024;
+/// The same for methods that have none, as a rule.
+const MAX_BODY_OF_GET: usize = 64 * 1024;
 
 /// Another server. What it says it is isn't known to be true before its body is here, which is signed too.
 #[derive(Clone, Debug)]
@@ -44,9 +46,20 @@ fn unauthorized(cause: &AuthorizationError) -> MatrixError {
     MatrixError::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", cause.to_string())
 }
 
-impl Caller for Origin {
-    const MAX_BODY: usize = MAX_BODY;
+fn max_body(parts: &Parts) -> usize {
+    if parts.method == Method::GET { MAX_BODY_OF_GET } else { MAX_BODY }
+}
 
+/// Bytes that the body may have, from what its headers say.
+fn announced(parts: &Parts) -> usize {
+    let most = max_body(parts);
+    let length = parts.headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    // What is too large isn't read.
+    length.map_or(most, |length| if length > most { 0 } else { length })
+}
+
+impl Caller for Origin {
     async fn identify(app: &App, parts: &Parts) -> Result<Self, MatrixError> {
         let headers = parts.headers.get_all(header::AUTHORIZATION).iter().take(MAX_SIGNATURES);
         let mut signatures: Vec<Authorization> = Vec::new();
@@ -71,11 +84,16 @@ impl Caller for Origin {
         let key = LimitKey::Address(address);
         app.limits.check(Class::Federation, key).map_err(MatrixError::limit_exceeded)?;
         let place = app.limits.enter(Activity::Unproven, key).map_err(MatrixError::limit_exceeded)?;
-        Ok(Self { server, address, signatures, place: Held::unproven(place) })
+        let memory = app.limits.memory_for(announced(parts)).map_err(MatrixError::limit_exceeded)?;
+        Ok(Self { server, address, signatures, place: Held::unproven(place, memory) })
     }
 
     fn limit_key(&self) -> LimitKey {
         LimitKey::Address(self.address)
+    }
+
+    fn max_body(&self, parts: &Parts) -> usize {
+        max_body(parts)
     }
 
     async fn confirm(&self, app: &App, parts: &Parts, body: &Bytes) -> Result<(), MatrixError> {

@@ -292,7 +292,7 @@ impl<H> Endpoint<H> {
         let params = params.map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
         let caller = C::identify(&app, &parts).await?;
         app.limits.check(self.class, caller.limit_key()).map_err(MatrixError::limit_exceeded)?;
-        let body = read_up_to(C::MAX_BODY, &parts, body).await?;
+        let body = read_up_to(caller.max_body(&parts), &parts, body).await?;
         caller.confirm(&app, &parts, &body).await?;
         let request = parse::<R>(parts, &params, &body)?;
         Ok(Box::pin((self.handler)(app, caller, request)))

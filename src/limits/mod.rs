@@ -21,6 +21,7 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 use parking_lot::RwLock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::places::Places;
 pub use self::places::{Activity, Held, Place};
@@ -98,6 +99,11 @@ pub enum LimitKey {
     Name(u64),
 }
 
+/// All large bodies together that are kept before it is known whose they are, in KiB.
+const UNPROVEN_KIB: usize = 128 * 1024;
+/// Bytes of a body that needs none of that. Most transactions are smaller.
+const SMALL_BODY: usize = 256 * 1024;
+
 type Buckets = RateLimiter<LimitKey, HashMapStateStore<LimitKey>, DefaultClock>;
 
 /// What single accounts have in place of the budget of a class. `None`: no limit.
@@ -110,13 +116,16 @@ pub struct Limits {
     classes: [Buckets; Class::LIMITED.len()],
     overrides: RwLock<Arc<Overrides>>,
     places: Arc<Places>,
+    /// Kibibytes for large bodies of requests of which it isn't known whose they are.
+    memory: Arc<Semaphore>,
 }
 
 impl Limits {
     pub fn new(config: &config::Limits) -> Self {
         let buckets = |class| RateLimiter::hashmap(quota(config.of(class)));
         let (overrides, places) = (RwLock::default(), Arc::default());
-        Self { enabled: config.enabled, classes: Class::LIMITED.map(buckets), overrides, places }
+        let memory = Arc::new(Semaphore::new(UNPROVEN_KIB));
+        Self { enabled: config.enabled, classes: Class::LIMITED.map(buckets), overrides, places, memory }
     }
 
     /// Reads the rates of single accounts. What is left of a budget whose rate hasn't changed stays as it is.
@@ -190,6 +199,17 @@ impl Limits {
         self.places.take(activity, key).map(Some).ok_or(Duration::from_secs(1))
     }
 
+    /// Memory for a body of so many bytes, from anybody, until it is dropped. Small ones need none. The error is when to try
+    /// again. This holds whether limits are on or not.
+    pub fn memory_for(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Duration> {
+        if bytes <= SMALL_BODY {
+            return Ok(None);
+        }
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let memory = Arc::clone(&self.memory).try_acquire_many_owned(kib);
+        memory.map(Some).map_err(|_| Duration::from_secs(2))
+    }
+
     /// Forgets the budgets that are full, so that memory is bounded by the callers of the last moments.
     pub fn sweep(&self) {
         for buckets in &self.classes {
@@ -256,6 +276,17 @@ mod tests {
         limits.check(Class::Message, key("2001:db8:0:1::1")).unwrap();
         limits.check(Class::Message, key("192.0.2.1")).unwrap();
         assert!(limits.check(Class::Message, key("::ffff:192.0.2.1")).is_err());
+    }
+
+    #[test]
+    fn large_bodies_of_anybody_share_a_bounded_memory() {
+        let limits = limits(1);
+        let most = 12 * 1024 * 1024;
+        let mut held: Vec<_> = std::iter::from_fn(|| limits.memory_for(most).ok()).take(100).collect();
+        assert_eq!(held.len(), 10);
+        assert!(limits.memory_for(SMALL_BODY).unwrap().is_none(), "small ones go on");
+        held.pop();
+        assert!(limits.memory_for(most).unwrap().is_some());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::LimitKey;
 
@@ -68,16 +69,19 @@ impl Drop for Place {
     }
 }
 
-/// The place of a caller whose name is found out on the way.
+/// The place of a caller whose name is found out on the way, and the memory of what it says until then.
 #[derive(Clone, Debug, Default)]
 pub struct Held {
-    unproven: Arc<Mutex<Option<Place>>>,
+    unproven: Arc<Mutex<Unproven>>,
     proven: OnceLock<Arc<Place>>,
 }
 
+/// Nobody knows whose it is: both are given back when it is dropped.
+type Unproven = (Option<Place>, Option<OwnedSemaphorePermit>);
+
 impl Held {
-    pub fn unproven(place: Option<Place>) -> Self {
-        Self { unproven: Arc::new(Mutex::new(place)), proven: OnceLock::new() }
+    pub fn unproven(place: Option<Place>, memory: Option<OwnedSemaphorePermit>) -> Self {
+        Self { unproven: Arc::new(Mutex::new((place, memory))), proven: OnceLock::new() }
     }
 
     /// From here on it counts for whoever it is.
@@ -86,7 +90,7 @@ impl Held {
             // There is none yet: a request is proven once.
             let _ = self.proven.set(Arc::new(place));
         }
-        *self.unproven.lock() = None;
+        *self.unproven.lock() = (None, None);
     }
 }
 
@@ -113,7 +117,7 @@ mod tests {
     fn who_is_proven_no_longer_counts_for_the_address() {
         let places = Arc::new(Places::default());
         let key = LimitKey::Address(std::net::Ipv4Addr::LOCALHOST.into());
-        let held = Held::unproven(places.take(Activity::Unproven, key));
+        let held = Held::unproven(places.take(Activity::Unproven, key), None);
         assert_eq!(places.taken.lock()[&(Activity::Unproven, key)], 1);
         held.prove(places.take(Activity::Federation, LimitKey::named("a.example")));
         let copy = held.clone();

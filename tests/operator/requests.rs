@@ -5,11 +5,14 @@ use hearth_federation::{Authorization, SignedRequest, SigningKey};
 use http::{HeaderMap, HeaderName, Method, header};
 use ruma::ServerName;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 use toml::{Table, toml};
 
 use crate::{
-    common::Answer,
+    common::{Answer, eventually},
     federating::{Authority, Federating},
 };
 
@@ -337,4 +340,35 @@ async fn questions_to_a_notary_have_few_places() {
     for (asked, _) in asking {
         asked.abort();
     }
+}
+
+/// Large bodies are kept before it is known whose they are: so many, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_of_whom_nobody_knows_are_few() {
+    let two = Two::start().await;
+    let begin = async || {
+        let mut stream = TcpStream::connect(("127.0.0.1", two.here.server.port())).await.unwrap();
+        let head = "PUT /_matrix/federation/v1/send/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12000000\r\n\
+                    Authorization: X-Matrix origin=a.example,key=\"ed25519:1\",sig=\"c2ln\"\r\n\
+                    Expect: 100-continue\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        (String::from_utf8(answer.to_vec()).unwrap(), stream)
+    };
+    let mut held = Vec::new();
+    for _ in 0..11 {
+        let (answer, stream) = begin().await;
+        assert_eq!(answer, "HTTP/1.1 100", "it is read");
+        held.push(stream);
+    }
+    assert_eq!(begin().await.0, "HTTP/1.1 429");
+    let good = two.sign("GET", DIRECTORY, None);
+    let Authorization { origin, key_id, signature, .. } = good;
+    let good = format!(r#"X-Matrix origin={origin},key="{key_id}",sig="{signature}""#);
+    assert_believed(two.ask(&[&good]).await);
+
+    held.pop();
+    eventually("there is room for one again", async || (begin().await.0 == "HTTP/1.1 100").then_some(()))
+        .await;
 }

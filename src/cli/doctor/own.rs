@@ -17,7 +17,7 @@ pub(super) async fn examine(app: &App, report: &mut Report) {
     }
 
     let Some((delegate, destination)) = examine::found(app, server, report).await else { return };
-    delegated(app, delegate.as_deref(), report);
+    delegated(server, app.config.federation.address.as_deref(), delegate.as_deref(), report);
     if !examine::connected(app, &destination, report).await {
         return;
     }
@@ -59,9 +59,7 @@ fn named(app: &App, report: &mut Report) {
 }
 
 /// Whether `/.well-known/matrix/server` says what the configuration has.
-fn delegated(app: &App, delegate: Option<&str>, report: &mut Report) {
-    let server = &app.server_name;
-    let address = app.config.federation.address.as_deref();
+fn delegated(server: &ServerName, address: Option<&str>, delegate: Option<&str>, report: &mut Report) {
     let remedy = || {
         format!(
             "let the web server of https://{} pass `/.well-known/matrix/server` on to Hearth, or answer there itself \
@@ -121,4 +119,46 @@ fn has_key(answer: &str, server: &ServerName, id: &str) -> bool {
     documents.iter().any(|document| {
         document["server_name"].as_str() == Some(server.as_str()) && document["verify_keys"][id].is_object()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::report::Verdict;
+
+    fn delegation(server: &str, address: Option<&str>, delegate: Option<&str>) -> Vec<(Verdict, String)> {
+        let mut report = Report::new(server, true);
+        delegated(<&ServerName>::try_from(server).unwrap(), address, delegate, &mut report);
+        report.told()
+    }
+
+    #[test]
+    fn what_others_are_told_is_held_against_the_configuration() {
+        let (server, address) = ("example.org", Some("matrix.example.org:443"));
+        assert_eq!(delegation(server, None, None), []);
+        assert_eq!(delegation(server, None, Some("elsewhere.example")), []);
+        assert_eq!(delegation(server, address, address)[0].0, Verdict::Good);
+        for delegate in [None, Some("matrix.example.org")] {
+            let told = delegation(server, address, delegate);
+            assert_eq!((told.len(), told[0].0), (1, Verdict::Bad));
+            for part in ["https://example.org pass", r#"{"m.server": "matrix.example.org:443"}"#] {
+                assert!(told[0].1.contains(part), "{told:?}");
+            }
+        }
+        for server in ["example.org:8448", "192.0.2.1"] {
+            assert_eq!(delegation(server, address, None)[0].0, Verdict::Note, "nobody asks for that");
+        }
+    }
+
+    #[test]
+    fn a_notary_has_the_key_or_not() {
+        let server = <&ServerName>::try_from("example.org").unwrap();
+        let answer =
+            r#"{"server_keys":[{"server_name":"example.org","verify_keys":{"ed25519:a":{"key":"x"}}}]}"#;
+        assert!(has_key(answer, server, "ed25519:a"));
+        assert!(!has_key(answer, server, "ed25519:b"));
+        assert!(!has_key(answer, <&ServerName>::try_from("example.com").unwrap(), "ed25519:a"));
+        assert!(!has_key(r#"{"server_keys":[]}"#, server, "ed25519:a"));
+        assert!(!has_key("nonsense", server, "ed25519:a"));
+    }
 }

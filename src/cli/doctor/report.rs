@@ -98,6 +98,17 @@ impl Report {
         Ok(bad == 0)
     }
 
+    /// Verdicts, each with its text and remedy.
+    #[cfg(test)]
+    pub(super) fn told(&self) -> Vec<(Verdict, String)> {
+        let told = self.findings.iter();
+        told.map(|finding| {
+            let remedy = finding.remedy.as_deref().unwrap_or_default();
+            (finding.verdict, format!("{} {remedy}", finding.text))
+        })
+        .collect()
+    }
+
     fn tell(&self, text: &str) {
         if !self.json {
             let _ = io::stdout().write_all(text.as_bytes());
