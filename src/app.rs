@@ -283,6 +283,11 @@ impl Hearth {
         tasks.spawn(Arc::clone(&self.presence).run());
         if self.config.federation.enabled {
             tasks.spawn(Arc::clone(&self.outbound).run(self.shutdown.clone()));
+            if self.config.presence.federate {
+                let (sender, news) = tokio::sync::mpsc::unbounded_channel();
+                self.presence.send_outward(sender);
+                tasks.spawn(Arc::clone(&self.outbound).tell_presence(news));
+            }
         }
         let (limits, store, noticed) =
             (Arc::clone(&self.limits), self.store.clone(), self.sessions.noticed());

@@ -1,13 +1,13 @@
 //! What fades, on its way to other servers: who types, and who is there. It is kept in memory only, and the last word of each
 //! is all that is sent.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use ruma::{OwnedUserId, UserId};
-use serde_json::Value;
+use ruma::UserId;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Outbound, transaction::Fading};
-use crate::room::Room;
+use crate::{presence::Outward, room::Room};
 
 impl Outbound {
     /// Somebody here began or stopped typing in a room.
@@ -23,12 +23,23 @@ impl Outbound {
         }
     }
 
-    /// ED-03: somebody's presence is another, for servers that share a room with them.
-    pub fn presence(self: &Arc<Self>, servers: &[i64], user_id: &OwnedUserId, presence: &Value) {
-        for recipient in servers {
-            self.put(*recipient, |fading| {
-                fading.presence.insert(user_id.clone(), presence.clone());
-            });
+    /// ED-03: tells of the presence of people here, for ever, to the servers that share a room with them.
+    pub async fn tell_presence(self: Arc<Self>, mut news: UnboundedReceiver<Outward>) {
+        while let Some(Outward { user_id, rooms, content }) = news.recv().await {
+            let mut servers = BTreeSet::new();
+            for number in rooms {
+                // A room that fails is no reason to tell nobody.
+                let Ok(room) = self.rooms.by_number_once(number).await else { continue };
+                let snapshot = room.snapshot();
+                if snapshot.federates() {
+                    servers.extend(snapshot.remote.iter().map(|(recipient, _)| *recipient));
+                }
+            }
+            for recipient in servers {
+                self.put(recipient, |fading| {
+                    fading.presence.insert(user_id.clone(), content.clone());
+                });
+            }
         }
     }
 

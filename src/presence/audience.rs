@@ -82,6 +82,11 @@ impl Audience {
         peers
     }
 
+    /// The rooms of somebody who is here.
+    pub(super) fn rooms_of(&self, user: i64) -> &[i64] {
+        self.listeners.get(&user).map(|listener| listener.rooms.as_slice()).unwrap_or_default()
+    }
+
     /// Who is here of a room.
     pub(super) fn in_room(&self, room: i64) -> &[i64] {
         self.rooms.get(&room).map(Vec::as_slice).unwrap_or_default()

@@ -123,6 +123,8 @@ pub(super) struct Round {
     pub(super) told: usize,
     /// Readers who hear of it.
     pub(super) readers: usize,
+    /// Those users of them whose accounts are here, with their rooms: for other servers to hear of.
+    pub(super) outward: Vec<(i64, Vec<i64>)>,
 }
 
 impl Board {
@@ -345,7 +347,12 @@ impl Board {
                 }
             }
         }
-        let round = Round { told: changed.len(), readers: telling.len() };
+        let outward = {
+            let audience = self.audience.lock();
+            let here = changed.iter().filter(|(user, _)| !is_elsewhere(user.recipient));
+            here.map(|(user, _)| (user.recipient, audience.rooms_of(user.recipient).to_vec())).collect()
+        };
+        let round = Round { told: changed.len(), readers: telling.len(), outward };
         if !telling.is_empty() {
             let readers: Vec<i64> = telling.keys().copied().collect();
             self.tails.fade(readers, |number| {

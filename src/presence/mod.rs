@@ -19,7 +19,7 @@ mod tests;
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -64,6 +64,15 @@ pub struct Settings {
     /// When off, nobody is here for anybody.
     pub enabled: bool,
     pub times: Times,
+}
+
+/// What other servers that share a room with somebody may hear of them.
+#[derive(Clone, Debug)]
+pub struct Outward {
+    pub user_id: OwnedUserId,
+    pub rooms: Vec<i64>,
+    /// As one of the entries of `m.presence`.
+    pub content: Value,
 }
 
 /// What there is to tell of somebody at the moment.
@@ -120,6 +129,7 @@ pub struct Presence {
     /// Users whose rooms have changed.
     moved: UnboundedSender<i64>,
     moves: Mutex<Option<UnboundedReceiver<i64>>>,
+    outward: OnceLock<UnboundedSender<Outward>>,
     /// Counts the moves, so that nobody enters with the rooms of before one.
     seen_moves: AtomicU64,
 }
@@ -147,6 +157,7 @@ impl Presence {
             started_ts: environment.clock.now_ms(),
             moved,
             moves: Mutex::new(Some(moves)),
+            outward: OnceLock::new(),
             seen_moves: AtomicU64::new(0),
         })
     }
@@ -299,13 +310,32 @@ impl Presence {
             }
             let now = self.now();
             if self.board.until_round(now) == Some(0) {
-                self.board.round(now);
+                let round = self.board.round(now);
+                self.tell_others(round.outward, now);
             }
             if now >= save_at {
                 self.save(false).await;
                 save_at = self.now() + SAVE_EVERY;
             }
         }
+    }
+
+    /// Other servers hear of what changed, if somebody tells them.
+    fn tell_others(&self, changed: Vec<(i64, Vec<i64>)>, now: i64) {
+        let Some(outward) = self.outward.get() else { return };
+        for (recipient, rooms) in changed {
+            let Some(seen) = self.board.now(recipient, now) else { continue };
+            let event = event_of(seen, now);
+            let mut content = event.status();
+            content.insert("user_id".to_owned(), json!(event.user_id));
+            // Nobody listens any more: the server ends.
+            let _ = outward.send(Outward { user_id: event.user_id, rooms, content: Value::Object(content) });
+        }
+    }
+
+    /// Sends what other servers may have to hear of from now on there. For one who listens: the first.
+    pub fn send_outward(&self, sender: UnboundedSender<Outward>) {
+        let _ = self.outward.set(sender);
     }
 
     /// Writes down what everybody was last seen as. For the end of the process; otherwise it happens by itself.
