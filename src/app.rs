@@ -171,6 +171,7 @@ impl Hearth {
         )
         .await?;
         let rooms = Arc::new(rooms);
+        rooms.ask_policy_servers_by(Arc::<Peers>::clone(&peers));
         let outbound = Outbound::new(
             config.server_name.clone(),
             Arc::clone(&peers),

@@ -11,6 +11,7 @@ use crate::{
     hash::signed_text,
     json::{self, Object, Value},
     pdu::{Pdu, PduError},
+    signature::is_signature,
     signing_key::SigningKey,
     verify::Received,
     version::rules,
@@ -94,4 +95,37 @@ fn sign<'t>(
     }
     all.insert(server.as_str(), Value::Object(of_server));
     event.insert("signatures", Value::Object(all));
+}
+
+impl Pdu {
+    /// Whether it has a right signature of `server` by this key. For keys that no server publishes, such as that of a room's
+    /// policy server (PS-05).
+    pub fn is_signed_with(
+        &self,
+        version: &RoomVersionId,
+        server: &ServerName,
+        key_id: &str,
+        public_key: &[u8; 32],
+    ) -> bool {
+        let (Ok(event), Ok(rules)) = (json::parse_object(self.json.get()), rules(version)) else {
+            return false;
+        };
+        let of_server = event.get("signatures").and_then(Value::as_object);
+        let of_server = of_server.and_then(|all| all.get(server.as_str())).and_then(Value::as_object);
+        let signature = of_server.and_then(|all| all.get(key_id)).and_then(Value::as_str);
+        let text = || signed_text(&event, &self.kind.to_string(), &rules);
+        signature.is_some_and(|signature| is_signature(signature, public_key, &text()))
+    }
+
+    /// The same event with one more signature, which isn't verified. Those that it has stay (PS-06).
+    pub fn with_signature(
+        &self,
+        version: &RoomVersionId,
+        server: &ServerName,
+        key_id: &str,
+        signature: &str,
+    ) -> Result<Self, PduError> {
+        let event = json::parse_object(self.json.get())?;
+        self.with_signatures(event, version, server, [(key_id, Value::String(signature.into()))])
+    }
 }

@@ -97,6 +97,11 @@ impl From<room::Error> for MatrixError {
             E::BadAlias(_) => answer(StatusCode::BAD_REQUEST, "M_BAD_ALIAS"),
             E::AliasInUse(_) => answer(StatusCode::BAD_REQUEST, "M_ROOM_IN_USE"),
             E::UnsupportedVersion(_) => answer(StatusCode::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION"),
+            E::Policy(refusal) => {
+                let status =
+                    if refusal.is_silence { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::FORBIDDEN };
+                Self::new(status, &refusal.errcode, refusal.error)
+            }
             E::Store(cause) => cause.into(),
             E::Damaged { .. } | E::Unresolvable(_) | E::Internal(_) => Self::internal(&text),
         }

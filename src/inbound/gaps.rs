@@ -110,6 +110,7 @@ impl Inbound {
         room: &Arc<Room>,
         events: Vec<Pdu>,
     ) -> Result<Vec<Outcome>, Error> {
+        let events = self.rooms.asked_of_policy(room, events).await;
         let mut outcomes = self.rooms.receive(room, events.clone()).await?;
         let waits = |outcome: &Outcome| matches!(outcome, Outcome::Missing(_));
         let held: Vec<Pdu> = events
@@ -189,6 +190,7 @@ impl Inbound {
             if found.is_empty() || !gap.carries(&self.gaps.waiting, &found) {
                 break;
             }
+            let found = self.rooms.asked_of_policy(room, found).await;
             gap.held = in_order(found.into_iter().chain(std::mem::take(&mut gap.held)).collect());
         }
         Ok(())

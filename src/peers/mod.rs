@@ -4,6 +4,7 @@
 //! others and what is done with their answers is for those who ask.
 
 mod keys;
+mod policy;
 mod questions;
 mod verify;
 mod wire;

@@ -58,6 +58,9 @@ pub enum Error {
     AliasInUse(OwnedRoomAliasId),
     #[error("room version {0} is not supported")]
     UnsupportedVersion(RoomVersionId),
+    /// The room's policy server doesn't want the event.
+    #[error(transparent)]
+    Policy(#[from] super::policy_server::Refusal),
     /// Stored data that can't be read: an error of ours.
     #[error("event {seq} of room {room} is damaged: {cause}")]
     Damaged { room: i64, seq: i64, cause: String },

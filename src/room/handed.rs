@@ -52,6 +52,7 @@ impl Rooms {
 
     /// Appends an event that this server has drafted, and tells the room's servers.
     pub async fn receive_own(&self, room: &Arc<Room>, event: Pdu) -> Result<Outcome, Error> {
+        let event = self.signed_by_policy(room, event).await?;
         one(writer::receive(&self.core, room, vec![event], Outward::Everybody).await?)
     }
 
@@ -62,6 +63,7 @@ impl Rooms {
         event: Pdu,
         origin: &ServerName,
     ) -> Result<Outcome, Error> {
+        let event = self.signed_by_policy(room, event).await?;
         let outward = Outward::EverybodyBut(origin.to_owned());
         one(writer::receive(&self.core, room, vec![event], outward).await?)
     }

@@ -24,6 +24,7 @@ mod history;
 mod membership;
 pub mod notices;
 mod outliers;
+mod policy_server;
 mod prefetch;
 mod preview;
 #[cfg(test)]
@@ -54,7 +55,7 @@ use std::{
     collections::{HashMap, HashSet},
     num::NonZeroUsize,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicI64, Ordering},
     },
 };
@@ -79,6 +80,7 @@ pub use self::{
     filter::{EventFilter, Fields, LazyMembers, RelationFilter, type_matches},
     history::{Direction, Page, Paging},
     outliers::Given,
+    policy_server::{AskPolicy, Refusal},
     preview::Preview,
     receive::Outcome,
     relations::{Listing, RECURSION},
@@ -131,6 +133,7 @@ struct Core {
     /// Somebody has to be seen off.
     departing: Notify,
     horizons: Horizons,
+    ask_policy: OnceLock<Arc<dyn AskPolicy>>,
 }
 
 #[expect(clippy::struct_field_names, reason = "the specification's name")]
@@ -208,6 +211,7 @@ impl Rooms {
             events: EventCache::new(),
             departing: Notify::new(),
             horizons: Horizons::new(),
+            ask_policy: OnceLock::new(),
         };
         let registry = Registry {
             rooms: HashMap::new(),
@@ -306,6 +310,9 @@ impl Rooms {
         events: Vec<NewEvent>,
         txn: Option<Txn>,
     ) -> Result<Vec<Appended>, Error> {
+        if room.snapshot().policy_server().is_some() {
+            return Box::pin(self.append_by_policy(room, events, txn)).await;
+        }
         writer::append(&self.core, room, events, txn, None).await
     }
 

@@ -129,6 +129,7 @@ impl Work<'_> {
             Err((verdict, why)) => (verdict, why),
         };
         let verdict = match verdict {
+            Verdict::Accepted if !self.snapshot.recommends(pdu) => Verdict::SoftFailed,
             Verdict::Accepted if pdu.redacts.is_some() => self.redaction_verdict(pdu, &before).await?,
             Verdict::Accepted if self.core.comes_too_late(&self.snapshot, pdu) => Verdict::Gone,
             verdict => verdict,
@@ -136,7 +137,7 @@ impl Work<'_> {
         let seq = self.snapshot.last_seq + 1;
         let pdu = if verdict == Verdict::Gone { pdu.redacted(&self.snapshot.version)? } else { pdu.clone() };
         let pdu = pdu.with_rejected(verdict == Verdict::Rejected);
-        let event = Arc::new(Event { verdict, ..Event::new(seq, pdu, None) });
+        let event = Arc::new(Event { verdict, ..Event::new(seq, pdu, self.sent_by.take()) });
 
         if !follows_all {
             self.keep_state_before(&mut batch, seq, &before);

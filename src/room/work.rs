@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Appended, Core, Error, Event, NOT_A_MEMBER, NewEvent, Room, Txn, content,
+    Appended, Core, Error, Event, NOT_A_MEMBER, NewEvent, Outcome, Room, Txn, content,
     event::SentBy,
     fan_out::{Outward, Touched, Wishes, fan_out},
     guests::{self, Access},
@@ -46,6 +46,8 @@ pub(super) struct Work<'a> {
     pub(super) outliers: HashMap<OwnedEventId, i64>,
     /// The states after the events of this batch, by `seq`.
     pub(super) states: HashMap<i64, State>,
+    /// Whose device has sent the event that is received next, if it was made here.
+    pub(super) sent_by: Option<SentBy>,
     /// What was read for the events that are received.
     pub(super) fetched: Fetched,
     /// Users of this server's name without an account, each with the event that is about them.
@@ -85,6 +87,7 @@ impl<'a> Work<'a> {
             events: Vec::new(),
             outliers: HashMap::new(),
             states: HashMap::new(),
+            sent_by: None,
             fetched: Fetched::default(),
             strangers: Vec::new(),
             ends_changed: false,
@@ -132,13 +135,7 @@ impl<'a> Work<'a> {
             }
         }
         if let (Some(txn), Some(last)) = (txn, appended.last()) {
-            batch.txn(TxnRow {
-                device: txn.device,
-                path: txn.path,
-                txn_id: txn.txn_id.clone(),
-                event: last.event_id.to_string(),
-                created_ts: self.core.environment.clock.now_ms(),
-            });
+            batch.txn(self.txn_row(txn, &last.event_id));
         }
         let shift = self.batch.append(batch);
         self.last_step = if self.last_step == 0 { last_step } else { shift + self.last_step };
@@ -172,6 +169,29 @@ impl<'a> Work<'a> {
     /// Takes in what was done for one event, which happened at a step of `batch`.
     pub(super) fn absorb(&mut self, batch: Batch, step: u32) {
         self.last_step = self.batch.append(batch) + step;
+    }
+
+    fn txn_row(&self, txn: &Txn, event_id: &EventId) -> TxnRow {
+        TxnRow {
+            device: txn.device,
+            path: txn.path,
+            txn_id: txn.txn_id.clone(),
+            event: event_id.to_string(),
+            created_ts: self.core.environment.clock.now_ms(),
+        }
+    }
+
+    /// Appends an event that was made here before, for others to sign it.
+    pub(super) async fn append_made(&mut self, pdu: &Pdu, txn: Option<&Txn>) -> Result<Outcome, Error> {
+        self.sent_by = txn.map(|txn| SentBy { device: txn.device, txn_id: txn.txn_id.clone() });
+        let outcome = self.receive(pdu, &Outward::Everybody).await;
+        self.sent_by = None;
+        let outcome = outcome?;
+        if let (Outcome::Accepted, Some(txn)) = (&outcome, txn) {
+            let row = self.txn_row(txn, &pdu.event_id);
+            self.batch.txn(row);
+        }
+        Ok(outcome)
     }
 
     async fn append(

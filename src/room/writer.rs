@@ -56,6 +56,8 @@ enum Wish {
         /// What becomes durable together with the events, or not at all.
         also: Option<Batch>,
     },
+    /// An event that was made here before, so that others could sign it.
+    Made { event: Box<Pdu>, txn: Option<Txn> },
     /// Events that were made elsewhere, each judged for itself.
     Receive { events: Vec<Pdu>, outward: Outward },
     /// A join of a room that others keep, with the state before it.
@@ -71,7 +73,7 @@ enum Wish {
 impl Wish {
     fn txn(&self) -> Option<&Txn> {
         match self {
-            Self::Append { txn, .. } => txn.as_ref(),
+            Self::Append { txn, .. } | Self::Made { txn, .. } => txn.as_ref(),
             Self::Receive { .. } | Self::Enter(_) | Self::Bridge(_) | Self::Fill(_) | Self::Hear(_) => None,
         }
     }
@@ -105,6 +107,23 @@ pub(super) async fn append(
     match ask(core, room, Wish::Append { events, txn, also }).await? {
         Answer::Appended(appended) => Ok(appended),
         Answer::Received(_) => Err(Error::Internal("the room's writer mistook a request".to_owned())),
+    }
+}
+
+/// Appends an event that was made here before, unless its transaction was carried out already.
+pub(super) async fn append_made(
+    core: &Arc<Core>,
+    room: &Arc<Room>,
+    event: Pdu,
+    txn: Option<Txn>,
+) -> Result<(OwnedEventId, Outcome), Error> {
+    let mistaken = || Error::Internal("the room's writer mistook a request".to_owned());
+    let event_id = event.event_id.clone();
+    match ask(core, room, Wish::Made { event: Box::new(event), txn }).await? {
+        Answer::Received(outcomes) => Ok((event_id, outcomes.into_iter().next().ok_or_else(mistaken)?)),
+        Answer::Appended(before) => {
+            Ok((before.into_iter().next().ok_or_else(mistaken)?.event_id, Outcome::Known))
+        }
     }
 }
 
@@ -231,6 +250,18 @@ async fn try_batch(
     for request in requests {
         let (events, txn, also) = match &request.wish {
             Wish::Append { events, txn, also } => (events, txn.as_ref(), also),
+            Wish::Made { event, txn } => {
+                if let Some(event_id) = txn.as_ref().and_then(|txn| sent.get(txn)) {
+                    answers.push(Ok(Answer::Appended(vec![Appended { event_id: event_id.clone() }])));
+                    continue;
+                }
+                let outcome = work.append_made(event, txn.as_ref()).await?;
+                if outcome == Outcome::Accepted {
+                    sent.extend(txn.clone().map(|txn| (txn, event.event_id.clone())));
+                }
+                answers.push(Ok(Answer::Received(vec![outcome])));
+                continue;
+            }
             Wish::Receive { events, outward } => {
                 work.prefetch(events).await?;
                 let mut outcomes = Vec::with_capacity(events.len());

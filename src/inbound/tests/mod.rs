@@ -2,6 +2,7 @@
 
 mod edus;
 mod gaps;
+mod policy;
 
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ pub(super) struct There {
     asked: Mutex<Vec<(String, Value)>>,
     /// The state before each event, and those of it that may not be known elsewhere.
     state: Mutex<Option<(Vec<OwnedEventId>, Vec<Value>)>>,
+    /// What it answers as a policy server.
+    policy: Mutex<Option<Result<SigningKey, Value>>>,
     /// Instead of missing events.
     lies: Mutex<Option<Value>>,
 }
@@ -92,6 +95,10 @@ impl There {
                 let id = |event: &&Value| event["wanted"] == wanted;
                 json!({ "pdus": events.iter().filter(id).map(|event| &event["pdu"]).collect::<Vec<_>>() })
             }
+            (Some("sign"), _) => match &*self.policy.lock() {
+                Some(Ok(key)) => policy::signature(body, key),
+                _ => json!({}),
+            },
             _ => json!({}),
         }
     }
@@ -106,9 +113,21 @@ impl Wire for There {
         assert_eq!(server, "elsewhere");
         let body = serde_json::from_str(request.body().unwrap_or("null")).unwrap();
         let answer = self.answer(request.uri(), &body);
+        let refused = match &*self.policy.lock() {
+            Some(Err(words)) if request.uri().ends_with("/sign") => Some(ClientError::Refused {
+                status: http::StatusCode::BAD_REQUEST,
+                errcode: words["errcode"].as_str().unwrap().to_owned(),
+                message: words["error"].as_str().unwrap().to_owned(),
+                retry_after_ms: None,
+            }),
+            _ => None,
+        };
         self.asked.lock().push((request.uri().to_owned(), body));
         let body = answer.to_string().into();
         Box::pin(async move {
+            if let Some(refused) = refused {
+                return Err(refused);
+            }
             Ok(Response { status: http::StatusCode::OK, headers: http::HeaderMap::new(), body })
         })
     }
@@ -137,6 +156,7 @@ impl Meeting {
         let presence = Presence::new(settings, store.clone(), accounts, queues, &environment);
         let receipts = Arc::new(Receipts::new(store.clone(), Arc::clone(&rooms), environment));
         let typing = Typing::new(queues.clone());
+        rooms.ask_policy_servers_by(Arc::<Peers>::clone(&peers));
         let history = Arc::new(History::new(Arc::clone(&peers), Arc::clone(&rooms)));
         let inbound = Inbound::new(store, peers, rooms, history, typing, presence, receipts);
         Self { story, inbound, origin, there }
