@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
@@ -24,6 +25,8 @@ const LONGEST: usize = 1024 * 1024;
 /// Of all of a transaction: receipts, users whose presence is told.
 const MOST_RECEIPTS: usize = 1_000;
 const MOST_PRESENT: usize = 500;
+/// How long somebody types whose server says nothing more. Servers say it again every forty seconds or so.
+const TYPES_FOR: Duration = Duration::from_mins(1);
 /// Events that one receipt names.
 const MOST_EVENTS: usize = 10;
 
@@ -135,7 +138,7 @@ impl Inbound {
                 self.typing.stop(&room, &edu.user_id);
             } else if room.snapshot().is_joined(&edu.user_id) {
                 // ED-02
-                self.typing.start(&room, &edu.user_id, None);
+                self.typing.start(&room, &edu.user_id, Some(TYPES_FOR));
             }
         }
         for edu in edus.present.iter().filter(|edu| edu.user_id.server_name() == origin) {

@@ -228,3 +228,27 @@ fn i8_no_header_makes_the_parser_panic() {
     }
     assert!(read > 2_000, "only {read} headers were read");
 }
+
+/// I7: what nobody can read in a body doesn't make its signature wrong.
+#[test]
+fn a_canonical_body_is_verified_without_being_read() {
+    let deep = format!("{}1{}", r#"{"a":["#.repeat(5_000), "]}".repeat(5_000));
+    let (method, uri) = ("PUT", "/_matrix/federation/v1/send/1");
+    let text = format!(
+        r#"{{"content":{deep},"destination":"{}","method":"{method}","origin":"{}","uri":"{uri}"}}"#,
+        us(),
+        server_name!("origin.example:8448"),
+    );
+    let signature = key().sign(text.as_bytes());
+    let header = format!(
+        r#"X-Matrix origin="{}",destination="{}",key="{}",sig="{signature}""#,
+        server_name!("origin.example:8448"),
+        us(),
+        key().id()
+    );
+    let authorization = parse(&header).unwrap();
+    let public = key().public_key();
+    authorization.verify(us(), method, uri, Some(&deep), &public).unwrap();
+    let longer = deep.replacen("{", "{ ", 1);
+    assert!(authorization.verify(us(), method, uri, Some(&longer), &public).is_err());
+}

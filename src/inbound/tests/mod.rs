@@ -325,6 +325,22 @@ async fn of_equal_keys_the_last_counts() {
     assert_eq!(kept.pdu.json.get(), event.json.get());
 }
 
+/// I7, I8: an event that can't even be read stops nothing that comes with it.
+#[tokio::test]
+async fn i8_an_event_that_is_nested_without_end_is_dropped_alone() {
+    let mut meeting = Meeting::new().await;
+    let (one, two) = (meeting.say("one"), meeting.say("two"));
+    let room_id = &meeting.story.room.room_id;
+    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    let wide = "1,".repeat(1_000_000);
+    let body = format!(
+        r#"{{"pdus":[{},{{"room_id":"{room_id}","content":{{"a":{deep}}}}},{deep},[{wide}1],{{"room_id":"{room_id}","content":[{wide}1]}},{}],"edus":[{deep},{{"edu_type":"m.typing","content":{deep}}}]}}"#,
+        one.json, two.json,
+    );
+    let answer = meeting.take_text("1", &body).await;
+    assert_eq!(answer["pdus"], json!({ one.event_id.as_str(): {}, two.event_id.as_str(): {} }));
+}
+
 /// PD-03, PD-06: one after the other in one transaction, each following the one before.
 #[tokio::test]
 async fn events_of_a_room_keep_their_order() {
