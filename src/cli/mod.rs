@@ -3,6 +3,7 @@
 
 mod config;
 mod doctor;
+mod federation;
 mod key;
 mod report;
 mod serve;
@@ -56,6 +57,9 @@ enum Command {
     Token(token::Command),
     /// Find out what is wrong between this server and others
     Doctor(doctor::Command),
+    /// Look at the servers that this one sends to
+    #[command(subcommand)]
+    Federation(federation::Command),
     /// Look at the key that this server signs with, or replace it
     #[command(subcommand)]
     Key(key::Command),
@@ -140,6 +144,7 @@ pub fn run() -> ExitCode {
         Command::User(command) => user::run(command),
         Command::Token(command) => token::run(command),
         Command::Doctor(command) => doctor::run(&command),
+        Command::Federation(command) => federation::run(command),
         Command::Key(command) => key::run(command),
         Command::Report(command) => report::run(command),
     };

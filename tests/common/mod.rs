@@ -27,6 +27,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub(crate) mod device;
+pub(crate) mod federating;
 pub(crate) mod history;
 mod http;
 mod server;

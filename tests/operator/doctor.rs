@@ -5,7 +5,7 @@ use std::process::Output;
 use serde_json::Value;
 use toml::{Table, toml};
 
-use crate::federating::{Authority, Federating};
+use crate::common::federating::{Authority, Federating};
 
 #[track_caller]
 fn assert_says(output: &Output, code: i32, parts: &[&str]) {

@@ -5,7 +5,7 @@ use http::Method;
 use ruma::{MilliSecondsSinceUnixEpoch, ServerName};
 use toml::Table;
 
-use crate::federating::{Authority, Federating};
+use crate::common::federating::{Authority, Federating};
 
 impl Federating {
     async fn published(&self) -> ServerKeys {

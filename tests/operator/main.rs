@@ -7,7 +7,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod doctor;
-mod federating;
 mod keys;
 mod requests;
 mod tls;

@@ -12,8 +12,8 @@ use tokio::{
 use toml::{Table, toml};
 
 use crate::{
+    common::federating::{Authority, Federating},
     common::{Answer, eventually},
-    federating::{Authority, Federating},
 };
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -10,7 +10,7 @@
 # What differs from Synapse's own defaults is said where it is set, and why.
 #
 # Environment: SECRET (registration_shared_secret; default bench-secret), SERVER_NAME (default localhost),
-# LOG_LEVEL (default INFO, as Synapse's own)
+# LOG_LEVEL (default INFO, as Synapse's own); EXTRA (a YAML file of more settings, for `run`).
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -97,7 +97,7 @@ case "${1:-} $#" in
       prepare "$2" "$DIR"
     fi
     cd "$DIR"
-    exec "$VENV/bin/python" -m synapse.app.homeserver -c "$DIR/homeserver.yaml"
+    exec "$VENV/bin/python" -m synapse.app.homeserver -c "$DIR/homeserver.yaml" ${EXTRA:+-c "$EXTRA"}
     ;;
   "up 3")
     DIR=$(absolute "$3")

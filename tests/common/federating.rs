@@ -1,5 +1,7 @@
 //! Servers that others reach over TLS, with certificates of an authority of the tests' own.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     net::TcpListener,
@@ -17,7 +19,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use toml::Table;
 
-use crate::common::{Answer, Server, eventually};
+use super::{Answer, Server, eventually};
 
 /// An authority, in whose file servers find it.
 pub(crate) struct Authority {
