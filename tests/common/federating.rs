@@ -4,7 +4,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Output,
     sync::atomic::{AtomicU32, Ordering},
@@ -19,7 +18,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use toml::Table;
 
-use super::{Answer, Server, eventually};
+use super::{Answer, Server, eventually, free_port};
 
 /// An authority, in whose file servers find it.
 pub(crate) struct Authority {
@@ -66,7 +65,7 @@ pub(crate) struct Federating {
 
 impl Federating {
     pub(crate) async fn start(authority: &Authority, federation: Table) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let name = format!("127.0.0.1:{port}");
         let (server_name, ca_file) = (name.clone(), authority.file().to_str().unwrap().to_owned());
         let mut config = toml::toml! {

@@ -241,7 +241,7 @@ fn lay_over(base: &mut Table, over: Table) {
 
 /// A port that nothing listens on, and that the system won't give to an outgoing connection while the server is down
 /// between two starts: below 32768, where those begin. Test binaries that run at once begin at different places.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     const FIRST: u16 = 16_384;
     const COUNT: u16 = 16_000;
     static TAKEN: AtomicU16 = AtomicU16::new(0);

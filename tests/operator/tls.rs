@@ -1,6 +1,6 @@
 //! Ports that speak TLS: HTTP/1.1 and HTTP/2, and certificates that are renewed while the server runs.
 
-use std::{fs, net::TcpListener, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -15,7 +15,7 @@ use tokio_rustls::{
 };
 use toml::Table;
 
-use crate::common::{Server, eventually};
+use crate::common::{Server, eventually, free_port};
 
 /// A server with one more port, which speaks TLS.
 struct Secured {
@@ -47,7 +47,7 @@ impl Secured {
         server.stop().await;
         let folder = server.config_path().parent().unwrap().to_owned();
         let (certificate, key) = (folder.join("fullchain.pem"), folder.join("privkey.pem"));
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut config: Table = fs::read_to_string(server.config_path()).unwrap().parse().unwrap();
         let listener = toml::toml! {
             serve = ["client"]
