@@ -35,6 +35,8 @@ use crate::{
 const MOST_FETCHED: usize = 50;
 /// Times that a server is asked for what is still missing of one gap.
 const MOST_ROUNDS: usize = 10;
+/// Servers that are asked beside the one that sent something.
+const MOST_OTHERS: usize = 2;
 /// Events of one gap that are judged by a state that is fetched for them.
 const MOST_BRIDGES: usize = 5;
 /// Events that are named in one question.
@@ -180,13 +182,18 @@ impl Inbound {
             if gap.held.is_empty() || gap.missing.is_empty() {
                 return Ok(());
             }
-            let found = match self.missing_events(origin, room, gap).await {
-                Ok(found) => found,
-                Err(cause) => {
-                    tracing::info!(%origin, room_id = %room.room_id, cause, "what is missing can't be had");
+            let mut found = Vec::new();
+            for server in self.whom_to_ask(origin, room) {
+                match self.missing_events(&server, room, gap).await {
+                    Ok(events) => found = events,
+                    Err(cause) => {
+                        tracing::info!(%server, room_id = %room.room_id, cause, "what is missing can't be had");
+                    }
+                }
+                if !found.is_empty() {
                     break;
                 }
-            };
+            }
             if found.is_empty() || !gap.carries(&self.gaps.waiting, &found) {
                 break;
             }
@@ -216,8 +223,17 @@ impl Inbound {
         Ok(())
     }
 
+    /// The server that sent something, which should have what comes before it, and others that may have it as well.
+    fn whom_to_ask(&self, origin: &ServerName, room: &Room) -> Vec<OwnedServerName> {
+        let mut others = room.snapshot().remote_servers();
+        others.retain(|server| server != origin && self.peers.allows(server));
+        others.truncate(MOST_OTHERS);
+        others.insert(0, origin.to_owned());
+        others
+    }
+
     /// Asks for what comes between the ends of the room's history here and the events that are held.
-    async fn missing_events(&self, origin: &ServerName, room: &Room, gap: &Gap) -> Result<Vec<Pdu>, String> {
+    async fn missing_events(&self, server: &ServerName, room: &Room, gap: &Gap) -> Result<Vec<Pdu>, String> {
         #[derive(Deserialize)]
         struct Answer {
             events: Few<{ 2 * MOST_FETCHED }>,
@@ -239,7 +255,7 @@ impl Inbound {
         });
         let target = path("/_matrix/federation/v1/get_missing_events", &[room.room_id.as_str()]);
         let request = ServerRequest::post(target, body.to_string()).limit(MAX_ANSWER).timeout(PATIENCE);
-        let answer = self.peers.send(origin, request).await.map_err(|cause| cause.to_string())?;
+        let answer = self.peers.send(server, request).await.map_err(|cause| cause.to_string())?;
         let answer: Answer = serde_json::from_slice(&answer.body).map_err(|cause| cause.to_string())?;
         let texts: Vec<&str> = answer.events.0.iter().map(|event| event.get()).collect();
         let mut known: HashSet<OwnedEventId> =
@@ -252,7 +268,7 @@ impl Inbound {
                     found.push(event);
                 }
                 Ok(_) => {}
-                Err(cause) => tracing::info!(%origin, %cause, "an event that was missing is dropped"),
+                Err(cause) => tracing::info!(%server, %cause, "an event that was missing is dropped"),
             }
         }
         Ok(found)

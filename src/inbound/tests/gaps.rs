@@ -218,3 +218,34 @@ async fn sr_11_the_state_after_a_gap_stays_when_the_gap_is_filled() {
     let then = rooms.state_at(room, filled.seq).await.unwrap();
     assert_eq!(then.get(&"m.room.topic".into(), "").unwrap().id(), topic.event_id);
 }
+
+/// I7: who waits for what is missing keeps nobody waiting, in the same room neither; a gap is asked for once, whoever waits
+/// for it.
+#[tokio::test]
+async fn i7_a_server_that_is_slow_to_give_what_is_missing_delays_nothing_else() {
+    let mut meeting = Meeting::new().await;
+    let line = line(&mut meeting, 4);
+    let other = meeting.say("other");
+    let slow = Arc::new(Semaphore::new(0));
+    *meeting.there.slow.lock() = Some(Arc::clone(&slow));
+    let meeting = &meeting;
+    let (two, three) = ([wire(&line[2])], [wire(&line[3])]);
+    let waiting = futures_util::future::join(meeting.take("1", &two), meeting.take("2", &three));
+    let mut waiting = Box::pin(waiting);
+    let good = async {
+        while meeting.there.asked.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        meeting.take("3", &[wire(&other)]).await
+    };
+    let answer = tokio::select! {
+        answer = good => answer,
+        answers = &mut waiting => panic!("nobody had what is missing: {answers:?}"),
+    };
+    assert_eq!(answer["pdus"], json!({ other.event_id.as_str(): {} }));
+    slow.add_permits(1);
+    let (two, three) = waiting.await;
+    assert_eq!(two["pdus"], json!({ line[2].event_id.as_str(): {} }));
+    assert_eq!(three["pdus"], json!({ line[3].event_id.as_str(): {} }));
+    assert_eq!(meeting.there.asked.lock().len(), 1);
+}

@@ -15,6 +15,7 @@ use ruma::{
     owned_event_id, owned_room_id, owned_server_name, owned_user_id,
 };
 use serde_json::{Value, json, value::to_raw_value};
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::{
@@ -43,6 +44,8 @@ pub(super) struct There {
     asked: Mutex<Vec<(String, Value)>>,
     /// The state before each event, and those of it that may not be known elsewhere.
     state: Mutex<Option<(Vec<OwnedEventId>, Vec<Value>)>>,
+    /// It gives missing events only when there is a permit.
+    slow: Mutex<Option<Arc<Semaphore>>>,
     /// What it answers as a policy server.
     policy: Mutex<Option<Result<SigningKey, Value>>>,
     /// Instead of missing events.
@@ -124,7 +127,11 @@ impl Wire for There {
         };
         self.asked.lock().push((request.uri().to_owned(), body));
         let body = answer.to_string().into();
+        let slow = self.slow.lock().clone().filter(|_| request.uri().contains("/get_missing_events/"));
         Box::pin(async move {
+            if let Some(slow) = slow {
+                slow.acquire().await.unwrap().forget();
+            }
             if let Some(refused) = refused {
                 return Err(refused);
             }
