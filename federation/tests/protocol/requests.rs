@@ -249,6 +249,6 @@ fn a_canonical_body_is_verified_without_being_read() {
     let authorization = parse(&header).unwrap();
     let public = key().public_key();
     authorization.verify(us(), method, uri, Some(&deep), &public).unwrap();
-    let longer = deep.replacen("{", "{ ", 1);
+    let longer = deep.replacen('{', "{ ", 1);
     assert!(authorization.verify(us(), method, uri, Some(&longer), &public).is_err());
 }
