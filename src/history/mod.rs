@@ -10,14 +10,14 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use hearth_federation::{Pdu, References, ServerRequest};
 use parking_lot::Mutex;
-use ruma::{OwnedServerName, ServerName};
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use crate::{
     peers::{Peers, path},
-    room::{Chunk, Direction, Error, Hole, Page, Paging, Room, Rooms, Sight, leading_to},
+    room::{Chunk, Direction, Error, Event, Hole, Page, Paging, Room, Rooms, Sight, leading_to},
 };
 
 /// Events that are asked for at a time.
@@ -71,6 +71,56 @@ impl History {
             page = self.rooms.page(room, sight, paging.clone()).await?;
         }
         Ok(page)
+    }
+
+    /// The event that `sight` shows closest to a time; where history is missing, others are asked whether they have one that
+    /// is closer (BF-06), and it is fetched.
+    pub async fn nearest_in_time(
+        &self,
+        room: &Arc<Room>,
+        sight: &Sight,
+        time: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
+    ) -> Result<Arc<Event>, Error> {
+        let here = self.rooms.nearest_in_time(room, sight, time, direction).await;
+        if self.rooms.holes(room).await?.is_empty() {
+            return here;
+        }
+        let distance =
+            |other: MilliSecondsSinceUnixEpoch| other.get().max(time.get()) - other.get().min(time.get());
+        for server in self.whom_to_ask(room) {
+            let Ok(there) = self.peers.nearest_in_time(&server, &room.room_id, time, direction).await else {
+                continue;
+            };
+            let beyond = match direction {
+                Direction::Forwards => there.origin_server_ts >= time,
+                Direction::Backwards => there.origin_server_ts <= time,
+            };
+            let closer = here
+                .as_ref()
+                .map_or(true, |here| distance(there.origin_server_ts) < distance(here.pdu.origin_server_ts));
+            if !beyond || !closer {
+                continue;
+            }
+            if let Ok(Some(event)) = timeout(PATIENCE, self.fetched(room, sight, &there.event_id)).await {
+                return Ok(event);
+            }
+        }
+        here
+    }
+
+    /// An event of a room's history, which is fetched up to there if that isn't too far.
+    async fn fetched(&self, room: &Arc<Room>, sight: &Sight, event_id: &EventId) -> Option<Arc<Event>> {
+        for _ in 0..MOST_CHUNKS {
+            if let Ok(event) = self.rooms.visible_event(room, sight, event_id).await {
+                return Some(event);
+            }
+            let hole = self.rooms.holes(room).await.ok()?.into_iter().next()?;
+            if !self.fill(room, hole).await {
+                return None;
+            }
+        }
+        self.rooms.visible_event(room, sight, event_id).await.ok()
     }
 
     /// Fetches some of what is missing in a hole. Whether anything came.

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use hearth_federation::{ClientError, ServerRequest};
-use ruma::{RoomId, ServerName, UserId};
-use serde::de::DeserializeOwned;
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, ServerName, UserId};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::{Peers, encoded, path};
+use crate::room::Direction;
 
 /// Bytes of a profile: more than one may have.
 const MAX_PROFILE_BYTES: usize = 128 * 1024;
@@ -16,6 +17,13 @@ const MAX_PROFILE_BYTES: usize = 128 * 1024;
 const MAX_ROOMS_BYTES: usize = 4 * 1024 * 1024;
 /// How long somebody waits for them.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An event that a server names, and when it was sent.
+#[derive(Debug, Deserialize)]
+pub struct Nearest {
+    pub event_id: OwnedEventId,
+    pub origin_server_ts: MilliSecondsSinceUnixEpoch,
+}
 
 /// Why another server doesn't say.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +67,20 @@ impl Peers {
     ) -> Result<T, AskError> {
         let request = ServerRequest::post("/_matrix/federation/v1/publicRooms", query.to_string());
         self.ask(server, request.limit(MAX_ROOMS_BYTES)).await
+    }
+
+    /// The event of a room that a server finds closest to a time.
+    pub async fn nearest_in_time(
+        &self,
+        server: &ServerName,
+        room_id: &RoomId,
+        time: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
+    ) -> Result<Nearest, AskError> {
+        let mut target = path("/_matrix/federation/v1/timestamp_to_event", &[room_id.as_str()]);
+        let direction = if direction == Direction::Forwards { 'f' } else { 'b' };
+        target.push_str(&format!("?ts={}&dir={direction}", time.get()));
+        self.ask(server, ServerRequest::get(target).limit(MAX_PROFILE_BYTES)).await
     }
 
     /// A room and those below it, as a server shows them to this one.

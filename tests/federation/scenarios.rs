@@ -353,8 +353,12 @@ async fn typing(case: &Case) -> Played {
     let room = case.shared().await?;
     for (one, other) in [(&case.owner, &case.guest), (&case.guest, &case.owner)] {
         let path = format!("/v3/rooms/{room}/typing/{}", one.user_id);
-        ok(one.put(&path, json!({ "typing": true, "timeout": 60_000 })).await)?;
-        hears(other, "typing", |answer| {
+        // A server that has only just come in passes over who types, so they have to go on for a while.
+        until(&format!("{} hears of typing", other.user_id), async || {
+            let (stop, start) = (json!({ "typing": false }), json!({ "typing": true, "timeout": 60_000 }));
+            one.put(&path, stop).await;
+            one.put(&path, start).await;
+            let answer = other.sync(None, 0).await;
             let events = answer["rooms"]["join"][&room]["ephemeral"]["events"].as_array()?;
             let typing = events.iter().find(|event| event["type"] == "m.typing")?;
             typing["content"]["user_ids"].as_array()?.contains(&json!(one.user_id)).then_some(())

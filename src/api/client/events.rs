@@ -75,7 +75,7 @@ async fn by_timestamp(
         AskedDirection::Backward => Direction::Backwards,
         AskedDirection::Forward => Direction::Forwards,
     };
-    let event = app.rooms.nearest_in_time(&room, &sight, request.ts, direction).await?;
+    let event = app.history.nearest_in_time(&room, &sight, request.ts, direction).await?;
     Ok(get_event_by_timestamp::v1::Response::new(event.id().to_owned(), event.pdu.origin_server_ts))
 }
 
