@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings what the tests need beside a Rust toolchain: the build's own needs, a Python environment with matrix-nio, and
-# matrix-js-sdk with a Node.js new enough to run it, and Chromium. All but the last land below .cache/ and tests/clients/node_modules/; each
+# matrix-js-sdk with a Node.js new enough to run it, Synapse, and Chromium. All but the last land below .cache/ and tests/clients/node_modules/; each
 # part is skipped while the stamp of its last success matches its list of versions, so a second run takes no time.
 #
 #   tests/setup.sh          all of it
@@ -113,6 +113,11 @@ browser() {
   command -v chromium >/dev/null || apt_install chromium
 }
 
+# Synapse, to federate with, in an environment of its own.
+peers() {
+  tests/peers/setup.sh >/dev/null
+}
+
 case ${1:-all} in
   build) build_needs ;;
   all)
@@ -120,6 +125,7 @@ case ${1:-all} in
     python_clients
     javascript_clients
     browser
+    peers
     ;;
   *) die "unknown part: $1" ;;
 esac

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use hearth_federation::{ClientError, ServerRequest};
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, ServerName, UserId};
+use hearth_federation::{ClientError, ServerRequest, Task};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::{Peers, encoded, path};
-use crate::room::Direction;
+use crate::room::{Direction, Elsewhere, SpaceRoom};
 
 /// Bytes of a profile: more than one may have.
 const MAX_PROFILE_BYTES: usize = 128 * 1024;
@@ -83,15 +83,40 @@ impl Peers {
         self.ask(server, ServerRequest::get(target).limit(MAX_PROFILE_BYTES)).await
     }
 
-    /// A room and those below it, as a server shows them to this one.
-    pub async fn hierarchy<T: DeserializeOwned>(
+    /// A room as a server shows it to this one, with what it says of the rooms below.
+    async fn hierarchy(
         &self,
         server: &ServerName,
         room_id: &RoomId,
         suggested_only: bool,
-    ) -> Result<T, AskError> {
+    ) -> Result<SpaceRoom, AskError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            room: SpaceRoom,
+        }
         let mut target = path("/_matrix/federation/v1/hierarchy", &[room_id.as_str()]);
         target.push_str(if suggested_only { "?suggested_only=true" } else { "?suggested_only=false" });
-        self.ask(server, ServerRequest::get(target).limit(MAX_ROOMS_BYTES)).await
+        let answer: Answer = self.ask(server, ServerRequest::get(target).limit(MAX_ROOMS_BYTES)).await?;
+        Ok(answer.room)
+    }
+}
+
+impl Elsewhere for Peers {
+    fn room<'a>(
+        &'a self,
+        room_id: &'a RoomId,
+        via: &'a [OwnedServerName],
+        suggested_only: bool,
+    ) -> Task<'a, Option<SpaceRoom>> {
+        Box::pin(async move {
+            let of_room = room_id.server_name().map(ToOwned::to_owned);
+            for server in via.iter().chain(&of_room) {
+                match self.hierarchy(server, room_id, suggested_only).await {
+                    Ok(room) => return Some(room),
+                    Err(cause) => tracing::debug!(%server, %room_id, %cause, "a room isn't shown"),
+                }
+            }
+            None
+        })
     }
 }

@@ -89,7 +89,7 @@ pub use self::{
     send::reason,
     served::{MOST_MISSING, MOST_SERVED},
     snapshot::{LocalMember, STRIPPED, Snapshot, State},
-    spaces::{Hierarchy, SpaceRoom},
+    spaces::{Elsewhere, Hierarchy, SpaceRoom},
     summary::summary,
     visibility::{Sight, View},
     writer::{Appended, NewEvent, Txn},

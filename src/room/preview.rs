@@ -21,14 +21,15 @@ use super::{Error, PublicRoom, Room, Rooms, Snapshot};
 pub(super) const NO_PREVIEW: &str = "there is no such room, or you may not see it";
 
 /// A room as the specification's `RoomSummary` shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Preview {
     #[serde(flatten)]
     pub room: PublicRoom,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_room_ids: Vec<OwnedRoomId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption: Option<String>,
+    #[serde(default)]
     pub room_version: String,
 }
 

@@ -5,17 +5,18 @@
 
 use std::{cmp::Ordering, collections::HashSet, sync::Arc};
 
+use hearth_federation::Task;
 use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{
-    OwnedRoomId, OwnedUserId, RoomId, ServerName,
+    OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName,
     events::{
         StateEventType,
         room::join_rules::{AllowRule, JoinRule},
     },
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{json, value::RawValue, value::to_raw_value};
+use serde_json::{Value, json};
 
 use super::{Error, Event, Preview, Rooms, Snapshot, preview::NO_PREVIEW};
 
@@ -31,6 +32,12 @@ const LOOKED_AT: usize = 500;
 /// Rooms of a space that another server is told of, and rooms of a rule that are looked at for it.
 const MOST_FOR_SERVERS: usize = 50;
 
+/// Servers that are asked for one room.
+const MOST_VIA: usize = 3;
+
+/// Children of a room that another server shows which are looked at.
+const MOST_CHILDREN: usize = 1000;
+
 /// The longest `order` that counts, in characters (SP-02).
 const LONGEST_ORDER: usize = 50;
 
@@ -44,11 +51,23 @@ pub struct Hierarchy {
 }
 
 /// A room of a hierarchy with what it says of its children.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SpaceRoom {
     #[serde(flatten)]
     pub preview: Preview,
-    pub children_state: Vec<Box<RawValue>>,
+    #[serde(default)]
+    pub children_state: Vec<Value>,
+}
+
+/// Who knows rooms that this server isn't in.
+pub trait Elsewhere: Send + Sync {
+    /// A room as one of these servers shows it.
+    fn room<'a>(
+        &'a self,
+        room_id: &'a RoomId,
+        via: &'a [OwnedServerName],
+        suggested_only: bool,
+    ) -> Task<'a, Option<SpaceRoom>>;
 }
 
 pub struct HierarchyPage {
@@ -56,24 +75,52 @@ pub struct HierarchyPage {
     pub next_batch: Option<String>,
 }
 
+/// A room to go to.
+#[derive(Clone, Debug)]
+struct Stop {
+    room_id: OwnedRoomId,
+    depth: u64,
+    /// Servers that may know it.
+    via: Vec<OwnedServerName>,
+}
+
 #[derive(Clone, Debug)]
 struct Walk {
     asked: Hierarchy,
     /// Rooms to go to, the next one last, with their depth.
-    waiting: Vec<(OwnedRoomId, u64)>,
+    waiting: Vec<Stop>,
     /// Where it has been. SP-03: no room is gone to twice, so that loops end.
     seen: HashSet<OwnedRoomId>,
 }
 
 impl Walk {
     /// The next room to go to, unless there is none or it has been to enough.
-    fn next(&mut self) -> Option<(OwnedRoomId, u64)> {
-        while let Some((room_id, depth)) = self.waiting.pop() {
-            if self.seen.len() < MOST && self.seen.insert(room_id.clone()) {
-                return Some((room_id, depth));
+    fn next(&mut self) -> Option<Stop> {
+        while let Some(stop) = self.waiting.pop() {
+            if self.seen.len() < MOST && self.seen.insert(stop.room_id.clone()) {
+                return Some(stop);
             }
         }
         None
+    }
+
+    /// The children of a room that is `depth` deep, in their order.
+    fn go_below<'c>(
+        &mut self,
+        depth: u64,
+        children: impl DoubleEndedIterator<Item = (&'c str, &'c [String])>,
+    ) {
+        if self.asked.max_depth.is_some_and(|most| depth >= most) {
+            return;
+        }
+        // The first child is gone to first, so it goes on top.
+        for (child, via) in children.rev() {
+            let Ok(room_id) = RoomId::parse(child) else { continue };
+            if self.waiting.len() < MOST {
+                let via = via.iter().take(MOST_VIA).filter_map(|via| via.as_str().try_into().ok()).collect();
+                self.waiting.push(Stop { room_id, depth: depth + 1, via });
+            }
+        }
     }
 
     /// The room ids that it holds, and what it is beside them counted as some more.
@@ -82,7 +129,7 @@ impl Walk {
     }
 
     fn goes_on(&self) -> bool {
-        self.seen.len() < MOST && self.waiting.iter().any(|(room_id, _)| !self.seen.contains(room_id))
+        self.seen.len() < MOST && self.waiting.iter().any(|stop| !self.seen.contains(&stop.room_id))
     }
 }
 
@@ -121,6 +168,7 @@ struct Child<'a> {
     room_id: &'a str,
     order: Option<String>,
     suggested: bool,
+    via: Vec<String>,
 }
 
 impl Rooms {
@@ -130,6 +178,7 @@ impl Rooms {
         asked: Hierarchy,
         from: Option<&str>,
         limit: usize,
+        elsewhere: &dyn Elsewhere,
     ) -> Result<HierarchyPage, Error> {
         let mut walk = match from {
             Some(token) => self.walk(token, &asked)?,
@@ -140,8 +189,8 @@ impl Rooms {
             if rooms.len() == limit {
                 break;
             }
-            let Some((room_id, depth)) = walk.next() else { break };
-            if let Some(room) = self.visit(&mut walk, &room_id, depth).await? {
+            let Some(stop) = walk.next() else { break };
+            if let Some(room) = self.visit(&mut walk, &stop, elsewhere).await? {
                 rooms.push(room);
             }
         }
@@ -163,7 +212,8 @@ impl Rooms {
         if !known {
             return Err(Error::forbidden(NO_PREVIEW));
         }
-        Ok(Walk { asked, seen: HashSet::new(), waiting: vec![(root, 0)] })
+        let root = Stop { room_id: root, depth: 0, via: Vec::new() };
+        Ok(Walk { asked, seen: HashSet::new(), waiting: vec![root] })
     }
 
     /// The walk of a token stays, for an answer may get lost.
@@ -191,7 +241,7 @@ impl Rooms {
         }
         let mut of_space = children(&snapshot);
         of_space.retain(|child| child.suggested || !suggested_only);
-        let children_state = of_space.iter().map(|child| stripped(child.event)).collect::<Result<_, _>>()?;
+        let children_state = of_space.iter().map(|child| stripped(child.event)).collect();
         let space = SpaceRoom { preview: Preview::of(&snapshot), children_state };
         let (mut rooms, mut inaccessible) = (Vec::new(), Vec::new());
         for child in of_space.iter().take(MOST_FOR_SERVERS) {
@@ -207,10 +257,7 @@ impl Rooms {
                 continue;
             }
             if self.server_may_preview(&snapshot, server).await? {
-                let children_state = children(&snapshot)
-                    .iter()
-                    .map(|child| stripped(child.event))
-                    .collect::<Result<_, _>>()?;
+                let children_state = children(&snapshot).iter().map(|child| stripped(child.event)).collect();
                 rooms.push(SpaceRoom { preview: Preview::of(&snapshot), children_state });
             } else {
                 inaccessible.push(child);
@@ -240,11 +287,19 @@ impl Rooms {
     }
 
     /// One room, if the user may see it and this server knows it.
-    async fn visit(&self, walk: &mut Walk, room_id: &RoomId, depth: u64) -> Result<Option<SpaceRoom>, Error> {
-        let room = match self.number(room_id).await {
-            Ok(number) => self.by_number_once(number).await?,
-            Err(Error::NotFound(_)) => return Ok(None),
+    async fn visit(
+        &self,
+        walk: &mut Walk,
+        stop: &Stop,
+        elsewhere: &dyn Elsewhere,
+    ) -> Result<Option<SpaceRoom>, Error> {
+        let room = match self.number(&stop.room_id).await {
+            Ok(number) => Some(self.by_number_once(number).await?),
+            Err(Error::NotFound(_)) => None,
             Err(cause) => return Err(cause),
+        };
+        let Some(room) = room.filter(|room| room.snapshot().is_resident()) else {
+            return self.visit_elsewhere(walk, stop, elsewhere).await;
         };
         let snapshot = room.snapshot();
         if !self.may_preview(&snapshot, Some(&walk.asked.user_id)).await? {
@@ -252,17 +307,52 @@ impl Rooms {
         }
         let mut children = children(&snapshot);
         children.retain(|child| child.suggested || !walk.asked.suggested_only);
-        if walk.asked.max_depth.is_none_or(|most| depth < most) {
-            // The first child is gone to first, so it goes on top.
-            for child in children.iter().rev() {
-                let Ok(child) = RoomId::parse(child.room_id) else { continue };
-                if walk.waiting.len() < MOST {
-                    walk.waiting.push((child, depth + 1));
-                }
+        walk.go_below(stop.depth, children.iter().map(|child| (child.room_id, child.via.as_slice())));
+        let children_state = children.iter().map(|child| stripped(child.event)).collect();
+        Ok(Some(SpaceRoom { preview: Preview::of(&snapshot), children_state }))
+    }
+}
+
+impl Rooms {
+    /// A room that this server isn't in, as another shows it, if the user may see it by what that says.
+    async fn visit_elsewhere(
+        &self,
+        walk: &mut Walk,
+        stop: &Stop,
+        elsewhere: &dyn Elsewhere,
+    ) -> Result<Option<SpaceRoom>, Error> {
+        #[derive(Deserialize)]
+        struct Child {
+            state_key: String,
+            content: Content,
+        }
+        #[derive(Deserialize)]
+        struct Content {
+            via: Vec<String>,
+        }
+        let room = elsewhere.room(&stop.room_id, &stop.via, walk.asked.suggested_only).await;
+        let Some(mut room) = room.filter(|room| room.preview.room.room_id == stop.room_id) else {
+            return Ok(None);
+        };
+        let preview = &room.preview;
+        let open = preview.room.world_readable
+            || matches!(preview.room.join_rule.as_str(), "public" | "knock" | "knock_restricted");
+        if !open {
+            let allowed: Vec<&str> =
+                preview.allowed_room_ids.iter().take(MOST_FOR_SERVERS).map(|id| id.as_str()).collect();
+            let user_id = walk.asked.user_id.as_str();
+            if allowed.is_empty() || !self.core.store.is_in_one_of(user_id, &allowed).await? {
+                return Ok(None);
             }
         }
-        let children_state = children.iter().map(|child| stripped(child.event)).collect::<Result<_, _>>()?;
-        Ok(Some(SpaceRoom { preview: Preview::of(&snapshot), children_state }))
+        room.children_state.truncate(MOST_CHILDREN);
+        let children: Vec<Child> =
+            room.children_state.iter().filter_map(|child| Child::deserialize(child).ok()).collect();
+        walk.go_below(
+            stop.depth,
+            children.iter().map(|child| (child.state_key.as_str(), child.content.via.as_slice())),
+        );
+        Ok(Some(room))
     }
 }
 
@@ -271,8 +361,8 @@ fn children(snapshot: &Snapshot) -> Vec<Child<'_>> {
     #[derive(Deserialize)]
     struct Content {
         via: Vec<String>,
-        order: Option<serde_json::Value>,
-        suggested: Option<serde_json::Value>,
+        order: Option<Value>,
+        suggested: Option<Value>,
     }
     if snapshot.room_type().as_deref() != Some("m.space") {
         return Vec::new();
@@ -286,7 +376,8 @@ fn children(snapshot: &Snapshot) -> Vec<Child<'_>> {
                 event,
                 room_id,
                 order: order.filter(|order| is_order(order)).map(str::to_owned),
-                suggested: content.suggested == Some(serde_json::Value::Bool(true)),
+                suggested: content.suggested == Some(Value::Bool(true)),
+                via: content.via,
             })
         })
         .collect();
@@ -308,15 +399,14 @@ fn is_order(text: &str) -> bool {
 }
 
 /// SP-06: a stripped event with its time.
-fn stripped(event: &Event) -> Result<Box<RawValue>, Error> {
-    let stripped = json!({
+fn stripped(event: &Event) -> Value {
+    json!({
         "content": event.pdu.content,
         "origin_server_ts": event.pdu.origin_server_ts,
         "sender": event.pdu.sender,
         "state_key": event.pdu.state_key,
         "type": event.pdu.kind,
-    });
-    to_raw_value(&stripped).map_err(|cause| Error::Internal(cause.to_string()))
+    })
 }
 
 #[cfg(test)]
@@ -333,7 +423,8 @@ mod tests {
             suggested_only: false,
             max_depth: None,
         };
-        Walk { asked, waiting: vec![(root, 1); rooms], seen: HashSet::new() }
+        let stop = Stop { room_id: root, depth: 1, via: Vec::new() };
+        Walk { asked, waiting: vec![stop; rooms], seen: HashSet::new() }
     }
 
     #[test]

@@ -41,6 +41,6 @@ async fn hierarchy(
         max_depth: request.max_depth.map(u64::from),
     };
     let from = request.from.filter(|from| !from.is_empty());
-    let page = app.rooms.hierarchy(asked, from.as_deref(), limit.min(MOST)).await?;
+    let page = app.rooms.hierarchy(asked, from.as_deref(), limit.min(MOST), &*app.peers).await?;
     Ok(Json(Page { rooms: page.rooms, next_batch: page.next_batch }))
 }
