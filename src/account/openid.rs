@@ -1,4 +1,4 @@
-//! Tokens by which a user proves to somebody else, such as an integration manager, who they are ("OpenID").
+//! Tokens by which a user proves to somebody else, such as an integration manager, who they are (`OpenID`).
 
 use ruma::OwnedUserId;
 

@@ -50,7 +50,7 @@ impl History {
 
     /// A page of what `sight` shows of a room's log. Where history is missing that others have, it is fetched first (HV-08).
     pub async fn page(&self, room: &Arc<Room>, sight: &Sight, paging: Paging<'_>) -> Result<Page, Error> {
-        let mut page = self.rooms.page(room, sight, paging.clone()).await?;
+        let mut page = self.rooms.page(room, sight, paging).await?;
         if paging.direction == Direction::Forwards {
             return Ok(page);
         }
@@ -68,7 +68,7 @@ impl History {
             if !matches!(timeout(PATIENCE, self.fill(room, hole)).await, Ok(true)) {
                 break;
             }
-            page = self.rooms.page(room, sight, paging.clone()).await?;
+            page = self.rooms.page(room, sight, paging).await?;
         }
         Ok(page)
     }
@@ -159,8 +159,8 @@ impl History {
     }
 
     async fn fill_from(&self, server: &ServerName, room: &Arc<Room>, hole: &Hole) -> Result<(), String> {
-        let mut target = path("/_matrix/federation/v1/backfill", &[room.room_id.as_str()]);
-        target.push_str(&format!("?limit={CHUNK}"));
+        let target = path("/_matrix/federation/v1/backfill", &[room.room_id.as_str()]);
+        let mut target = format!("{target}?limit={CHUNK}");
         for end in &hole.ends {
             target.push_str("&v=");
             target.extend(crate::peers::encoded(end.as_str()));

@@ -17,7 +17,7 @@ mod sender;
 mod transaction;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -60,7 +60,7 @@ struct Inner {
     /// Servers that have a task, failed, or have something that fades.
     peers: HashMap<i64, Peer>,
     /// When to try again whom, in Unix milliseconds.
-    agenda: BTreeMap<(i64, i64), ()>,
+    agenda: BTreeSet<(i64, i64)>,
 }
 
 /// A server that something is the matter with.
@@ -79,7 +79,6 @@ struct Peer {
 }
 
 impl Outbound {
-    #[expect(clippy::too_many_arguments, reason = "a service of others")]
     pub fn new(
         server_name: OwnedServerName,
         peers: Arc<Peers>,
@@ -112,7 +111,7 @@ impl Outbound {
             tracing::error!(%cause, "servers for which something waits aren't known: they hear of it with the next event");
         }
         loop {
-            let next = self.inner.lock().agenda.first_key_value().map(|((at, _), ())| *at);
+            let next = self.inner.lock().agenda.first().map(|(at, _)| *at);
             let now = self.environment.clock.now_ms();
             let wait = next.map_or(LONGEST_WAIT, |at| Duration::from_millis((at - now).max(0) as u64));
             tokio::select! {
@@ -160,7 +159,7 @@ impl Outbound {
                 return;
             }
             if peer.retry_at > now {
-                inner.agenda.insert((peer.retry_at, recipient), ());
+                inner.agenda.insert((peer.retry_at, recipient));
                 self.sooner.notify_one();
                 return;
             }
@@ -188,7 +187,7 @@ impl Outbound {
         let due: Vec<i64> = {
             let inner = &mut *self.inner.lock();
             let later = inner.agenda.split_off(&(now + 1, i64::MIN));
-            std::mem::replace(&mut inner.agenda, later).into_keys().map(|(_, recipient)| recipient).collect()
+            std::mem::replace(&mut inner.agenda, later).into_iter().map(|(_, recipient)| recipient).collect()
         };
         for recipient in due {
             self.wake(recipient);

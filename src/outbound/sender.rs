@@ -233,7 +233,7 @@ impl Outbound {
             if peer.failures >= FAILURES_UNTIL_BEHIND {
                 (peer.unanswered, peer.fading) = (None, Fading::default());
             }
-            inner.agenda.insert((peer.retry_at, recipient), ());
+            inner.agenda.insert((peer.retry_at, recipient));
             (peer.failures, peer.retry_at)
         };
         self.sooner.notify_one();

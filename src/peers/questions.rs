@@ -77,9 +77,9 @@ impl Peers {
         time: MilliSecondsSinceUnixEpoch,
         direction: Direction,
     ) -> Result<Nearest, AskError> {
-        let mut target = path("/_matrix/federation/v1/timestamp_to_event", &[room_id.as_str()]);
+        let target = path("/_matrix/federation/v1/timestamp_to_event", &[room_id.as_str()]);
         let direction = if direction == Direction::Forwards { 'f' } else { 'b' };
-        target.push_str(&format!("?ts={}&dir={direction}", time.get()));
+        let target = format!("{target}?ts={}&dir={direction}", time.get());
         self.ask(server, ServerRequest::get(target).limit(MAX_PROFILE_BYTES)).await
     }
 

@@ -99,7 +99,7 @@ impl Rooms {
             wave = events.iter().flat_map(|event| event.pdu.prev_events.iter().cloned()).collect();
             found.extend(events);
         }
-        found.sort_by(|one, other| (other.pdu.depth, other.seq).cmp(&(one.pdu.depth, one.seq)));
+        found.sort_by_key(|event| std::cmp::Reverse((event.pdu.depth, event.seq)));
         self.for_server(room, server, found).await
     }
 

@@ -222,9 +222,16 @@ async fn sy_05_a_gap_that_was_bridged_limits_the_timeline() {
         let state = story.room.snapshot().state.clone();
         let rita = story.rita.clone();
         let topic = json!({ "topic": "meanwhile" });
-        let topic =
-            story.event_under(&state, &rita, "m.room.topic", Some(""), topic, &[missed.event_id.clone()]);
-        let event = story.by_rita("m.room.message", None, text("after"), &[topic.event_id.clone()]);
+        let topic = story.event_under(
+            &state,
+            &rita,
+            "m.room.topic",
+            Some(""),
+            topic,
+            std::slice::from_ref(&missed.event_id),
+        );
+        let event =
+            story.by_rita("m.room.message", None, text("after"), std::slice::from_ref(&topic.event_id));
         let state = state.iter().map(|event| event.pdu.event_id.clone()).chain([topic.event_id.clone()]);
         let given = Given { state: state.collect(), events: vec![topic.clone()] };
         let outcome = story.world.rooms.bridge(&story.room, event.clone(), given).await.unwrap();

@@ -1,4 +1,4 @@
-//! `POST /user/{userId}/openid/request_token` ("OpenID").
+//! `POST /user/{userId}/openid/request_token` (`OpenID`).
 
 use std::time::Duration;
 

@@ -2,11 +2,8 @@
 //! [end-to-end encryption](https://spec.matrix.org/v1.19/server-server-api/#end-to-end-encryption): this server's users have
 //! no keys yet, and the answers say so.
 
-use std::collections::BTreeMap;
-
 use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::{
@@ -38,12 +35,13 @@ async fn devices(app: App, _: Origin, request: Bare<Get>) -> Result<Json<Value>,
 
 #[derive(Deserialize)]
 struct Asked {
-    device_keys: BTreeMap<OwnedUserId, IgnoredAny>,
+    device_keys: serde_json::Map<String, Value>,
 }
 
 async fn query_keys(app: App, _: Origin, request: Bare<Post, Asked>) -> Result<Json<Value>, MatrixError> {
     let mut device_keys = serde_json::Map::new();
-    for user_id in request.content.device_keys.into_keys() {
+    for (user_id, _) in request.content.device_keys {
+        let Ok(user_id) = OwnedUserId::try_from(user_id) else { continue };
         if user_id.server_name() == app.server_name && app.accounts.recipient(&user_id).await?.is_some() {
             device_keys.insert(user_id.to_string(), json!({}));
         }
@@ -54,7 +52,7 @@ async fn query_keys(app: App, _: Origin, request: Bare<Post, Asked>) -> Result<J
 #[derive(Deserialize)]
 struct Claimed {
     #[serde(rename = "one_time_keys")]
-    _asked: BTreeMap<OwnedUserId, IgnoredAny>,
+    _asked: serde_json::Map<String, Value>,
 }
 
 async fn claim_keys(_: App, _: Origin, _: Bare<Post, Claimed>) -> Result<Json<Value>, MatrixError> {

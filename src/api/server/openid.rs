@@ -17,11 +17,10 @@ pub(super) fn routes() -> Routes {
 async fn userinfo(app: App, _: Anonymous, request: Bare<Get>) -> Result<Json<Value>, MatrixError> {
     let token = request.query("access_token");
     let token = token.ok_or_else(|| MatrixError::missing_param("`access_token` is missing"))?;
-    match app.accounts.openid_user(&token).await? {
-        Some(user_id) => Ok(Json(json!({ "sub": user_id }))),
-        None => {
-            let text = "this token is not known, or no longer";
-            Err(MatrixError::new(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", text))
-        }
-    }
+    let unknown = || {
+        let text = "this token is not known, or no longer";
+        MatrixError::new(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", text)
+    };
+    let user_id = app.accounts.openid_user(&token).await?.ok_or_else(unknown)?;
+    Ok(Json(json!({ "sub": user_id })))
 }
