@@ -79,12 +79,10 @@ impl From<room::Error> for MatrixError {
         let text = error.to_string();
         let answer = |status, errcode| Self::new(status, errcode, text.clone());
         match error {
-            E::Forbidden(_) => Self::forbidden(text),
+            E::Forbidden(_) | E::CannotAuthorise | E::CannotGrant => Self::forbidden(text),
             E::CannotLeaveNotices => answer(StatusCode::FORBIDDEN, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM"),
             E::GuestsForbidden => answer(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN"),
             E::InviteBlocked(_) => answer(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED"),
-            E::CannotAuthorise => answer(StatusCode::BAD_REQUEST, "M_UNABLE_TO_AUTHORISE_JOIN"),
-            E::CannotGrant => answer(StatusCode::BAD_REQUEST, "M_UNABLE_TO_GRANT_JOIN"),
             E::NotFound(_) => Self::not_found(text),
             E::BadState(_) => answer(StatusCode::FORBIDDEN, "M_BAD_STATE"),
             E::InvalidParam(_) => Self::invalid_param(text),

@@ -49,8 +49,8 @@ async fn joining_what_is_closed_or_not_there() {
     let room = alice.create_room(json!({})).await;
     bob.post(&format!("/v3/join/{room}"), json!({})).await.expect_error(403, "M_FORBIDDEN");
     bob.post(&format!("/v3/join/{UNKNOWN}"), json!({})).await.expect_error(404, "M_NOT_FOUND");
-    bob.post("/v3/join/!gone:example.org", json!({})).await.expect_error(404, "M_NOT_FOUND");
-    bob.post("/v3/join/%23gone:example.org", json!({})).await.expect_error(404, "M_NOT_FOUND");
+    bob.post("/v3/join/!gone:nowhere.invalid", json!({})).await.expect_error(502, "M_UNKNOWN");
+    bob.post("/v3/join/%23gone:nowhere.invalid", json!({})).await.expect_error(502, "M_UNKNOWN");
     bob.post("/v3/join/neither", json!({})).await.expect_error(400, "M_INVALID_PARAM");
     bob.post(&format!("/v3/knock/{UNKNOWN}"), json!({})).await.expect_error(404, "M_NOT_FOUND");
 }
@@ -83,13 +83,13 @@ async fn invites_that_can_not_be_delivered_say_so() {
     let alice = server.register("alice").await;
     let room = alice.create_room(json!({})).await;
     let path = format!("/v3/rooms/{room}/invite");
-    alice.post(&path, json!({ "user_id": "@carol:example.org" })).await.expect_error(403, "M_FORBIDDEN");
+    alice.post(&path, json!({ "user_id": "@carol:nowhere.invalid" })).await.expect_error(502, "M_UNKNOWN");
     let mail = json!({ "id_server": "a", "id_access_token": "b", "medium": "email", "address": "c@d" });
     alice.post(&path, mail).await.expect_error(400, "M_INVALID_PARAM");
     alice.post(&path, json!({})).await.expect_error(400, "M_BAD_JSON");
     let content = json!({ "membership": "invite" });
-    let state = format!("/v3/rooms/{room}/state/m.room.member/@carol:example.org");
-    alice.put(&state, content).await.expect_error(403, "M_FORBIDDEN");
+    let state = format!("/v3/rooms/{room}/state/m.room.member/@carol:nowhere.invalid");
+    alice.put(&state, content).await.expect_error(502, "M_UNKNOWN");
 }
 
 #[tokio::test]
