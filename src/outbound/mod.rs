@@ -14,8 +14,6 @@ mod backlog;
 mod destinations;
 mod fading;
 mod sender;
-#[cfg(test)]
-mod tests;
 mod transaction;
 
 use std::{

@@ -1,0 +1,177 @@
+//! A server of the tests: real keys, a real certificate, and answers as the test says.
+//!
+//! It publishes its keys; whatever else it is asked is answered by what [`Peer::on`] was given, and written down.
+
+use std::{
+    convert::Infallible,
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use hearth_federation::{Pdu, SigningKey, own_server_keys};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    body::{Bytes, Incoming},
+    service::service_fn,
+};
+use hyper_util::{rt::TokioIo, server::conn::auto::Builder};
+use parking_lot::Mutex;
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName, OwnedUserId};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_rustls::{TlsAcceptor, rustls};
+
+use crate::common::{
+    Answer,
+    federating::{Authority, Federating},
+};
+
+/// A request that came.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    /// Decoded, without the query.
+    pub(crate) path: String,
+    pub(crate) body: Value,
+}
+
+/// What is answered: a status and JSON.
+pub(crate) type Reply = Box<dyn Fn(&Asked) -> (u16, Value) + Send + Sync>;
+
+pub(crate) struct Peer {
+    pub(crate) name: OwnedServerName,
+    pub(crate) key: SigningKey,
+    shared: Arc<Shared>,
+    serving: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// By the beginnings of paths; the last one that fits answers.
+    replies: Mutex<Vec<(String, Reply)>>,
+    asked: Mutex<Vec<Asked>>,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+pub(crate) fn now() -> MilliSecondsSinceUnixEpoch {
+    MilliSecondsSinceUnixEpoch::now()
+}
+
+pub(crate) fn wire(pdu: &Pdu) -> Value {
+    serde_json::from_str(pdu.json.get()).unwrap()
+}
+
+impl Peer {
+    pub(crate) async fn start(authority: &Authority) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let dir = tempfile::tempdir().unwrap();
+        let (certificate, private) = authority.certify("127.0.0.1", dir.path());
+        let certificate = CertificateDer::from_pem_file(certificate).unwrap();
+        let private = PrivateKeyDer::from_pem_file(private).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], private)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let name = OwnedServerName::try_from(format!("127.0.0.1:{port}")).unwrap();
+        let mut seed = [7; 32];
+        seed[..8].copy_from_slice(&NUMBER.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+        let key = SigningKey::new("peer", seed).unwrap();
+
+        let shared = Arc::new(Shared::default());
+        let document = own_server_keys(&name, &[&key], &[], now());
+        let document: Value = serde_json::from_str(&document).unwrap();
+        shared.on("/_matrix/key/v2/server", Box::new(move |_| (200, document.clone())));
+        shared.on("/_matrix/federation/v1/send/", Box::new(|_| (200, json!({ "pdus": {} }))));
+        let served = Arc::clone(&shared);
+        let serving = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, shared) = (acceptor.clone(), Arc::clone(&served));
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+                    // Whoever goes away amid an answer is the test's own doing.
+                    let builder = Builder::new(hyper_util::rt::TokioExecutor::new());
+                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self { name, key, shared, serving }
+    }
+
+    /// A user of this server.
+    pub(crate) fn user(&self, name: &str) -> OwnedUserId {
+        OwnedUserId::try_from(format!("@{name}:{}", self.name)).unwrap()
+    }
+
+    /// Answers what begins with `path` so from now on.
+    pub(crate) fn on(&self, path: &str, reply: impl Fn(&Asked) -> (u16, Value) + Send + Sync + 'static) {
+        self.shared.on(path, Box::new(reply));
+    }
+
+    /// What was asked whose path begins so.
+    pub(crate) fn asked(&self, path: &str) -> Vec<Asked> {
+        self.shared.asked.lock().iter().filter(|asked| asked.path.starts_with(path)).cloned().collect()
+    }
+
+    /// Asks a server, with a right signature.
+    pub(crate) async fn request(
+        &self,
+        server: &Federating,
+        method: Method,
+        uri: &str,
+        body: Option<&Value>,
+    ) -> Answer {
+        server.signed(self.name.as_str(), &self.key, method, uri, body).await
+    }
+
+    /// Sends a transaction.
+    pub(crate) async fn send(&self, server: &Federating, pdus: &[Value], edus: &[Value]) -> Answer {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let uri = format!("/_matrix/federation/v1/send/{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let body = json!({ "origin": self.name, "origin_server_ts": now(), "pdus": pdus, "edus": edus });
+        self.request(server, Method::PUT, &uri, Some(&body)).await
+    }
+}
+
+impl Shared {
+    fn on(&self, path: &str, reply: Reply) {
+        self.replies.lock().push((path.to_owned(), reply));
+    }
+}
+
+async fn answer(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
+    let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
+    let body = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or(Value::Null);
+    let asked = Asked { path, body };
+    let (status, body) = {
+        let replies = shared.replies.lock();
+        let fits = replies.iter().rev().find(|(path, _)| asked.path.starts_with(path));
+        fits.map_or((404, json!({ "errcode": "M_NOT_FOUND", "error": "nothing" })), |(_, reply)| {
+            reply(&asked)
+        })
+    };
+    shared.asked.lock().push(asked);
+    let mut response = Response::new(Full::new(body.to_string().into()));
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+    response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    Ok(response)
+}

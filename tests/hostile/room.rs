@@ -1,0 +1,213 @@
+//! A room that a server of the tests keeps: built event by event, and told to whoever asks.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use hearth_federation::{Draft, Limits, Pdu, Position};
+use parking_lot::Mutex;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId, events::TimelineEventType};
+use serde_json::{Value, json, value::to_raw_value};
+
+use crate::peer::{Asked, Peer, now, wire};
+
+pub(crate) struct Room {
+    pub(crate) version: RoomVersionId,
+    pub(crate) id: OwnedRoomId,
+    pub(crate) creator: OwnedUserId,
+    /// By type and state key.
+    pub(crate) state: BTreeMap<(String, String), Pdu>,
+    pub(crate) events: HashMap<OwnedEventId, Pdu>,
+    /// What comes next follows these.
+    pub(crate) ends: Vec<OwnedEventId>,
+    pub(crate) depth: i64,
+    /// Who builds its events.
+    signer: (ruma::OwnedServerName, hearth_federation::SigningKey),
+}
+
+/// A room that others may be asking for while the test builds on.
+pub(crate) type Shared = Arc<Mutex<Room>>;
+
+impl Room {
+    /// A public room of `@creator`, in which everybody may do everything but what the creator alone may.
+    pub(crate) fn new(peer: &Peer, version: &str, name: &str) -> Shared {
+        let creator = peer.user("creator");
+        let key = hearth_federation::SigningKey::from_text(&peer.key.to_text()).unwrap();
+        let mut room = Self {
+            version: RoomVersionId::try_from(version).unwrap(),
+            id: OwnedRoomId::try_from(format!("!{name}:{}", peer.name)).unwrap(),
+            creator: creator.clone(),
+            state: BTreeMap::new(),
+            events: HashMap::new(),
+            ends: Vec::new(),
+            depth: 0,
+            signer: (peer.name.clone(), key),
+        };
+        let create = json!({ "room_version": version, "creator": creator });
+        room.put(&creator, "m.room.create", "", create);
+        room.put(&creator, "m.room.member", creator.as_str(), json!({ "membership": "join" }));
+        // From version 12 on a creator may do everything, and may not be named.
+        let users = if version == "12" { json!({}) } else { json!({ creator.as_str(): 100 }) };
+        let levels = json!({ "users": users, "users_default": 0, "state_default": 50 });
+        room.put(&creator, "m.room.power_levels", "", levels);
+        room.put(&creator, "m.room.join_rules", "", json!({ "join_rule": "public" }));
+        Arc::new(Mutex::new(room))
+    }
+
+    /// An event that follows all others, by one of this server's users. It is in no room yet.
+    pub(crate) fn draft(&self, sender: &OwnedUserId, kind: &str, key: Option<&str>, content: Value) -> Pdu {
+        self.draft_after(&self.ends, sender, kind, key, content)
+    }
+
+    // What is made by `json!` is given away at most calls.
+    #[allow(clippy::needless_pass_by_value)]
+    pub(crate) fn draft_after(
+        &self,
+        previous: &[OwnedEventId],
+        sender: &OwnedUserId,
+        kind: &str,
+        key: Option<&str>,
+        content: Value,
+    ) -> Pdu {
+        let is_create = kind == "m.room.create";
+        let draft = Draft {
+            room_id: (self.version != RoomVersionId::V12 || !is_create).then(|| self.id.clone()),
+            sender: sender.clone(),
+            kind: TimelineEventType::from(kind),
+            state_key: key.map(str::to_owned),
+            content: to_raw_value(&content).unwrap(),
+            redacts: None,
+        };
+        let auth = if is_create { Vec::new() } else { draft.auth_types(&self.version).unwrap() };
+        let auth_events = auth
+            .iter()
+            .filter_map(|(kind, key)| self.state.get(&(kind.to_string(), key.clone())))
+            .map(|pdu| pdu.event_id.clone())
+            .collect();
+        let position = Position::new(previous.to_vec(), auth_events, self.depth + 1, now());
+        draft.build(&self.version, position, &self.signer.0, &self.signer.1, Limits::FEDERATED).unwrap()
+    }
+
+    /// The event is in the room.
+    pub(crate) fn add(&mut self, pdu: Pdu) -> OwnedEventId {
+        let id = pdu.event_id.clone();
+        if self.version == RoomVersionId::V12 && pdu.kind == TimelineEventType::RoomCreate {
+            self.id = pdu.room_id.clone();
+        }
+        if let Some(key) = &pdu.state_key {
+            self.state.insert((pdu.kind.to_string(), key.clone()), pdu.clone());
+        }
+        self.depth = self.depth.max(pdu.depth);
+        self.ends = vec![id.clone()];
+        self.events.insert(id.clone(), pdu);
+        id
+    }
+
+    pub(crate) fn put(&mut self, sender: &OwnedUserId, kind: &str, key: &str, content: Value) -> Pdu {
+        let pdu = self.draft(sender, kind, Some(key), content);
+        self.add(pdu.clone());
+        pdu
+    }
+
+    pub(crate) fn say(&mut self, text: &str) -> Pdu {
+        let pdu = self.draft(&self.creator, "m.room.message", None, message(text));
+        self.add(pdu.clone());
+        pdu
+    }
+
+    pub(crate) fn state_events(&self) -> Vec<Value> {
+        self.state.values().map(wire).collect()
+    }
+
+    /// What `make_join` proposes.
+    pub(crate) fn proposal(&self, user: &str) -> Value {
+        let wanted = ["m.room.create", "m.room.join_rules", "m.room.power_levels"];
+        let auth =
+            wanted.iter().filter(|kind| self.version != RoomVersionId::V12 || **kind != "m.room.create");
+        let auth: Vec<&OwnedEventId> =
+            auth.map(|kind| &self.state[&((*kind).to_owned(), String::new())].event_id).collect();
+        json!({
+            "room_version": self.version,
+            "event": {
+                "type": "m.room.member", "room_id": self.id, "sender": user, "state_key": user,
+                "content": { "membership": "join" }, "depth": self.depth + 1, "origin_server_ts": now(),
+                "prev_events": self.ends, "auth_events": auth,
+            },
+        })
+    }
+}
+
+pub(crate) fn message(text: &str) -> Value {
+    json!({ "msgtype": "m.text", "body": text })
+}
+
+/// The last part of a path.
+fn last(asked: &Asked) -> &str {
+    asked.path.rsplit('/').next().unwrap()
+}
+
+impl Peer {
+    /// Answers about a room as a server that keeps it does. Joins that are sent become part of it.
+    pub(crate) fn keeps(&self, room: &Shared) {
+        let name = self.name.clone();
+        let (id, answer) = {
+            let (id, room) = (room.lock().id.clone(), Arc::clone(room));
+            let answer = move |with: fn(&mut Room, &Asked) -> Value| {
+                let room = Arc::clone(&room);
+                move |asked: &Asked| (200, with(&mut room.lock(), asked))
+            };
+            (id, answer)
+        };
+        let at = |version: &str, endpoint: &str| format!("/_matrix/federation/{version}/{endpoint}/{id}");
+        self.on(&at("v1", "make_join"), answer(|room, asked| room.proposal(last(asked))));
+        let joined = answer(|room, asked| {
+            let state = room.state_events();
+            let id = OwnedEventId::try_from(last(asked)).unwrap();
+            let event = Pdu::from_stored(id, asked.body.to_string(), &room.version).unwrap();
+            room.add(event);
+            json!({ "state": state, "auth_chain": state, "event": asked.body, "members_omitted": false })
+        });
+        self.on(&at("v2", "send_join"), move |asked| {
+            let (status, mut body) = joined(asked);
+            body["origin"] = json!(name);
+            (status, body)
+        });
+        let state = |room: &mut Room, _: &Asked| {
+            let state = room.state_events();
+            json!({ "pdus": state, "auth_chain": state })
+        };
+        self.on(&at("v1", "state"), answer(state));
+        let ids = |room: &mut Room, _: &Asked| {
+            let ids: Vec<_> = room.state.values().map(|pdu| pdu.event_id.clone()).collect();
+            json!({ "pdu_ids": ids, "auth_chain_ids": ids })
+        };
+        self.on(&at("v1", "state_ids"), answer(ids));
+        let missing = |room: &mut Room, asked: &Asked| {
+            let earliest: Vec<OwnedEventId> =
+                serde_json::from_value(asked.body["earliest_events"].clone()).unwrap();
+            let mut queue: Vec<OwnedEventId> =
+                serde_json::from_value(asked.body["latest_events"].clone()).unwrap();
+            let (mut next, mut found) = (0, Vec::new());
+            while let Some(id) = queue.get(next).cloned() {
+                next += 1;
+                for before in room.events.get(&id).map(|pdu| pdu.prev_events.clone()).unwrap_or_default() {
+                    if !earliest.contains(&before) && !queue.contains(&before) && found.len() < 10 {
+                        found.extend(room.events.get(&before).map(wire));
+                        queue.push(before);
+                    }
+                }
+            }
+            json!({ "events": found })
+        };
+        self.on(&at("v1", "get_missing_events"), answer(missing));
+        let one = Arc::clone(room);
+        self.on("/_matrix/federation/v1/event/", move |asked| {
+            let found = OwnedEventId::try_from(last(asked)).ok();
+            match found.and_then(|id| one.lock().events.get(&id).map(wire)) {
+                Some(event) => (200, json!({ "pdus": [event] })),
+                None => (404, json!({ "errcode": "M_NOT_FOUND", "error": "no such event" })),
+            }
+        });
+    }
+}

@@ -1,0 +1,254 @@
+//! Transactions with what can't be believed in them: it is an error for that event alone.
+
+use hearth_federation::SigningKey;
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    World,
+    common::eventually,
+    peer::{Peer, wire},
+    room::{Room, message},
+};
+
+/// Sends one event among good ones. The bad one must not be seen, and the others must.
+async fn is_dropped(world: &World, room: &crate::Shared, what: &str, bad: &Value, id: Option<&str>) {
+    let (before, after) = {
+        let mut room = room.lock();
+        (room.say(&format!("before: {what}")), room.say(&format!("after: {what}")))
+    };
+    let answer = world.peer.send(&world.here, &[wire(&before), bad.clone(), wire(&after)], &[]).await;
+    let answer = answer.expect(200);
+    for good in [&before, &after] {
+        assert_eq!(answer["pdus"][good.event_id.as_str()], json!({}), "{what}: {answer}");
+        world.sees_soon(room, good.event_id.as_str()).await;
+    }
+    if let Some(id) = id {
+        assert!(!world.sees(room, id).await, "{what}");
+    }
+    let page = format!("/v3/rooms/{}/messages?dir=b&limit=100", room.lock().id);
+    let page = world.alice.get(&page).await.expect(200);
+    assert!(!page.to_string().contains("not to be seen"), "{what}: {page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sg_04_signatures_are_of_the_sender_and_right() {
+    let world = World::new().await;
+    let room = world.shared("11", "signed").await;
+    let creator = room.lock().creator.clone();
+    let draft = || room.lock().draft(&creator, "m.room.message", None, message("not to be seen"));
+
+    let pdu = draft();
+    let mut unsigned = wire(&pdu);
+    unsigned["signatures"] = json!({});
+    is_dropped(&world, &room, "unsigned", &unsigned, Some(pdu.event_id.as_str())).await;
+
+    let pdu = draft();
+    let mut other_place = wire(&pdu);
+    let own = other_place["signatures"][world.peer.name.as_str()].clone();
+    other_place["signatures"] = json!({ "127.0.0.1:1": own });
+    is_dropped(&world, &room, "signed by another server", &other_place, Some(pdu.event_id.as_str())).await;
+
+    let pdu = draft();
+    let mut unknown_key = wire(&pdu);
+    let signature = own_signature(&world.peer, &unknown_key);
+    unknown_key["signatures"] = json!({ world.peer.name.as_str(): { "ed25519:never": signature } });
+    is_dropped(&world, &room, "by a key that nobody published", &unknown_key, Some(pdu.event_id.as_str()))
+        .await;
+
+    let pdu = draft();
+    let mut wrong = wire(&pdu);
+    let signature = SigningKey::new("peer", [9; 32]).unwrap().sign(b"something else");
+    wrong["signatures"][world.peer.name.as_str()] = json!({ world.peer.key.id().as_str(): signature });
+    is_dropped(&world, &room, "a wrong signature", &wrong, Some(pdu.event_id.as_str())).await;
+
+    // The sender is of this server, but the other signs.
+    let alice = ruma::OwnedUserId::try_from(world.alice.user_id.as_str()).unwrap();
+    let pdu = room.lock().draft(&alice, "m.room.message", None, message("not to be seen"));
+    is_dropped(&world, &room, "in the name of alice", &wire(&pdu), Some(pdu.event_id.as_str())).await;
+}
+
+fn own_signature(peer: &Peer, event: &Value) -> Value {
+    event["signatures"][peer.name.as_str()][peer.key.id().as_str()].clone()
+}
+
+/// What was changed on the way is redacted; what isn't an event is no obstacle.
+#[tokio::test(flavor = "multi_thread")]
+async fn pd_01_what_is_changed_or_no_event_stops_nothing() {
+    let world = World::new().await;
+    let room = world.shared("11", "changed").await;
+    let creator = room.lock().creator.clone();
+    let draft = || room.lock().draft(&creator, "m.room.message", None, message("harmless"));
+    let mut changed = wire(&draft());
+    changed["content"]["body"] = json!("not to be seen");
+    is_dropped(&world, &room, "changed content", &changed, None).await;
+    let mut more = wire(&draft());
+    more["depth"] = json!(1.5);
+    is_dropped(&world, &room, "a fraction", &more, None).await;
+    let mut deep = wire(&draft());
+    deep["depth"] = json!(9_007_199_254_741_000_i64);
+    is_dropped(&world, &room, "a depth past all numbers", &deep, None).await;
+    let mut large = wire(&draft());
+    large["content"]["x"] = json!("not to be seen".repeat(6000));
+    is_dropped(&world, &room, "too large", &large, None).await;
+    for (what, bad) in [
+        ("a number", json!(7)),
+        ("a list", json!([[]])),
+        ("nothing", Value::Null),
+        ("an empty object", json!({})),
+        ("only a room", json!({ "room_id": room.lock().id, "type": "m.room.message" })),
+        ("an unknown room", json!({ "room_id": "!none:elsewhere", "type": "x", "sender": creator })),
+    ] {
+        is_dropped(&world, &room, what, &bad, None).await;
+    }
+}
+
+/// What a room doesn't allow isn't let in, and nothing that is built on it is state.
+#[tokio::test(flavor = "multi_thread")]
+async fn pd_01_what_the_room_does_not_allow_is_rejected_for_good() {
+    let world = World::new().await;
+    let room = world.shared("11", "allowed").await;
+    let stranger = world.peer.user("stranger");
+    let topic = room.lock().draft(&stranger, "m.room.topic", Some(""), json!({ "topic": "not to be seen" }));
+    is_dropped(&world, &room, "by who isn't in", &wire(&topic), Some(topic.event_id.as_str())).await;
+    // Again, and in the state that is given for a gap.
+    is_dropped(&world, &room, "by who isn't in, again", &wire(&topic), Some(topic.event_id.as_str())).await;
+    let (hidden, after) = {
+        let mut room = room.lock();
+        let hidden = room.say("nobody gives this");
+        (hidden.clone(), room.say("after the gap"))
+    };
+    room.lock().events.remove(&hidden.event_id);
+    let state: Vec<Value> = {
+        let room = room.lock();
+        room.state
+            .values()
+            .filter(|pdu| pdu.kind.to_string() != "m.room.topic")
+            .chain([&topic])
+            .map(wire)
+            .collect()
+    };
+    let ids: Vec<String> = {
+        let room = room.lock();
+        room.state.values().chain([&topic]).map(|pdu| pdu.event_id.to_string()).collect()
+    };
+    let id = room.lock().id.clone();
+    world.peer.on(&format!("/_matrix/federation/v1/state/{id}"), move |_| {
+        (200, json!({ "pdus": state, "auth_chain": state }))
+    });
+    world.peer.on(&format!("/_matrix/federation/v1/state_ids/{id}"), move |_| {
+        (200, json!({ "pdu_ids": ids, "auth_chain_ids": ids }))
+    });
+    let topics = topic.clone();
+    world.peer.on(&format!("/_matrix/federation/v1/event/{}", topic.event_id), move |_| {
+        (200, json!({ "pdus": [wire(&topics)] }))
+    });
+    world.peer.send(&world.here, &[wire(&after)], &[]).await.expect(200);
+    let next = room.lock().say("and on");
+    world.peer.send(&world.here, &[wire(&next)], &[]).await.expect(200);
+    world.sees_soon(&room, next.event_id.as_str()).await;
+    assert_eq!(world.state(&room, "m.room.topic").await["topic"], Value::Null);
+    assert!(!world.sees(&room, topic.event_id.as_str()).await);
+}
+
+/// Nothing of one room is taken for another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn pd_05_events_of_another_room_allow_nothing() {
+    let world = World::new().await;
+    let (one, other) = (world.shared("11", "one").await, world.shared("11", "other").await);
+    let creator = one.lock().creator.clone();
+    // An event of one room that says it is of the other: its references are all of the first.
+    let mut moved = wire(&one.lock().draft(&creator, "m.room.message", None, message("not to be seen")));
+    moved["room_id"] = json!(other.lock().id);
+    is_dropped(&world, &other, "moved", &moved, None).await;
+    let mixed = {
+        let (one, mut other) = (one.lock(), other.lock());
+        let id = std::mem::replace(&mut other.id, one.id.clone());
+        let pdu = other.draft_after(&one.ends, &creator, "m.room.message", None, message("not to be seen"));
+        other.id = id;
+        pdu
+    };
+    is_dropped(&world, &one, "allowed by another room", &wire(&mixed), Some(mixed.event_id.as_str())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tx_01_transactions_have_bounds() {
+    let world = World::new().await;
+    let room = world.shared("11", "many").await;
+    let first = room.lock().say("too many come with it");
+    let many: Vec<Value> = std::iter::once(wire(&first)).chain((0..50).map(|_| json!({}))).collect();
+    let answer = world.peer.send(&world.here, &many, &[]).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let edus = vec![json!({ "edu_type": "m.typing", "content": {} }); 101];
+    assert_eq!(world.peer.send(&world.here, &[wire(&first)], &edus).await.status, 400);
+    assert!(!world.sees(&room, first.event_id.as_str()).await);
+    world.peer.send(&world.here, &[wire(&first)], &edus[..100]).await.expect(200);
+    world.sees_soon(&room, first.event_id.as_str()).await;
+}
+
+/// ED-05: nobody tells what users of others do.
+#[tokio::test(flavor = "multi_thread")]
+async fn ed_05_typing_and_receipts_are_of_the_users_of_who_tells_them() {
+    let world = World::new().await;
+    let room = world.shared("11", "edus").await;
+    let bob = world.here.server.register("bob").await;
+    let id = room.lock().id.clone();
+    let creator = room.lock().creator.clone();
+    bob.post(&format!("/v3/join/{id}"), json!({})).await.expect(200);
+    let said = world.alice.send_text(id.as_str(), "read me").await;
+    let receipt = |user: &str| {
+        let data = json!({ "event_ids": [said], "data": { "ts": 1 } });
+        json!({ "edu_type": "m.receipt", "content": { id.as_str(): { "m.read": { user: data } } } })
+    };
+    let typing = |user: &str| json!({ "edu_type": "m.typing", "content": { "room_id": id, "user_id": user, "typing": true } });
+    let stranger = world.peer.user("stranger");
+    let mut edus = Vec::new();
+    for user in [bob.user_id.as_str(), stranger.as_str(), "@somebody:127.0.0.1:1", creator.as_str()] {
+        edus.extend([receipt(user), typing(user)]);
+    }
+    edus.splice(
+        0..0,
+        [json!(7), json!({}), json!({ "edu_type": "m.receipt", "content": { id.as_str(): 7 } })],
+    );
+    world.peer.send(&world.here, &[], &edus).await.expect(200);
+    let (typing, receipts) = eventually("alice hears of it", || async {
+        let answer = world.alice.sync(None, 0).await;
+        let events = answer["rooms"]["join"][id.as_str()]["ephemeral"]["events"].clone();
+        let content = |kind: &str| {
+            let event = events.as_array()?.iter().find(|event| event["type"] == kind)?;
+            Some(event["content"].clone())
+        };
+        Some((content("m.typing")?["user_ids"].clone(), content("m.receipt")?[&said]["m.read"].clone()))
+    })
+    .await;
+    assert_eq!(typing, json!([creator]));
+    assert_eq!(receipts.as_object().unwrap().keys().collect::<Vec<_>>(), [creator.as_str()]);
+}
+
+/// I10: a server that isn't in a room learns nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn i10_what_is_asked_about_rooms_of_others_is_not_there() {
+    let world = World::new().await;
+    let room = world.alice.create_room(json!({ "preset": "private_chat" })).await;
+    let event = world.alice.send_text(&room, "secret").await;
+    let outsider = Peer::start(&world.authority).await;
+    let unknown = Room::new(&outsider, "11", "unknown").lock().id.clone();
+    for id in [room.as_str(), unknown.as_str()] {
+        for uri in [
+            format!("/_matrix/federation/v1/state/{id}?event_id={event}"),
+            format!("/_matrix/federation/v1/state_ids/{id}?event_id={event}"),
+            format!("/_matrix/federation/v1/backfill/{id}?v={event}&limit=10"),
+            format!("/_matrix/federation/v1/event_auth/{id}/{event}"),
+            format!("/_matrix/federation/v1/event/{event}"),
+            format!("/_matrix/federation/v1/timestamp_to_event/{id}?ts=0&dir=f"),
+        ] {
+            let answer = outsider.request(&world.here, Method::GET, &uri, None).await;
+            assert!(matches!(answer.status, 403 | 404), "{uri}: {answer:?}");
+            assert!(!answer.text().contains("secret"));
+        }
+        let body = json!({ "latest_events": [event], "earliest_events": [], "limit": 10 });
+        let uri = format!("/_matrix/federation/v1/get_missing_events/{id}");
+        let answer = outsider.request(&world.here, Method::POST, &uri, Some(&body)).await;
+        assert!(matches!(answer.status, 403 | 404), "{answer:?}");
+    }
+}
