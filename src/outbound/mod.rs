@@ -14,6 +14,8 @@ mod backlog;
 mod destinations;
 mod fading;
 mod sender;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 use std::{

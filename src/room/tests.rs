@@ -22,6 +22,7 @@ pub(crate) struct World {
     pub(crate) sessions: Sessions,
     pub(crate) queues: Queues,
     pub(crate) environment: Environment,
+    pub(crate) destinations: Arc<Destinations>,
     tails: Arc<Tails>,
     _dir: tempfile::TempDir,
 }
@@ -67,11 +68,12 @@ impl World {
         };
         let accounts = Arc::new(accounts);
         let known = Arc::clone(&accounts);
+        let destinations = Destinations::load(store.clone()).await.unwrap();
         let rooms = Rooms::new(
             store.clone(),
             known,
             environment.clone(),
-            Destinations::load(store.clone()).await.unwrap(),
+            Arc::clone(&destinations),
             server_name,
             key,
             policy,
@@ -79,7 +81,7 @@ impl World {
         .await
         .unwrap();
         let rooms = Arc::new(rooms);
-        Self { rooms, store, accounts, sessions, queues, environment, tails, _dir: dir }
+        Self { rooms, store, accounts, sessions, queues, environment, destinations, tails, _dir: dir }
     }
 
     pub(crate) async fn room(&self, creator: &UserId) -> Arc<Room> {
