@@ -6,6 +6,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod handshakes;
 mod peer;
 mod room;
 mod transactions;

@@ -1,0 +1,391 @@
+//! Joins and invites with a server that lies, on either side of them.
+
+use hearth_federation::Pdu;
+use http::Method;
+use ruma::{OwnedEventId, RoomVersionId};
+use serde_json::{Value, json};
+
+use crate::{
+    Shared, World,
+    peer::{Peer, wire},
+    room::{Room, message},
+};
+
+/// What becomes of a state.
+type Lie = Box<dyn Fn(&mut Vec<Value>)>;
+/// A document of keys, made by a server and one that has nothing to do with it.
+type Document = fn(&Peer, &Peer) -> Value;
+
+impl World {
+    /// Alice tries to join a room, and can't.
+    async fn cant_join(&self, room: &Shared, what: &str) {
+        let id = room.lock().id.clone();
+        let answer = self.alice.post(&format!("/v3/join/{id}?via={}", self.peer.name), json!({})).await;
+        assert!((400..600).contains(&answer.status), "{what}: {answer:?}");
+        assert!(answer.json["errcode"].is_string(), "{what}: {answer:?}");
+        let joined = self.alice.get("/v3/joined_rooms").await.expect(200);
+        assert!(!joined.to_string().contains(id.as_str()), "{what}: {joined}");
+    }
+
+    fn sent_joins(&self) -> usize {
+        self.peer.asked("/_matrix/federation/v2/send_join/").len()
+    }
+}
+
+/// Puts a value at a path of a JSON text, such as `/event/type`.
+fn with(mut value: Value, pointer: &str, new: &Value) -> Value {
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    value.pointer_mut(parent).unwrap()[key] = new.clone();
+    value
+}
+
+/// CVE-2026-24471: nothing but the join that alice asked for is ever signed.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_02_what_another_server_proposes_is_never_signed() {
+    let world = World::new().await;
+    let room = Room::new(&world.peer, "11", "proposed");
+    world.peer.keeps(&room);
+    let honest = room.lock().proposal(&world.alice.user_id);
+    let (id, alice) = (room.lock().id.clone(), world.alice.user_id.clone());
+    let bob = alice.replace("alice", "bob");
+    for (pointer, lie) in [
+        ("/event/type", json!("m.room.power_levels")),
+        ("/event/type", json!("m.room.message")),
+        ("/event/sender", json!(bob)),
+        ("/event/state_key", json!(bob)),
+        ("/event/state_key", json!("")),
+        ("/event/state_key", Value::Null),
+        ("/event/room_id", json!("!other:elsewhere")),
+        ("/event/content/membership", json!("leave")),
+        ("/event/content/membership", json!("ban")),
+        ("/event/content", json!("join")),
+        ("/event/prev_events", json!("x")),
+        ("/event/prev_events", json!(vec!["$a"; 21])),
+        ("/event/auth_events", json!(vec!["$a"; 11])),
+        ("/event/depth", json!(-1)),
+        ("/event/depth", json!(1.5)),
+        ("/event", json!([])),
+        ("/room_version", json!("org.example.unheard")),
+        ("/room_version", json!(11)),
+    ] {
+        let lying = with(honest.clone(), pointer, &lie);
+        world.peer.on(&format!("/_matrix/federation/v1/make_join/{id}"), move |_| (200, lying.clone()));
+        world.cant_join(&room, &format!("{pointer}: {lie}")).await;
+        assert_eq!(world.sent_joins(), 0, "{pointer}: {lie}");
+    }
+    // What is put besides is not taken over.
+    let mut more = honest.clone();
+    more["event"]["content"]["displayname"] = json!("not my name");
+    more["event"]["content"]["more"] = json!(true);
+    more["event"]["origin_server_ts"] = json!(1);
+    more["event"]["unsigned"] = json!({ "age": 1 });
+    more["event"]["redacts"] = json!("$x");
+    world.peer.on(&format!("/_matrix/federation/v1/make_join/{id}"), move |_| (200, more.clone()));
+    world.join(&room).await;
+    let joins = world.peer.asked("/_matrix/federation/v2/send_join/");
+    let join = &joins[0].body;
+    assert_eq!(join["content"]["membership"], "join");
+    assert_ne!(join["content"]["displayname"], "not my name");
+    assert_eq!(join["content"]["more"], Value::Null);
+    assert_ne!(join["origin_server_ts"], json!(1));
+    assert_eq!((&join["unsigned"], &join["redacts"]), (&Value::Null, &Value::Null));
+}
+
+/// What the state of a room is said to be is judged event by event.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_06_states_that_lie_let_nobody_in() {
+    let world = World::new().await;
+    let other = Room::new(&world.peer, "11", "other");
+    let of_other = other.lock().state_events();
+    let without = |kind: &'static str| -> Lie {
+        Box::new(move |state: &mut Vec<Value>| state.retain(|event| event["type"] != kind))
+    };
+    let lies: Vec<(&str, Lie)> = vec![
+        ("no create event", without("m.room.create")),
+        ("no rule for joins", without("m.room.join_rules")),
+        ("nothing", Box::new(Vec::clear)),
+        ("another room's", Box::new(move |state| *state = of_other.clone())),
+        ("unsigned", Box::new(|state| state.iter_mut().for_each(|event| event["signatures"] = json!({})))),
+        (
+            "no events",
+            Box::new(|state| *state = vec![json!(7), json!({}), Value::Null, json!("x"), json!([])]),
+        ),
+    ];
+    for (index, (what, lie)) in lies.into_iter().enumerate() {
+        let room = Room::new(&world.peer, "11", &format!("lie{index}"));
+        world.peer.keeps(&room);
+        let mut state = room.lock().state_events();
+        lie(&mut state);
+        let id = room.lock().id.clone();
+        world.peer.on(&format!("/_matrix/federation/v2/send_join/{id}"), move |asked| {
+            let answer = json!({
+                "state": state, "auth_chain": state, "event": asked.body, "members_omitted": false, "origin": "x",
+            });
+            (200, answer)
+        });
+        world.cant_join(&room, what).await;
+        // The truth lets her in.
+        world.peer.keeps(&room);
+        world.join(&room).await;
+    }
+    for (what, answer) in [
+        ("not an object", json!([])),
+        ("no state", json!({ "auth_chain": [], "event": {} })),
+        ("a state that is none", json!({ "state": 7, "auth_chain": 7 })),
+        ("members that nobody left out", json!({ "state": [], "auth_chain": [], "members_omitted": true })),
+    ] {
+        let room = Room::new(&world.peer, "11", &format!("form{}", what.len()));
+        world.peer.keeps(&room);
+        let id = room.lock().id.clone();
+        world.peer.on(&format!("/_matrix/federation/v2/send_join/{id}"), move |_| (200, answer.clone()));
+        world.cant_join(&room, what).await;
+    }
+}
+
+/// One bad event of a state doesn't matter to the others (I7), and isn't in the room.
+#[tokio::test(flavor = "multi_thread")]
+async fn i7_a_forged_event_in_a_state_is_left_out() {
+    let world = World::new().await;
+    let room = Room::new(&world.peer, "11", "forged");
+    world.peer.keeps(&room);
+    let creator = room.lock().creator.clone();
+    let stranger = world.peer.user("stranger");
+    let topic = room.lock().draft(&stranger, "m.room.topic", Some(""), json!({ "topic": "not to be seen" }));
+    let mut unsigned =
+        wire(&room.lock().draft(&creator, "m.room.name", Some(""), json!({ "name": "forged" })));
+    unsigned["signatures"] = json!({});
+    let mut state = room.lock().state_events();
+    state.extend([wire(&topic), unsigned]);
+    let id = room.lock().id.clone();
+    world.peer.on(&format!("/_matrix/federation/v2/send_join/{id}"), move |asked| {
+        let answer = json!({ "state": state, "auth_chain": state, "event": asked.body, "origin": "x" });
+        (200, answer)
+    });
+    world.join(&room).await;
+    assert_eq!(world.state(&room, "m.room.topic").await["topic"], Value::Null);
+    assert_eq!(world.state(&room, "m.room.name").await["name"], Value::Null);
+    assert_eq!(world.state(&room, "m.room.join_rules").await["join_rule"], "public");
+}
+
+/// A join as a peer builds it from what this server proposes, changed.
+struct Visit {
+    room: String,
+    proposal: Value,
+}
+
+impl Visit {
+    async fn new(world: &World, version: &str, user: &str) -> Self {
+        let body = json!({ "preset": "public_chat", "room_version": version });
+        let room = world.alice.create_room(body).await;
+        let uri = format!("/_matrix/federation/v1/make_join/{room}/{user}?ver={version}");
+        let proposal = world.peer.request(&world.here, Method::GET, &uri, None).await.expect(200);
+        Self { room, proposal }
+    }
+
+    fn sign(&self, by: &Peer, change: impl FnOnce(&mut Value)) -> Pdu {
+        let mut event = self.proposal["event"].clone();
+        change(&mut event);
+        let draft = hearth_federation::Draft {
+            room_id: event["room_id"].as_str().map(|id| id.try_into().unwrap()),
+            sender: event["sender"].as_str().unwrap().try_into().unwrap(),
+            kind: event["type"].as_str().unwrap().into(),
+            state_key: event["state_key"].as_str().map(str::to_owned),
+            content: serde_json::value::to_raw_value(&event["content"]).unwrap(),
+            redacts: None,
+        };
+        let ids = |field: &str| serde_json::from_value::<Vec<OwnedEventId>>(event[field].clone()).unwrap();
+        let depth = event["depth"].as_i64().unwrap();
+        let position = hearth_federation::Position::new(
+            ids("prev_events"),
+            ids("auth_events"),
+            depth,
+            ruma::MilliSecondsSinceUnixEpoch::now(),
+        );
+        let limits = hearth_federation::Limits::FEDERATED;
+        draft.build(&RoomVersionId::V11, position, &by.name, &by.key, limits).unwrap()
+    }
+}
+
+/// JN-03: what is sent as a join is one, of the server that sends it, and of the room and the id in the path.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_03_joins_that_are_sent_are_what_they_say() {
+    let world = World::new().await;
+    let guest = world.peer.user("guest");
+    let other = Peer::start(&world.authority).await;
+    let visit = Visit::new(&world, "11", guest.as_str()).await;
+    let second = world.alice.create_room(json!({ "preset": "public_chat", "room_version": "11" })).await;
+    let set = |pointer: &'static str, value: Value| {
+        move |event: &mut Value| {
+            *event = with(json!({ "event": event.clone() }), pointer, &value)["event"].take();
+        }
+    };
+    let cases: Vec<(&str, Pdu, Option<String>)> = vec![
+        ("a leave", visit.sign(&world.peer, set("/event/content/membership", json!("leave"))), None),
+        (
+            "a message",
+            visit.sign(&world.peer, |event| {
+                event["type"] = json!("m.room.message");
+                event["content"] = message("hello");
+                event.as_object_mut().unwrap().remove("state_key");
+            }),
+            None,
+        ),
+        ("another's", visit.sign(&world.peer, set("/event/state_key", json!("@else:127.0.0.1:1"))), None),
+        (
+            "of this server",
+            visit.sign(&world.peer, |event| {
+                event["sender"] = json!(world.alice.user_id);
+                event["state_key"] = json!(world.alice.user_id);
+            }),
+            None,
+        ),
+        (
+            "of a third server",
+            visit.sign(&other, |event| {
+                event["sender"] = json!(other.user("guest"));
+                event["state_key"] = json!(other.user("guest"));
+            }),
+            None,
+        ),
+        ("signed by a third server", visit.sign(&other, |_| {}), None),
+        ("of another room", visit.sign(&world.peer, set("/event/room_id", json!(second))), None),
+        ("to another room", visit.sign(&world.peer, |_| {}), Some(second.clone())),
+        (
+            "vouched for by nobody",
+            visit.sign(&world.peer, |event| {
+                event["content"]["join_authorised_via_users_server"] = json!("@nobody:127.0.0.1:1");
+            }),
+            None,
+        ),
+        ("allowed by nothing", visit.sign(&world.peer, set("/event/auth_events", json!([]))), None),
+    ];
+    for (what, pdu, to) in cases {
+        let to = to.unwrap_or_else(|| visit.room.clone());
+        let uri = format!("/_matrix/federation/v2/send_join/{to}/{}", pdu.event_id);
+        let answer = world.peer.request(&world.here, Method::PUT, &uri, Some(&wire(&pdu))).await;
+        assert!(matches!(answer.status, 400 | 403 | 404), "{what}: {answer:?}");
+        assert!(answer.json["errcode"].is_string(), "{what}: {answer:?}");
+        assert!(answer.json["event"].is_null(), "{what}: nothing is signed");
+    }
+    let pdu = visit.sign(&world.peer, |_| {});
+    let uri = |id: &str| format!("/_matrix/federation/v2/send_join/{}/{id}", visit.room);
+    let wrong = world.peer.request(&world.here, Method::PUT, &uri("$wrong"), Some(&wire(&pdu))).await;
+    assert_eq!(wrong.status, 400, "{wrong:?}");
+    for nonsense in [json!(7), json!({}), json!([])] {
+        let answer =
+            world.peer.request(&world.here, Method::PUT, &uri(pdu.event_id.as_str()), Some(&nonsense)).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+    }
+    let members = world.alice.get(&format!("/v3/rooms/{}/joined_members", visit.room)).await.expect(200);
+    assert_eq!(members["joined"].as_object().unwrap().len(), 1);
+    let uri = uri(pdu.event_id.as_str());
+    let answer = world.peer.request(&world.here, Method::PUT, &uri, Some(&wire(&pdu))).await.expect(200);
+    assert!(answer["state"].as_array().is_some_and(|state| state.len() > 3), "{answer}");
+}
+
+/// JN-01: nobody asks for the joins of users of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_01_proposals_are_for_ones_own_users() {
+    let world = World::new().await;
+    let room = world.alice.create_room(json!({ "preset": "public_chat" })).await;
+    for handshake in ["make_join", "make_leave", "make_knock"] {
+        for user in [&*world.alice.user_id, "@somebody:127.0.0.1:1"] {
+            let uri = format!("/_matrix/federation/v1/{handshake}/{room}/{user}?ver=12");
+            let answer = world.peer.request(&world.here, Method::GET, &uri, None).await;
+            answer.expect_error(403, "M_FORBIDDEN");
+        }
+    }
+    let user = world.peer.user("guest");
+    let uri = format!("/_matrix/federation/v1/make_join/{room}/{user}?ver=1");
+    let answer = world.peer.request(&world.here, Method::GET, &uri, None).await;
+    let answer = answer.expect_error(400, "M_INCOMPATIBLE_ROOM_VERSION");
+    assert_eq!(answer["room_version"], "12");
+}
+
+/// JN-12: an invite is signed only if it is one, of who sends it, for somebody here.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_12_invites_that_lie_are_not_signed() {
+    let world = World::new().await;
+    let room = Room::new(&world.peer, "11", "invites");
+    let (id, creator) = {
+        let room = room.lock();
+        (room.id.clone(), room.creator.clone())
+    };
+    let alice = world.alice.user_id.clone();
+    let member = |sender: &ruma::OwnedUserId, key: &str, membership: &str| {
+        room.lock().draft(sender, "m.room.member", Some(key), json!({ "membership": membership }))
+    };
+    let honest = member(&creator, &alice, "invite");
+    let mut unsigned = wire(&honest);
+    unsigned["signatures"] = json!({});
+    let of_alice = ruma::OwnedUserId::try_from(alice.as_str()).unwrap();
+    let body = |event: Value, version: &str| json!({ "event": event, "room_version": version, "invite_room_state": [] });
+    let invite = async |room: &str, id: &str, body: &Value| {
+        let uri = format!("/_matrix/federation/v2/invite/{room}/{id}");
+        world.peer.request(&world.here, Method::PUT, &uri, Some(body)).await
+    };
+    let mut cases: Vec<(&str, String, String, Value)> = vec![
+        ("unsigned", id.to_string(), honest.event_id.to_string(), body(unsigned, "11")),
+        ("another id", id.to_string(), "$other".to_owned(), body(wire(&honest), "11")),
+        (
+            "another room",
+            "!other:elsewhere".to_owned(),
+            honest.event_id.to_string(),
+            body(wire(&honest), "11"),
+        ),
+        ("another version", id.to_string(), honest.event_id.to_string(), body(wire(&honest), "nonsense")),
+        ("no event", id.to_string(), honest.event_id.to_string(), body(json!(7), "11")),
+    ];
+    for (what, pdu) in [
+        ("a join", member(&creator, &alice, "join")),
+        ("a ban", member(&creator, &alice, "ban")),
+        ("nobody's", member(&creator, "@nobody:127.0.0.1:1", "invite")),
+        ("of this server", member(&of_alice, &alice, "invite")),
+        ("a message", room.lock().draft(&creator, "m.room.message", None, message("hello"))),
+    ] {
+        cases.push((what, id.to_string(), pdu.event_id.to_string(), body(wire(&pdu), "11")));
+    }
+    for (what, room, event, body) in cases {
+        let answer = invite(&room, &event, &body).await;
+        assert!(matches!(answer.status, 400 | 403 | 404), "{what}: {answer:?}");
+        assert!(answer.json["errcode"].is_string(), "{what}: {answer:?}");
+    }
+    let sync = world.alice.sync(None, 0).await;
+    assert_eq!(sync["rooms"]["invite"][id.as_str()], Value::Null, "{sync}");
+    let answer = invite(id.as_str(), honest.event_id.as_str(), &body(wire(&honest), "11")).await.expect(200);
+    assert!(answer["event"]["signatures"][world.here.name.as_str()].is_object(), "{answer}");
+    let sync = world.alice.sync(None, 0).await;
+    assert!(sync["rooms"]["invite"][id.as_str()].is_object(), "{sync}");
+}
+
+/// Threats: keys that aren't the server's make nobody believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn ky_01_keys_that_lie_are_not_believed() {
+    let world = World::new().await;
+    let good = Peer::start(&world.authority).await;
+    let document = good.request(&world.here, Method::GET, "/_matrix/federation/v1/version", None).await;
+    document.expect(200);
+    let lies: [(&str, Document); 4] = [
+        ("another server's", |_, good| document_of(good, good.name.as_str())),
+        ("another's under this name", |peer, good| document_of(good, peer.name.as_str())),
+        ("unsigned", |peer, _| with(document_of(peer, peer.name.as_str()), "/signatures", &json!({}))),
+        ("over", |peer, _| with(document_of(peer, peer.name.as_str()), "/valid_until_ts", &json!(1))),
+    ];
+    for (what, lie) in lies {
+        let peer = Peer::start(&world.authority).await;
+        let document = lie(&peer, &good);
+        peer.on("/_matrix/key/v2/server", move |_| (200, document.clone()));
+        let uri = "/_matrix/federation/v1/query/directory?room_alias=%23nothing:localhost";
+        let answer = peer.request(&world.here, Method::GET, uri, None).await;
+        assert_eq!(answer.status, 401, "{what}: {answer:?}");
+        assert!(!peer.asked("/_matrix/key/v2/server").is_empty(), "{what}");
+    }
+}
+
+/// A document that `peer` has signed with its keys, as if they were those of `name`.
+fn document_of(peer: &Peer, name: &str) -> Value {
+    let name = <&ruma::ServerName>::try_from(name).unwrap();
+    let now = ruma::MilliSecondsSinceUnixEpoch::now();
+    let document = hearth_federation::own_server_keys(name, &[&peer.key], &[], now);
+    serde_json::from_str(&document).unwrap()
+}
