@@ -13,6 +13,7 @@ mod join;
 mod knock;
 mod leave;
 mod resident;
+mod third_party;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -25,7 +26,11 @@ use ruma::{
 
 use serde::Deserialize;
 
-pub use self::{error::Error, invite::Invited};
+pub use self::{
+    error::Error,
+    invite::Invited,
+    third_party::{Bound, Exchange},
+};
 use crate::{
     account::Accounts,
     environment::Environment,

@@ -6,7 +6,9 @@ mod handshakes;
 mod keys;
 mod media;
 mod openid;
+mod policy;
 mod query;
+mod third_party;
 mod transactions;
 mod version;
 
@@ -20,7 +22,9 @@ pub(super) fn routes() -> Routes {
         keys::routes(),
         media::routes(),
         openid::routes(),
+        policy::routes(),
         query::routes(),
+        third_party::routes(),
         transactions::routes(),
         version::routes(),
     ];

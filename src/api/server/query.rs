@@ -24,6 +24,7 @@ pub(super) fn routes() -> Routes {
     Routes::default()
         .limited_alias(free, "/_matrix/federation/v1/query/directory", directory)
         .limited_alias(free, "/_matrix/federation/v1/query/profile", profile)
+        .limited_alias(free, "/_matrix/federation/v1/query/{queryType}", other)
         .limited_alias(free, "/_matrix/federation/v1/publicRooms", public_rooms)
         .limited_alias(free, "/_matrix/federation/v1/publicRooms", public_rooms_filtered)
         .limited_alias(free, "/_matrix/federation/v1/hierarchy/{roomId}", hierarchy)
@@ -39,6 +40,11 @@ async fn directory(app: App, _: Origin, request: Bare<Get>) -> Result<Json<Value
     }
     let (room_id, servers) = app.handshakes.by_alias(&alias).await?;
     Ok(Json(json!({ "room_id": room_id, "servers": servers })))
+}
+
+/// Any other query: there are no more.
+async fn other(_: App, _: Origin, _: Bare<Get>) -> Result<Json<()>, MatrixError> {
+    Err(MatrixError::not_found("this server answers no queries of this type"))
 }
 
 /// The profile of a user of this server.
