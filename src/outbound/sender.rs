@@ -84,7 +84,10 @@ impl Outbound {
     /// Sends what waits now.
     async fn send_waiting(&self, recipient: i64, server: &OwnedServerName) -> Result<(), Stop> {
         if !self.peers.allows(server) {
-            // It isn't spoken to: what was for it is dropped.
+            // It isn't spoken to: what was for it is dropped, also what fades, for which its task would go on for ever.
+            if let Some(peer) = self.inner.lock().peers.get_mut(&recipient) {
+                peer.fading = Fading::default();
+            }
             self.store.commit(sent(recipient, self.queues.head())).await?;
             return Ok(());
         }

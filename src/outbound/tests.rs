@@ -87,10 +87,14 @@ struct Sending {
 
 impl Sending {
     async fn new() -> Self {
+        Self::with(config::Federation::default()).await
+    }
+
+    async fn with(config: config::Federation) -> Self {
         let story = Story::new().await;
         let (store, environment) = (story.world.store.clone(), story.world.environment.clone());
         let own = OwnKeys { key: Arc::new(SigningKey::from_text(SEED).unwrap()), old: Vec::new() };
-        let config = config::Federation { notaries: Vec::new(), ..config::Federation::default() };
+        let config = config::Federation { notaries: Vec::new(), ..config };
         let name = owned_server_name!("localhost");
         let peers = Peers::new(name.clone(), own, &config, store.clone(), &environment).unwrap();
         let there = Arc::new(There::default());
@@ -259,4 +263,20 @@ async fn a_server_hears_of_what_puts_its_last_user_out_and_of_nothing_after() {
     assert!(room.snapshot().remote.is_empty());
     let script = sending.there.script.lock();
     assert_eq!(script.taken, ["0"]);
+}
+
+/// I7: what is for a server that the operator refuses is dropped, and no task goes on trying.
+#[tokio::test]
+async fn a_server_that_is_refused_is_told_nothing_and_costs_nothing() {
+    let deny = vec!["elsewhere".to_owned()];
+    let sending = Sending::with(config::Federation { deny, ..config::Federation::default() }).await;
+    let Story { room, alice, .. } = &sending.story;
+    sending.say([0]).await;
+    sending.outbound.typing(room, alice, true);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !sending.outbound.inner.lock().peers.is_empty() {
+        assert!(std::time::Instant::now() < deadline, "a task is at work for a server that isn't spoken to");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(sending.there.script.lock().attempts.is_empty());
 }
