@@ -137,6 +137,11 @@ impl History {
             Ok(_) => return true,
             Err(_) => return false,
         }
+        let hole = match self.rooms.look_again(room, hole).await {
+            Ok(Some(hole)) => hole,
+            Ok(None) => return true,
+            Err(_) => return false,
+        };
         for server in self.whom_to_ask(room) {
             match self.fill_from(&server, room, &hole).await {
                 Ok(()) => return true,

@@ -33,6 +33,9 @@ use crate::store::{
     room as room_table,
 };
 
+/// Events that are looked at to find out what a hole lacks.
+const MOST_SEEN: usize = 2_000;
+
 /// A place where history is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hole {
@@ -69,6 +72,17 @@ impl Rooms {
         rows.into_iter().map(hole).collect()
     }
 
+    /// What a hole lacks now; nothing if it is one no longer.
+    pub async fn look_again(&self, room: &Arc<Room>, hole: Hole) -> Result<Option<Hole>, Error> {
+        let seq = hole.seq;
+        let nothing = Chunk { hole, events: Vec::new(), before: Given::default() };
+        match self.fill(room, nothing).await {
+            Ok(()) | Err(Error::BadState(_)) => {}
+            Err(cause) => return Err(cause),
+        }
+        Ok(self.holes(room).await?.into_iter().find(|hole| hole.seq == seq))
+    }
+
     /// Puts history into a hole.
     pub async fn fill(&self, room: &Arc<Room>, chunk: Chunk) -> Result<(), Error> {
         writer::fill(&self.core, room, chunk).await
@@ -101,6 +115,10 @@ pub fn leading_to<'a>(ends: &[OwnedEventId], events: &'a [Pdu]) -> Vec<&'a Pdu> 
 impl Work<'_> {
     pub(super) async fn fill(&mut self, chunk: &Chunk) -> Result<(), Error> {
         let Chunk { hole, events, before } = chunk;
+        let ends = self.open_ends(hole).await?;
+        if ends != hole.ends {
+            return Ok(self.narrow(hole, &ends));
+        }
         let order = leading_to(&hole.ends, events);
         let missing: HashSet<OwnedEventId> =
             self.not_in_log(order.iter().map(|pdu| &pdu.event_id)).await?.into_iter().collect();
@@ -125,23 +143,22 @@ impl Work<'_> {
         let above = self.core.store.position_of(self.snapshot.number, hole.seq).await?;
         let first = hole.seq - order.len() as i64;
         self.write_base(&mut batch, first - 1, &state);
+        let mut unjudged = Vec::new();
         for (pdu, seq) in order.iter().copied().zip(first..) {
-            let verdict = match self.verdict_by_citation(pdu, &known) {
-                None => Verdict::Rejected,
-                Some(Verdict::Accepted) => {
-                    let of = |kind: &StateEventType, key: &str| {
-                        state.get(kind, key).map(|event| event.pdu.clone())
-                    };
-                    match hearth_federation::authorize_by_state(&self.snapshot.version, pdu, of) {
-                        Ok(()) => Verdict::Accepted,
-                        Err(_) => Verdict::Rejected,
-                    }
-                }
-                Some(verdict) => verdict,
-            };
-            if let Some(outlier) = known.get(&pdu.event_id).filter(|event| event.is_outlier()) {
+            let outlier = known.get(&pdu.event_id).filter(|event| event.is_outlier());
+            if let Some(outlier) = outlier {
                 self.outliers.insert(pdu.event_id.clone(), outlier.seq);
             }
+            // What was judged stays as it was judged: others build on it.
+            let verdict = match outlier {
+                Some(outlier) => Some(outlier.verdict),
+                None => self.verdict_by_citation(pdu, &known),
+            };
+            // Not all that it cites is here. It stays missing, and is asked for with the state before it.
+            let Some(verdict) = verdict else {
+                unjudged.push(pdu.event_id.clone());
+                continue;
+            };
             let pdu = pdu.clone().with_rejected(verdict == Verdict::Rejected);
             let event = Arc::new(Event { verdict, ..Event::new(seq, pdu, None) });
             let event = self.redacted_already(event).await?;
@@ -166,7 +183,8 @@ impl Work<'_> {
         self.end_keys_of(&mut batch, hole.seq, &state).await?;
         batch.push(delete_hole(self.snapshot.number, hole.seq));
         let named: HashSet<&OwnedEventId> = order.iter().flat_map(|pdu| &pdu.prev_events).collect();
-        let ends = self.not_in_log(named).await?;
+        let mut ends = self.not_in_log(named).await?;
+        ends.extend(unjudged);
         let goes_on = !ends.is_empty() && first > hole.floor + 1;
         if goes_on {
             let row = HoleRow { seq: first, floor: hole.floor, ends: json!(ends).to_string() };
@@ -177,6 +195,45 @@ impl Work<'_> {
         }
         self.batch.append(batch);
         Ok(())
+    }
+
+    /// What is missing in a hole first: what was, unless it has come since by another way. Then it is what that follows.
+    async fn open_ends(&self, hole: &Hole) -> Result<Vec<OwnedEventId>, Error> {
+        let mut ends: Vec<OwnedEventId> = Vec::new();
+        let mut seen: HashSet<OwnedEventId> = HashSet::new();
+        let mut wave = hole.ends.clone();
+        while seen.len() < MOST_SEEN {
+            wave.retain(|id| seen.insert(id.clone()));
+            if wave.is_empty() {
+                break;
+            }
+            let known = self.known(wave.iter().collect()).await?;
+            let mut next = Vec::new();
+            for id in wave {
+                match known.get(&id).filter(|event| !event.is_outlier()) {
+                    Some(event) if event.seq > hole.floor => {
+                        next.extend(event.pdu.prev_events.iter().cloned());
+                    }
+                    Some(_) => {}
+                    None => ends.push(id),
+                }
+            }
+            wave = next;
+        }
+        Ok(ends)
+    }
+
+    /// A hole lacks something else now, or nothing any more.
+    fn narrow(&mut self, hole: &Hole, ends: &[OwnedEventId]) {
+        self.batch.push(delete_hole(self.snapshot.number, hole.seq));
+        if ends.is_empty() {
+            if self.snapshot.last_hole == hole.seq {
+                self.snapshot.last_hole = 0;
+            }
+        } else {
+            let row = HoleRow { seq: hole.seq, floor: hole.floor, ends: json!(ends).to_string() };
+            self.batch.push(insert_hole(self.snapshot.number, &row));
+        }
     }
 
     /// The state at a place from which on backfilled events are.

@@ -87,21 +87,27 @@ impl Work<'_> {
         if pdu.room_id != self.snapshot.room_id {
             return Ok(Outcome::Refused("the event is of another room".to_owned()));
         }
-        match self.knows(&pdu.event_id).await? {
-            // It was told of as part of some state, and gets its place in the log now.
-            Some(event) if event.is_outlier() => {
-                self.outliers.insert(pdu.event_id.clone(), event.seq);
-            }
+        let outlier = match self.knows(&pdu.event_id).await? {
+            Some(event) if event.is_outlier() => Some(event.seq),
             // PD-10
             Some(_) => return Ok(Outcome::Known),
-            None => {}
-        }
+            None => None,
+        };
         if pdu.prev_events.contains(&pdu.event_id) || pdu.auth_events.contains(&pdu.event_id) {
             return Ok(Outcome::Refused("the event names itself".to_owned()));
         }
         let references = self.references(pdu).await?;
-        if !references.missing.is_empty() {
-            return Ok(Outcome::Missing(references.missing));
+        match outlier {
+            // What it follows is older than the log, or in a hole of it: so is it, and it has been judged.
+            Some(_) if !references.missing.is_empty() || pdu.prev_events.is_empty() => {
+                return Ok(Outcome::Known);
+            }
+            // It was told of as part of some state, and gets its place in the log now.
+            Some(seq) => {
+                self.outliers.insert(pdu.event_id.clone(), seq);
+            }
+            None if !references.missing.is_empty() => return Ok(Outcome::Missing(references.missing)),
+            None => {}
         }
         let follows_all = self.follows_all(pdu);
         let before = if follows_all {

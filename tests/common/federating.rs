@@ -66,7 +66,16 @@ pub(crate) struct Federating {
 impl Federating {
     pub(crate) async fn start(authority: &Authority, federation: Table) -> Self {
         let port = free_port();
-        let name = format!("127.0.0.1:{port}");
+        Self::start_at(authority, federation, port, port).await
+    }
+
+    /// One that others reach by way of another port.
+    pub(crate) async fn start_behind(authority: &Authority, reached: u16) -> Self {
+        Self::start_at(authority, Table::new(), reached, free_port()).await
+    }
+
+    async fn start_at(authority: &Authority, federation: Table, reached: u16, port: u16) -> Self {
+        let name = format!("127.0.0.1:{reached}");
         let (server_name, ca_file) = (name.clone(), authority.file().to_str().unwrap().to_owned());
         let mut config = toml::toml! {
             server_name = server_name
@@ -99,6 +108,11 @@ impl Federating {
         let port = self.port;
         let open = async || TcpStream::connect(("127.0.0.1", port)).await.ok();
         eventually("the port is open", open).await;
+    }
+
+    /// The port that speaks to servers.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn folder(&self) -> PathBuf {

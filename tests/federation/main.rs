@@ -8,6 +8,7 @@
 mod away;
 #[path = "../common/mod.rs"]
 mod common;
+mod network;
 mod scenarios;
 mod synapse;
 mod table;

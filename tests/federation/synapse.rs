@@ -17,6 +17,7 @@ pub(crate) struct Synapse {
     pub(crate) http: Http,
     process: Option<Child>,
     port: u16,
+    federation: u16,
     dir: TempDir,
 }
 
@@ -26,6 +27,11 @@ fn free_port() -> u16 {
 
 impl Synapse {
     pub(crate) async fn start(authority: &Authority) -> Self {
+        Self::start_behind(authority, None).await
+    }
+
+    /// One that others reach by way of another port.
+    pub(crate) async fn start_behind(authority: &Authority, reached: Option<u16>) -> Self {
         let dir = tempfile::Builder::new().prefix("synapse-test-").tempdir().unwrap();
         let (port, federation) = (free_port(), free_port());
         let (certificate, key) = authority.certify("localhost", dir.path());
@@ -62,8 +68,8 @@ federation:
         );
         fs::write(dir.path().join("more.yaml"), more).unwrap();
         let http = Http::new(format!("http://127.0.0.1:{port}"));
-        let name = format!("localhost:{federation}");
-        let mut synapse = Self { name, http, process: None, port, dir };
+        let name = format!("localhost:{}", reached.unwrap_or(federation));
+        let mut synapse = Self { name, http, process: None, port, federation, dir };
         synapse.start_again().await;
         synapse
     }
@@ -88,6 +94,11 @@ federation:
             answer.is_ok_and(|answer| answer.status == 200).then_some(())
         })
         .await;
+    }
+
+    /// The port that speaks to servers.
+    pub(crate) fn federation_port(&self) -> u16 {
+        self.federation
     }
 
     pub(crate) fn kill(&mut self) {
