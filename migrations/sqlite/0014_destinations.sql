@@ -11,5 +11,5 @@ CREATE TABLE destination (
 );
 CREATE INDEX destination_behind ON destination (recipient) WHERE behind;
 
--- In which rooms a server has somebody.
-CREATE INDEX membership_server ON membership (substr(user_id, instr(user_id, ':') + 1), room) WHERE membership = 'join';
+-- In which rooms a server has or had somebody.
+CREATE INDEX membership_server ON membership (substr(user_id, instr(user_id, ':') + 1), room);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ruma::ServerName;
 
 use crate::{
-    queue::{Queues, Span},
+    queue::Queues,
     room::{self, Event, Room, Rooms},
     store::{Entry, Kind, Store},
 };
@@ -38,22 +38,23 @@ pub(super) struct Backlog<'a> {
 }
 
 impl Backlog<'_> {
-    /// At most `most` items of a queue after a position, in order. `None` if some are gone from the queue.
+    /// At most `most` items of a queue after a position and up to another, in order.
     pub(super) async fn of_queue(
         &self,
         recipient: i64,
         after: i64,
+        to: i64,
         most: usize,
-    ) -> Result<Option<Vec<Waiting>>, room::Error> {
-        let entries = match self.queues.read(recipient, after, self.queues.head()).await? {
-            Span::Entries(entries) => entries,
-            Span::Trimmed => return Ok(None),
+    ) -> Result<Vec<Waiting>, room::Error> {
+        let entries = match self.queues.tail(recipient).read(after, to) {
+            Some(entries) => entries,
+            None => self.store.first_of_queue(recipient, after, to, most as i64).await?,
         };
         let mut items = Vec::with_capacity(entries.len().min(most));
         for entry in entries.into_iter().take(most) {
             items.push((entry.position, self.item(entry).await?));
         }
-        Ok(Some(items))
+        Ok(items)
     }
 
     async fn item(&self, entry: Entry) -> Result<Item, room::Error> {
@@ -81,22 +82,41 @@ impl Backlog<'_> {
         to: i64,
     ) -> Result<Vec<(i64, i64, i64)>, room::Error> {
         let mut missed = Vec::new();
-        for number in self.store.rooms_of_server(server.as_str()).await? {
-            let room = self.rooms.by_number_once(number).await?;
-            if !room.snapshot().federates() {
-                continue;
-            }
-            let from = self.rooms.place_at(&room, after).await?;
-            let to = self.rooms.place_at(&room, to).await?;
-            let mut events = self.rooms.log_backwards(&room, to, LOOKED_AT).await?;
-            events.retain(|event| event.seq > from && event.pdu.sender.server_name() == us);
-            events.truncate(MOST_OF_ROOM);
-            for event in events {
-                let position = self.store.position_of(number, event.seq).await?;
-                missed.push((position, number, event.seq));
+        for (number, last) in self.store.rooms_of_server(server.as_str(), after).await? {
+            match self.of_room(number, last, us, after, to).await {
+                Ok(of_room) => missed.extend(of_room),
+                Err(cause @ room::Error::Store(_)) => return Err(cause),
+                // I7
+                Err(cause) => {
+                    tracing::warn!(%server, room = number, %cause, "a server can't catch up with a room")
+                }
             }
         }
         missed.sort_unstable();
+        Ok(missed)
+    }
+
+    async fn of_room(
+        &self,
+        number: i64,
+        last: Option<i64>,
+        us: &ServerName,
+        after: i64,
+        to: i64,
+    ) -> Result<Vec<(i64, i64, i64)>, room::Error> {
+        let room = self.rooms.by_number_once(number).await?;
+        if !room.snapshot().federates() {
+            return Ok(Vec::new());
+        }
+        let from = self.rooms.place_at(&room, after).await?;
+        let to = self.rooms.place_at(&room, to).await?.min(last.unwrap_or(i64::MAX));
+        let mut events = self.rooms.log_backwards(&room, to, LOOKED_AT).await?;
+        events.retain(|event| event.seq > from && event.pdu.sender.server_name() == us);
+        events.truncate(MOST_OF_ROOM);
+        let mut missed = Vec::new();
+        for event in events {
+            missed.push((self.store.position_of(number, event.seq).await?, number, event.seq));
+        }
         Ok(missed)
     }
 }

@@ -99,9 +99,18 @@ impl Outbound {
         }
         let mut most = MOST_PDUS;
         loop {
-            let waiting = self.backlog().of_queue(recipient, position, most).await?;
-            let waiting = waiting.unwrap_or_default();
-            let fades = self.inner.lock().peers.get(&recipient).is_some_and(|peer| !peer.fading.is_empty());
+            let (fades, unanswered) = {
+                let inner = self.inner.lock();
+                let peer = inner.peers.get(&recipient);
+                let unanswered =
+                    peer.and_then(|peer| peer.unanswered.as_ref()).map(|unanswered| unanswered.span);
+                (peer.is_some_and(|peer| !peer.fading.is_empty()), unanswered)
+            };
+            // TX-02: what wasn't taken is sent again as it was, whatever has come since.
+            let again =
+                unanswered.filter(|(after, to)| *after == position && to > after && most == MOST_PDUS);
+            let to = again.map_or_else(|| self.queues.head(), |(_, to)| to);
+            let waiting = self.backlog().of_queue(recipient, position, to, most).await?;
             if waiting.is_empty() && !fades {
                 return Ok(());
             }
@@ -244,7 +253,7 @@ impl Outbound {
             tracing::info!(%server, cause = text, "a server doesn't take what is sent to it; it is tried again");
         }
         let mut batch = Batch::from(failed(recipient, i64::from(failures), retry_at, &text));
-        if failures == FAILURES_UNTIL_BEHIND {
+        if failures >= FAILURES_UNTIL_BEHIND {
             batch.fill_queue(recipient, false);
         }
         if let Err(cause) = self.store.commit(batch).await {

@@ -262,6 +262,27 @@ async fn a_server_hears_of_what_puts_its_last_user_out_and_of_nothing_after() {
     assert_eq!(script.taken, ["0"]);
 }
 
+/// TX-05, also for a server that was down.
+#[tokio::test]
+async fn a_server_that_was_down_hears_of_what_put_its_last_user_out_and_of_nothing_after() {
+    let sending = Sending::new().await;
+    sending.there.script.lock().down = true;
+    sending.say(0..5).await;
+    sending.is_behind().await;
+    let Story { world, room, alice, rita, .. } = &sending.story;
+    world.rooms.ban(room, alice, rita, None).await.unwrap();
+    sending.say([5]).await;
+    {
+        let mut script = sending.there.script.lock();
+        script.down = false;
+        script.attempts.clear();
+    }
+    sending.peers.heard_from(&owned_server_name!("elsewhere"));
+    let has_ban = |script: &Script| script.attempts.iter().any(|(_, texts)| texts.contains(&String::new()));
+    sending.until("the ban comes", |script| has_ban(script) && script.taken.len() >= 5).await;
+    assert_eq!(sending.there.script.lock().taken, numbers(5));
+}
+
 /// I7: what is for a server that the operator refuses is dropped, and no task goes on trying.
 #[tokio::test]
 async fn a_server_that_is_refused_is_told_nothing_and_costs_nothing() {

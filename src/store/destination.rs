@@ -93,15 +93,20 @@ impl Store {
         Ok(rows.into_iter().map(|(recipient,)| recipient).collect())
     }
 
-    /// The rooms in which a server has somebody.
-    pub async fn rooms_of_server(&self, server: &str) -> Result<Vec<i64>, Error> {
-        let rows: Vec<(i64,)> = self
+    /// The rooms in which a server has somebody, and those in which it had until after a position, with the `seq` of what put
+    /// the last of them out.
+    pub async fn rooms_of_server(&self, server: &str, after: i64) -> Result<Vec<(i64, Option<i64>)>, Error> {
+        let rows: Vec<(i64, bool, i64)> = self
             .all(statement!(
-                "SELECT DISTINCT room FROM membership
-                 WHERE membership = 'join' AND substr(user_id, instr(user_id, ':') + 1) = $1 ORDER BY room",
+                "SELECT m.room, MAX(m.membership = 'join') <> 0, MAX(m.event) FROM membership m
+                 JOIN event e ON e.room = m.room AND e.seq = m.event
+                 WHERE substr(m.user_id, instr(m.user_id, ':') + 1) = $1
+                   AND (m.membership = 'join' OR e.position > $2)
+                 GROUP BY m.room ORDER BY m.room",
                 server,
+                after,
             ))
             .await?;
-        Ok(rows.into_iter().map(|(room,)| room).collect())
+        Ok(rows.into_iter().map(|(room, joined, event)| (room, (!joined).then_some(event))).collect())
     }
 }

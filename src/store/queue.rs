@@ -53,10 +53,29 @@ impl Store {
                 to,
             ))
             .await?;
-        let entries = rows.into_iter().filter_map(|(position, kind, room, item, flags)| {
-            Some(Entry { position, kind: Kind::from_number(kind)?, room, item, flags })
-        });
-        Ok(entries.collect())
+        Ok(rows.into_iter().filter_map(entry).collect())
+    }
+
+    /// The first `limit` of a recipient's entries with `after < position ≤ to`.
+    pub async fn first_of_queue(
+        &self,
+        recipient: i64,
+        after: i64,
+        to: i64,
+        limit: i64,
+    ) -> Result<Vec<Entry>, Error> {
+        self.settled().await?;
+        let rows: Vec<(i64, i16, i64, i64, i64)> = self
+            .all(statement!(
+                "SELECT position, kind, room, item, flags FROM queue
+                 WHERE recipient = $1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4",
+                recipient,
+                after,
+                to,
+                limit,
+            ))
+            .await?;
+        Ok(rows.into_iter().filter_map(entry).collect())
     }
 
     /// Entries at or below this position are gone.
@@ -82,6 +101,11 @@ impl Store {
         let (last,): (i64,) = self.one(statement!("SELECT COALESCE(MAX(recipient), 0) FROM account")).await?;
         Ok(last)
     }
+}
+
+/// `None` for what only a newer version knows.
+fn entry((position, kind, room, item, flags): (i64, i16, i64, i64, i64)) -> Option<Entry> {
+    Some(Entry { position, kind: Kind::from_number(kind)?, room, item, flags })
 }
 
 pub fn set_cursor(device: i64, position: i64) -> Statement {
