@@ -54,6 +54,8 @@ impl History {
         if paging.direction == Direction::Forwards {
             return Ok(page);
         }
+        // What nobody gives stops nothing that others have (I7).
+        let mut given_up = Vec::new();
         for _ in 0..MOST_CHUNKS {
             let full = page.events.len() >= paging.limit;
             let lowest = match page.events.last() {
@@ -62,11 +64,18 @@ impl History {
             };
             let to = paging.to.unwrap_or(i64::MIN);
             let holes = self.rooms.holes(room).await?;
-            let hole = holes.into_iter().find(|hole| hole.seq <= page.start + 1 && hole.seq > to);
+            let near = |hole: &Hole| hole.seq <= page.start + 1 && hole.seq > to;
+            let hole = holes.into_iter().find(|hole| near(hole) && !given_up.contains(&hole.seq));
             // One that the page doesn't reach is for another.
             let Some(hole) = hole.filter(|hole| hole.seq > lowest) else { break };
-            if !matches!(timeout(PATIENCE, self.fill(room, hole)).await, Ok(true)) {
-                break;
+            let seq = hole.seq;
+            match timeout(PATIENCE, self.fill(room, hole)).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    given_up.push(seq);
+                    continue;
+                }
+                Err(_) => break,
             }
             page = self.rooms.page(room, sight, paging).await?;
         }
@@ -111,13 +120,16 @@ impl History {
 
     /// An event of a room's history, which is fetched up to there if that isn't too far.
     async fn fetched(&self, room: &Arc<Room>, sight: &Sight, event_id: &EventId) -> Option<Arc<Event>> {
+        let mut given_up = Vec::new();
         for _ in 0..MOST_CHUNKS {
             if let Ok(event) = self.rooms.visible_event(room, sight, event_id).await {
                 return Some(event);
             }
-            let hole = self.rooms.holes(room).await.ok()?.into_iter().next()?;
+            let holes = self.rooms.holes(room).await.ok()?;
+            let hole = holes.into_iter().find(|hole| !given_up.contains(&hole.seq))?;
+            let seq = hole.seq;
             if !self.fill(room, hole).await {
-                return None;
+                given_up.push(seq);
             }
         }
         self.rooms.visible_event(room, sight, event_id).await.ok()
@@ -182,6 +194,10 @@ impl History {
                 Err(cause) => tracing::info!(%server, %cause, "an event of a room's history is dropped"),
             }
         }
+        // The state that is asked for is that before the oldest which gets a place.
+        let ids: Vec<ruma::OwnedEventId> = events.iter().map(|event| event.event_id.clone()).collect();
+        let lacking = self.rooms.lacking(room, &ids).await.map_err(|cause| cause.to_string())?;
+        events.retain(|event| lacking.contains(&event.event_id));
         let oldest = leading_to(&hole.ends, &events).first().map(|pdu| (*pdu).clone());
         let oldest = oldest.ok_or_else(|| "nothing that is missing here".to_owned())?;
         let before = if oldest.prev_events.is_empty() {

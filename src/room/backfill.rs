@@ -88,6 +88,15 @@ impl Rooms {
         writer::fill(&self.core, room, chunk).await
     }
 
+    /// Those of these events of a room that have no place in its log.
+    pub async fn lacking(&self, room: &Room, ids: &[OwnedEventId]) -> Result<HashSet<OwnedEventId>, Error> {
+        let wanted: Vec<&OwnedEventId> = ids.iter().collect();
+        let known = self.core.events_by_ids(room.number, &room.version, &wanted).await?;
+        let placed = known.iter().filter(|event| !event.is_outlier()).map(Event::id);
+        let placed: HashSet<&EventId> = placed.collect();
+        Ok(ids.iter().filter(|id| !placed.contains(&***id)).cloned().collect())
+    }
+
     /// Those of these events of a room that aren't here at all.
     pub async fn unknown(&self, room: &Room, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>, Error> {
         let wanted: Vec<&OwnedEventId> = ids.iter().collect();

@@ -36,6 +36,8 @@ use crate::common::{
 pub(crate) struct Asked {
     /// Decoded, without the query.
     pub(crate) path: String,
+    /// Decoded.
+    pub(crate) query: String,
     pub(crate) body: Value,
 }
 
@@ -158,10 +160,12 @@ async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
+    let decoded = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let path = decoded(request.uri().path());
+    let query = decoded(request.uri().query().unwrap_or_default());
     let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
     let body = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or(Value::Null);
-    let asked = Asked { path, body };
+    let asked = Asked { path, query, body };
     let (status, body) = {
         let replies = shared.replies.lock();
         let fits = replies.iter().rev().find(|(path, _)| asked.path.starts_with(path));

@@ -201,6 +201,20 @@ impl Peer {
             json!({ "events": found })
         };
         self.on(&at("v1", "get_missing_events"), answer(missing));
+        let backfill = |room: &mut Room, asked: &Asked| {
+            let ends = asked.query.split('&').filter_map(|pair| pair.strip_prefix("v="));
+            let mut queue: Vec<OwnedEventId> = ends.map(|id| id.try_into().unwrap()).collect();
+            let mut next = 0;
+            while let Some(id) = queue.get(next).cloned() {
+                next += 1;
+                let before = room.events.get(&id).map(|pdu| pdu.prev_events.clone());
+                queue.extend(
+                    before.into_iter().flatten().filter(|id| !queue.contains(id)).collect::<Vec<_>>(),
+                );
+            }
+            json!({ "pdus": queue.iter().filter_map(|id| room.events.get(id)).map(wire).collect::<Vec<_>>() })
+        };
+        self.on(&at("v1", "backfill"), answer(backfill));
         let one = Arc::clone(room);
         self.on("/_matrix/federation/v1/event/", move |asked| {
             let found = OwnedEventId::try_from(last(asked)).ok();

@@ -252,3 +252,32 @@ async fn i10_what_is_asked_about_rooms_of_others_is_not_there() {
         assert!(matches!(answer.status, 403 | 404), "{answer:?}");
     }
 }
+
+/// I7: what nobody has stops nobody from looking further back, and neither does what came in another way.
+#[tokio::test(flavor = "multi_thread")]
+async fn i7_what_nobody_gives_hides_nothing_before_it() {
+    let world = World::new().await;
+    let room = Room::new(&world.peer, "11", "holes");
+    let first = room.lock().say("before alice came");
+    world.peer.keeps(&room);
+    world.join(&room).await;
+    let (hidden, after) = {
+        let mut room = room.lock();
+        let hidden = room.say("nobody gives this");
+        (hidden.clone(), room.say("after the gap"))
+    };
+    room.lock().events.remove(&hidden.event_id);
+    world.peer.send(&world.here, &[wire(&after)], &[]).await.expect(200);
+    world.sees_soon(&room, after.event_id.as_str()).await;
+    let page = format!("/v3/rooms/{}/messages?dir=b&limit=100", room.lock().id);
+    let page = async || world.alice.get(&page).await.expect(200).to_string();
+    let seen = page().await;
+    assert!(seen.contains(first.event_id.as_str()), "{seen}");
+    assert!(!seen.contains("nobody gives this"));
+    // It comes after all, by itself.
+    world.peer.send(&world.here, &[wire(&hidden)], &[]).await.expect(200);
+    world.sees_soon(&room, hidden.event_id.as_str()).await;
+    let asked = world.peer.asked("/_matrix/federation/v1/backfill/").len();
+    assert!(page().await.contains("nobody gives this"));
+    assert_eq!(world.peer.asked("/_matrix/federation/v1/backfill/").len(), asked, "nothing is missing");
+}
