@@ -88,7 +88,7 @@ impl Backlog<'_> {
                 Err(cause @ room::Error::Store(_)) => return Err(cause),
                 // I7
                 Err(cause) => {
-                    tracing::warn!(%server, room = number, %cause, "a server can't catch up with a room")
+                    tracing::warn!(%server, room = number, %cause, "a server can't catch up with a room");
                 }
             }
         }

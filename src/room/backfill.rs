@@ -126,7 +126,8 @@ impl Work<'_> {
         let Chunk { hole, events, before } = chunk;
         let ends = self.open_ends(hole).await?;
         if ends != hole.ends {
-            return Ok(self.narrow(hole, &ends));
+            self.narrow(hole, &ends);
+            return Ok(());
         }
         let order = leading_to(&hole.ends, events);
         let missing: HashSet<OwnedEventId> =
