@@ -192,8 +192,11 @@ impl Work<'_> {
         }
         self.end_keys_of(&mut batch, hole.seq, &state).await?;
         batch.push(delete_hole(self.snapshot.number, hole.seq));
-        let named: HashSet<&OwnedEventId> = order.iter().flat_map(|pdu| &pdu.prev_events).collect();
+        // What was missing and didn't come stays so.
+        let named: HashSet<&OwnedEventId> =
+            order.iter().flat_map(|pdu| &pdu.prev_events).chain(&hole.ends).collect();
         let mut ends = self.not_in_log(named).await?;
+        unjudged.retain(|id| !ends.contains(id));
         ends.extend(unjudged);
         let goes_on = !ends.is_empty() && first > hole.floor + 1;
         if goes_on {

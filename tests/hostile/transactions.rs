@@ -281,3 +281,32 @@ async fn i7_what_nobody_gives_hides_nothing_before_it() {
     assert!(page().await.contains("nobody gives this"));
     assert_eq!(world.peer.asked("/_matrix/federation/v1/backfill/").len(), asked, "nothing is missing");
 }
+
+/// I7: what one answer lacks is asked for again.
+#[tokio::test(flavor = "multi_thread")]
+async fn i7_history_that_comes_in_parts_comes_whole() {
+    let world = World::new().await;
+    let room = Room::new(&world.peer, "11", "parts");
+    let (one, other) = {
+        let mut room = room.lock();
+        let ends = room.ends.clone();
+        let creator = room.creator.clone();
+        let one = room.draft_after(&ends, &creator, "m.room.message", None, message("one side"));
+        let other = room.draft_after(&ends, &creator, "m.room.message", None, message("the other side"));
+        room.add(one.clone());
+        room.add(other.clone());
+        room.ends = vec![one.event_id.clone(), other.event_id.clone()];
+        (one, other)
+    };
+    world.peer.keeps(&room);
+    world.join(&room).await;
+    room.lock().events.remove(&other.event_id);
+    let page = format!("/v3/rooms/{}/messages?dir=b&limit=100", room.lock().id);
+    let page = async || world.alice.get(&page).await.expect(200).to_string();
+    let seen = page().await;
+    assert!(seen.contains(one.event_id.as_str()) && seen.contains("m.room.create"), "{seen}");
+    assert!(!seen.contains(other.event_id.as_str()), "{seen}");
+    room.lock().events.insert(other.event_id.clone(), other.clone());
+    let seen = page().await;
+    assert!(seen.contains(other.event_id.as_str()), "{seen}");
+}
