@@ -39,6 +39,8 @@ mod retention_tests;
 mod search;
 mod send;
 mod served;
+#[cfg(test)]
+mod served_tests;
 mod snapshot;
 mod spaces;
 mod summary;

@@ -22,7 +22,7 @@ use crate::{environment::Clock, shutdown::Shutdown};
 /// An hour is the time unit of these stories.
 const HOUR: i64 = 3_600_000;
 
-struct Hands(AtomicI64);
+pub(super) struct Hands(AtomicI64);
 
 impl Clock for Hands {
     fn now_ms(&self) -> i64 {
@@ -31,13 +31,13 @@ impl Clock for Hands {
 }
 
 /// A clock that shows this time.
-fn clock(now: i64) -> (Arc<Hands>, Environment) {
+pub(super) fn clock(now: i64) -> (Arc<Hands>, Environment) {
     let hands = Arc::new(Hands(AtomicI64::new(now)));
     (Arc::clone(&hands), Environment { clock: hands, ..Environment::real() })
 }
 
 impl Hands {
-    fn pass(&self, ms: i64) {
+    pub(super) fn pass(&self, ms: i64) {
         self.0.fetch_add(ms, Ordering::SeqCst);
     }
 }
@@ -436,6 +436,24 @@ async fn times_of_others_hide_and_keep_nobodys_events() {
     assert_eq!(story.bring(std::slice::from_ref(&topic)).await, [Outcome::Accepted]);
     assert_eq!(story.topic().as_deref(), Some("old"));
     assert!(shown(&story, &topic.event_id).await);
+}
+
+/// BF-04: what is too old to be shown here isn't given to other servers either.
+#[tokio::test]
+async fn bf_04_words_that_are_too_old_are_given_to_no_server() {
+    let (hands, environment) = clock(10 * HOUR);
+    let story = Story::keeping(environment, Some(keeping(Some(HOUR)))).await;
+    let old = story.world.say(&story.room, &story.alice, "old").await;
+    let topic = story.set("m.room.topic", json!({ "topic": "old" })).await;
+    hands.pass(HOUR);
+    let young = story.world.say(&story.room, &story.alice, "young").await;
+    let server = ruma::server_name!("elsewhere");
+    let content = async |id: &OwnedEventId| {
+        story.world.rooms.event_for(id, server).await.unwrap().content.get().to_owned()
+    };
+    assert_eq!(content(&old).await, "{}");
+    assert!(content(&young).await.contains("young"));
+    assert!(content(&topic).await.contains("old"), "state is kept however old it is");
 }
 
 /// A clock that was set back makes no event older than those before it.

@@ -1,8 +1,8 @@
 //! What this server gives of a room to other servers that are in it.
 //!
 //! Who isn't in a room hears nothing of it. State is given to every server that is; events of the timeline are given whole
-//! if somebody of that server could see them at their time ("History visibility"), and redacted otherwise, so that the
-//! history holds together. Rejected events and those of other rooms are never given, whatever names them (I10).
+//! if somebody of that server may see them ("History visibility") and they aren't too old to be shown, and redacted
+//! otherwise, so that the history holds together. Rejected events and those of other rooms are never given, whatever names them (I10).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,18 +10,9 @@ use std::{
 };
 
 use hearth_federation::Pdu;
-use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, ServerName, UserId,
-    events::{
-        StateEventType,
-        room::{history_visibility::HistoryVisibility, member::MembershipState},
-    },
-};
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, ServerName};
 
-use super::{
-    Direction, Error, Event, NO_EVENT, Room, Rooms, Sight, event::Verdict, outliers::in_order,
-    snapshot::State,
-};
+use super::{Direction, Error, Event, NO_EVENT, Room, Rooms, event::Verdict, outliers::in_order};
 
 /// The most events of one answer.
 pub const MOST_SERVED: usize = 100;
@@ -141,20 +132,8 @@ impl Rooms {
         time: MilliSecondsSinceUnixEpoch,
         direction: Direction,
     ) -> Result<Arc<Event>, Error> {
-        let event = self.nearest_in_time(room, &Sight::everything(), time, direction).await?;
-        if self.is_open(room).await? || could_see(server, &self.core.state_before(room, &event).await?) {
-            return Ok(event);
-        }
-        Err(Error::NotFound(NO_EVENT))
-    }
-
-    /// Whether all servers in the room could see all of its events, at any time.
-    async fn is_open(&self, room: &Room) -> Result<bool, Error> {
-        let changes = self.core.changes(room, &StateEventType::RoomHistoryVisibility, "").await?;
-        let mut visibilities =
-            changes.iter().map(|(_, event)| super::snapshot::visibility_of(event.as_ref()));
-        Ok(visibilities
-            .all(|one| matches!(one, HistoryVisibility::Shared | HistoryVisibility::WorldReadable)))
+        let sight = self.sight_of_server(room, server).await?;
+        self.nearest_in_time(room, &sight, time, direction).await
     }
 
     /// Those of some events that weren't looked at before and are part of the room's history.
@@ -184,30 +163,11 @@ impl Rooms {
         server: &ServerName,
         events: Vec<Arc<Event>>,
     ) -> Result<Vec<Pdu>, Error> {
-        let always = self.is_open(room).await?;
-        let mut pdus = Vec::with_capacity(events.len());
-        for event in events {
-            let visible = always
-                || event.pdu.is_state()
-                || could_see(server, &self.core.state_before(room, &event).await?);
-            pdus.push(if visible { event.pdu.clone() } else { event.pdu.redacted(&room.version)? });
-        }
-        Ok(pdus)
+        let sight = self.sight_of_server(room, server).await?;
+        let shown = |event: Arc<Event>| {
+            let visible = event.pdu.is_state() || sight.may_see(event.seq);
+            Ok(if visible { event.pdu.clone() } else { event.pdu.redacted(&room.version)? })
+        };
+        events.into_iter().map(shown).collect()
     }
-}
-
-/// Whether somebody of a server could see an event that came upon this state.
-fn could_see(server: &ServerName, state: &State) -> bool {
-    let visibility = super::snapshot::visibility_of(state.get(&StateEventType::RoomHistoryVisibility, ""));
-    let invited = match visibility {
-        HistoryVisibility::Invited => true,
-        HistoryVisibility::Joined => false,
-        // The server is in the room.
-        _ => return true,
-    };
-    state.of_type(&StateEventType::RoomMember).any(|(user, member)| {
-        let membership = member.membership();
-        <&UserId>::try_from(user).is_ok_and(|user| user.server_name() == server)
-            && (membership == MembershipState::Join || (invited && membership == MembershipState::Invite))
-    })
 }

@@ -7,18 +7,21 @@
 use std::sync::Arc;
 
 use ruma::{
-    UserId,
+    OwnedUserId, ServerName, UserId,
     events::{
         StateEventType,
         room::{history_visibility::HistoryVisibility, member::MembershipState},
     },
 };
 
-use super::{Error, Event, NOT_A_MEMBER, Room, Rooms, snapshot::visibility_of};
+use super::{Error, Event, NOT_A_MEMBER, Room, Rooms, Snapshot, snapshot::visibility_of};
 use crate::store::event::OUTLIER;
 
 /// The first place that a log can have: before it are outliers, which are no part of it.
 const FIRST: i64 = OUTLIER + 1;
+
+/// Users of a server by whom it is decided what that may see.
+const MOST_USERS: usize = 100;
 
 /// The parts of a room's log that a user may see, as ranges of `seq`.
 ///
@@ -94,6 +97,20 @@ impl Sight {
         self
     }
 
+    /// What either shows.
+    fn or(self, other: Self) -> Self {
+        let mut ranges = [self.ranges, other.ranges].concat();
+        ranges.sort_unstable();
+        let mut both = Self { ranges: Vec::with_capacity(ranges.len()) };
+        for (first, last) in ranges {
+            match both.ranges.last_mut() {
+                Some(range) if first <= range.1.saturating_add(1) => range.1 = range.1.max(last),
+                _ => both.ranges.push((first, last)),
+            }
+        }
+        both
+    }
+
     fn add(&mut self, first: i64, last: i64) {
         match self.ranges.last_mut() {
             _ if first > last => {}
@@ -153,6 +170,24 @@ fn may_see(visibility: &HistoryVisibility, membership: &MembershipState, joins_l
     }
 }
 
+/// Whether members see all that there is.
+fn is_open(visibility: &HistoryVisibility) -> bool {
+    matches!(visibility, HistoryVisibility::Shared | HistoryVisibility::WorldReadable)
+}
+
+/// Users of a server who are or were in a room: those who have been in for the longest time first.
+fn users_of(server: &ServerName, room: &Snapshot) -> Vec<OwnedUserId> {
+    let mut users: Vec<(bool, i64, OwnedUserId)> = Vec::new();
+    for (user_id, event) in room.state.of_type(&StateEventType::RoomMember) {
+        let Ok(user_id) = UserId::parse(user_id) else { continue };
+        if user_id.server_name() == server {
+            users.push((event.membership() != MembershipState::Join, event.seq, user_id));
+        }
+    }
+    users.sort_unstable();
+    users.into_iter().take(MOST_USERS).map(|(_, _, user_id)| user_id).collect()
+}
+
 /// The state of a room that a user may read: that after event `at`, or the current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
@@ -189,10 +224,7 @@ impl Rooms {
             return Ok(Sight::since(member.seq).up_to(snapshot.last_seq));
         }
         let visibilities = self.visibilities(room).await?;
-        let open = |visibility: &HistoryVisibility| {
-            matches!(visibility, HistoryVisibility::Shared | HistoryVisibility::WorldReadable)
-        };
-        if joined && visibilities.iter().all(|(_, visibility)| open(visibility)) {
+        if joined && visibilities.iter().all(|(_, visibility)| is_open(visibility)) {
             return Ok(Sight::everything().up_to(snapshot.last_seq));
         }
         let memberships = if member.is_none() || self.has_forgotten(room, user_id).await? {
@@ -208,6 +240,20 @@ impl Rooms {
         let sight = self.sight_of_all(room, user_id, i64::MIN).await?;
         if sight.is_nothing() {
             return Err(Error::forbidden(NOT_A_MEMBER));
+        }
+        self.without_expired(room, sight).await
+    }
+
+    /// BF-04: the events that some user of a server may see, as it has somebody in the room.
+    pub(super) async fn sight_of_server(&self, room: &Room, server: &ServerName) -> Result<Sight, Error> {
+        let visibilities = self.visibilities(room).await?;
+        let mut sight = Sight { ranges: Vec::new() };
+        if visibilities.iter().all(|(_, visibility)| is_open(visibility)) {
+            sight = Sight::everything();
+        } else {
+            for user_id in users_of(server, &room.snapshot()) {
+                sight = sight.or(Sight::new(&visibilities, &self.memberships(room, &user_id).await?));
+            }
         }
         self.without_expired(room, sight).await
     }
