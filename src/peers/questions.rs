@@ -56,7 +56,12 @@ impl Peers {
             target.push_str("&field=");
             target.extend(encoded(field));
         }
-        self.ask(user_id.server_name(), ServerRequest::get(target).limit(MAX_PROFILE_BYTES)).await
+        let request = ServerRequest::get(target).limit(MAX_PROFILE_BYTES);
+        let mut profile: Map<String, Value> = self.ask(user_id.server_name(), request).await?;
+        // Of what every client shows, only what it can be.
+        profile
+            .retain(|field, value| value.is_string() || !["displayname", "avatar_url"].contains(&&**field));
+        Ok(profile)
     }
 
     /// A page of a server's directory; `query` is the body of the request.
@@ -108,15 +113,23 @@ impl Elsewhere for Peers {
         via: &'a [OwnedServerName],
         suggested_only: bool,
     ) -> Task<'a, Option<SpaceRoom>> {
-        Box::pin(async move {
+        let ask = async move {
             let of_room = room_id.server_name().map(ToOwned::to_owned);
-            for server in via.iter().chain(&of_room) {
+            let others = via.iter().chain(&of_room).filter(|server| **server != self.server_name);
+            let mut asked: Vec<&ServerName> = Vec::new();
+            for server in others {
+                if asked.contains(&&**server) {
+                    continue;
+                }
+                asked.push(server);
                 match self.hierarchy(server, room_id, suggested_only).await {
                     Ok(room) => return Some(room),
                     Err(cause) => tracing::debug!(%server, %room_id, %cause, "a room isn't shown"),
                 }
             }
             None
-        })
+        };
+        // For all of them together: whoever looks into a space waits for each of its rooms.
+        Box::pin(async move { tokio::time::timeout(PATIENCE, ask).await.unwrap_or_default() })
     }
 }

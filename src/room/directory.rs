@@ -63,13 +63,19 @@ fn public() -> String {
 /// A part of the directory.
 #[derive(Debug, Default, Deserialize)]
 pub struct PublicRooms {
-    #[serde(rename = "chunk")]
+    #[serde(rename = "chunk", deserialize_with = "readable")]
     pub rooms: Vec<PublicRoom>,
     pub next_batch: Option<String>,
     pub prev_batch: Option<String>,
     /// All rooms of the directory, whether they match or not.
     #[serde(rename = "total_room_count_estimate", default)]
     pub total: i64,
+}
+
+/// Rooms of another server's directory, without those that can't be read (I7).
+fn readable<'de, D: serde::Deserializer<'de>>(chunk: D) -> Result<Vec<PublicRoom>, D::Error> {
+    let rooms: Vec<Value> = Vec::deserialize(chunk)?;
+    Ok(rooms.into_iter().filter_map(|room| PublicRoom::deserialize(room).ok()).collect())
 }
 
 /// Which way a page goes from which room, that room left out.

@@ -9,10 +9,13 @@ use hearth_federation::Task;
 use lru::LruCache;
 use parking_lot::Mutex;
 use ruma::{
-    OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName,
+    OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId,
     events::{
         StateEventType,
-        room::join_rules::{AllowRule, JoinRule},
+        room::{
+            join_rules::{AllowRule, JoinRule},
+            member::MembershipState,
+        },
     },
 };
 use serde::{Deserialize, Serialize};
@@ -31,6 +34,9 @@ const LOOKED_AT: usize = 500;
 
 /// Rooms of a space that another server is told of, and rooms of a rule that are looked at for it.
 const MOST_FOR_SERVERS: usize = 50;
+
+/// Milliseconds after which a page ends with what it has: servers that say nothing keep nobody waiting for the rest.
+const PAGE_TIME: i64 = 15_000;
 
 /// Servers that are asked for one room.
 const MOST_VIA: usize = 3;
@@ -185,8 +191,10 @@ impl Rooms {
             None => self.set_out(asked).await?,
         };
         let mut rooms = Vec::new();
+        let clock = &self.core.environment.clock;
+        let started = clock.now_ms();
         for _ in 0..LOOKED_AT {
-            if rooms.len() == limit {
+            if rooms.len() == limit || clock.now_ms().saturating_sub(started) >= PAGE_TIME {
                 break;
             }
             let Some(stop) = walk.next() else { break };
@@ -330,21 +338,10 @@ impl Rooms {
         struct Content {
             via: Vec<String>,
         }
-        let room = elsewhere.room(&stop.room_id, &stop.via, walk.asked.suggested_only).await;
-        let Some(mut room) = room.filter(|room| room.preview.room.room_id == stop.room_id) else {
-            return Ok(None);
-        };
-        let preview = &room.preview;
-        let open = preview.room.world_readable
-            || matches!(preview.room.join_rule.as_str(), "public" | "knock" | "knock_restricted");
-        if !open {
-            let allowed: Vec<&str> =
-                preview.allowed_room_ids.iter().take(MOST_FOR_SERVERS).map(|id| id.as_str()).collect();
-            let user_id = walk.asked.user_id.as_str();
-            if allowed.is_empty() || !self.core.store.is_in_one_of(user_id, &allowed).await? {
-                return Ok(None);
-            }
-        }
+        let user_id = &walk.asked.user_id;
+        let room =
+            self.shown_elsewhere(&stop.room_id, &stop.via, user_id, walk.asked.suggested_only, elsewhere);
+        let Some(mut room) = room.await? else { return Ok(None) };
         room.children_state.truncate(MOST_CHILDREN);
         let children: Vec<Child> =
             room.children_state.iter().filter_map(|child| Child::deserialize(child).ok()).collect();
@@ -353,6 +350,55 @@ impl Rooms {
             children.iter().map(|child| (child.state_key.as_str(), child.content.via.as_slice())),
         );
         Ok(Some(room))
+    }
+}
+
+impl Rooms {
+    /// What others show of a room that this server isn't in, if the user may see it by what that says.
+    async fn shown_elsewhere(
+        &self,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        user_id: &UserId,
+        suggested_only: bool,
+        elsewhere: &dyn Elsewhere,
+    ) -> Result<Option<SpaceRoom>, Error> {
+        let room = elsewhere.room(room_id, via, suggested_only).await;
+        let Some(room) = room.filter(|room| room.preview.room.room_id == room_id) else { return Ok(None) };
+        let preview = &room.preview;
+        let open = preview.room.world_readable
+            || matches!(preview.room.join_rule.as_str(), "public" | "knock" | "knock_restricted");
+        if !open {
+            let allowed: Vec<&str> =
+                preview.allowed_room_ids.iter().take(MOST_FOR_SERVERS).map(|id| id.as_str()).collect();
+            if allowed.is_empty() || !self.core.store.is_in_one_of(user_id.as_str(), &allowed).await? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(room))
+    }
+
+    /// RS-01: as [`Self::preview`], of a room that this server isn't in if need be: then by what one of these servers says.
+    pub async fn preview_anywhere(
+        &self,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        user_id: &UserId,
+        elsewhere: &dyn Elsewhere,
+    ) -> Result<(Preview, MembershipState), Error> {
+        let room = self.by_id(room_id).await;
+        let membership = match &room {
+            Ok(known) if known.snapshot().is_resident() => return self.preview(room, Some(user_id)).await,
+            // An invite, or what came of one.
+            Ok(known) => known.snapshot().membership(user_id),
+            Err(Error::NotFound(_)) => MembershipState::Leave,
+            Err(_) => return self.preview(room, Some(user_id)).await,
+        };
+        let via = &via[..via.len().min(MOST_VIA)];
+        match self.shown_elsewhere(room_id, via, user_id, false, elsewhere).await? {
+            Some(shown) => Ok((shown.preview, membership)),
+            None => Err(Error::NotFound(NO_PREVIEW)),
+        }
     }
 }
 
@@ -414,6 +460,58 @@ mod tests {
     use ruma::{owned_room_id, owned_user_id};
 
     use super::*;
+    use crate::room::{
+        NewRoom, Preset,
+        retention_tests::{Hands, clock},
+        tests::{World, user},
+    };
+
+    /// Servers that take ten seconds to say nothing.
+    struct Slow {
+        clock: Arc<Hands>,
+        asked: Mutex<Vec<OwnedRoomId>>,
+    }
+
+    impl Elsewhere for Slow {
+        fn room<'a>(
+            &'a self,
+            room_id: &'a RoomId,
+            _: &'a [OwnedServerName],
+            _: bool,
+        ) -> Task<'a, Option<SpaceRoom>> {
+            self.clock.pass(10_000);
+            self.asked.lock().push(room_id.to_owned());
+            Box::pin(async { None })
+        }
+    }
+
+    /// I7: a page doesn't wait for many servers that say nothing; the next one goes on after them.
+    #[tokio::test]
+    async fn i7_servers_that_say_nothing_hold_up_no_page() {
+        let (hands, environment) = clock(1_700_000_000_000);
+        let alice = user("alice");
+        let world = World::keeping(&[alice.as_str()], environment, None).await;
+        let children = (0..5).map(|number| {
+            let key = format!("!{number}:elsewhere");
+            (StateEventType::SpaceChild, key, json!({ "via": ["elsewhere"] }))
+        });
+        let new = NewRoom {
+            creation_content: serde_json::from_value(json!({ "type": "m.space" })).unwrap(),
+            initial_state: children.collect(),
+            ..World::new_room(&alice, Preset::PrivateChat)
+        };
+        let root = world.rooms.create(new).await.unwrap();
+        let slow = Slow { clock: hands, asked: Mutex::default() };
+        let asked = Hierarchy { user_id: alice, root, suggested_only: false, max_depth: None };
+        let first = world.rooms.hierarchy(asked.clone(), None, 50, &slow).await.unwrap();
+        assert_eq!((first.rooms.len(), slow.asked.lock().len()), (1, 2));
+        let mut next = first.next_batch;
+        while let Some(from) = next {
+            next = world.rooms.hierarchy(asked.clone(), Some(&from), 50, &slow).await.unwrap().next_batch;
+        }
+        let all: HashSet<OwnedRoomId> = slow.asked.lock().iter().cloned().collect();
+        assert_eq!((all.len(), slow.asked.lock().len()), (5, 5));
+    }
 
     fn walk(rooms: usize) -> Walk {
         let root = owned_room_id!("!root:localhost");

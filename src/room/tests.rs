@@ -89,7 +89,12 @@ impl World {
     }
 
     pub(crate) async fn room_of(&self, creator: &UserId, preset: Preset) -> Arc<Room> {
-        let new = NewRoom {
+        let room_id = self.rooms.create(Self::new_room(creator, preset)).await.unwrap();
+        self.rooms.by_id(&room_id).await.unwrap()
+    }
+
+    pub(crate) fn new_room(creator: &UserId, preset: Preset) -> NewRoom {
+        NewRoom {
             creator: creator.to_owned(),
             version: RoomVersionId::V12,
             preset,
@@ -102,9 +107,7 @@ impl World {
             initial_state: Vec::new(),
             invites: Vec::new(),
             is_direct: false,
-        };
-        let room_id = self.rooms.create(new).await.unwrap();
-        self.rooms.by_id(&room_id).await.unwrap()
+        }
     }
 
     pub(crate) async fn say(&self, room: &Arc<Room>, sender: &UserId, text: &str) -> OwnedEventId {

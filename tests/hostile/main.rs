@@ -4,6 +4,7 @@
 // A test that can't go on should stop where it is.
 #![allow(clippy::unwrap_used)]
 
+mod answers;
 #[path = "../common/mod.rs"]
 mod common;
 mod handshakes;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::{
     app::App,
+    handshakes,
     http::{Json, MatrixError, Routes, Visitor},
     limits::Class,
     room::Preview,
@@ -40,19 +41,33 @@ async fn summary(
     request: get_summary::v1::Request,
 ) -> Result<Json<Summary>, MatrixError> {
     let asked = request.room_id_or_alias;
-    let room = match OwnedRoomId::try_from(asked.as_str()) {
-        Ok(room_id) => app.rooms.by_id(&room_id).await,
-        Err(_) => match <&RoomAliasId>::try_from(asked.as_str()) {
-            Ok(alias) => app.rooms.by_alias(alias).await,
-            Err(cause) => return Err(MatrixError::invalid_param(cause.to_string())),
-        },
-    };
     let user_id = visitor.session.as_ref().map(|session| &*session.user_id);
-    let (preview, membership) = app.rooms.preview(room, user_id).await?;
+    let (preview, membership) = if let Some(user_id) = user_id {
+        let named = match OwnedRoomId::try_from(asked.as_str()) {
+            Ok(room_id) => Ok((room_id, request.via)),
+            Err(_) => app.handshakes.by_alias(alias(asked.as_str())?).await,
+        };
+        match named {
+            Ok((room_id, via)) => app.rooms.preview_anywhere(&room_id, &via, user_id, &*app.peers).await?,
+            Err(handshakes::Error::Room(cause)) => app.rooms.preview(Err(cause), Some(user_id)).await?,
+            Err(cause) => return Err(cause.into()),
+        }
+    } else {
+        // Whoever has no account here isn't asked for by us.
+        let room = match OwnedRoomId::try_from(asked.as_str()) {
+            Ok(room_id) => app.rooms.by_id(&room_id).await,
+            Err(_) => app.rooms.by_alias(alias(asked.as_str())?).await,
+        };
+        app.rooms.preview(room, None).await?
+    };
     Ok(Json(Summary {
         membership: user_id.map(|_| membership),
         early_room_version: preview.room_version.clone(),
         early_encryption: preview.encryption.clone(),
         preview,
     }))
+}
+
+fn alias(text: &str) -> Result<&RoomAliasId, MatrixError> {
+    text.try_into().map_err(|cause: ruma::IdParseError| MatrixError::invalid_param(cause.to_string()))
 }
