@@ -141,7 +141,9 @@ async fn story(seed: u64, people: &[User], via: &str, ways: &[Way]) -> Result<()
         }
         tokio::time::sleep(Duration::from_millis(chance.below(120))).await;
     }
-    ways.iter().for_each(|way| way.set(0));
+    for way in ways {
+        way.set(0);
+    }
     // Whoever missed something learns of it by what follows.
     for attempt in 0..8 {
         for user in people {
@@ -151,12 +153,12 @@ async fn story(seed: u64, people: &[User], via: &str, ways: &[Way]) -> Result<()
             return Ok(());
         }
     }
-    let mut report = String::new();
+    let mut report = Vec::new();
     for user in people {
         let (events, state) = seen(user, &room).await;
-        report.push_str(&format!("{}: {} events, {:?}\n", user.user_id, events.len(), state));
+        report.push(format!("{}: {} events, {:?}", user.user_id, events.len(), state));
     }
-    Err(report)
+    Err(report.join("\n"))
 }
 
 /// Whether all of them come to see the same before the next attempt.
