@@ -13,6 +13,7 @@ mod handshakes;
 mod history;
 mod http;
 mod inbound;
+mod keys;
 mod limits;
 mod live;
 mod outbound;

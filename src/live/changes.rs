@@ -1,6 +1,6 @@
 //! From entries of a queue to what changed in each room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     queue::{Entry, Kind, flags},
@@ -31,39 +31,53 @@ pub(super) struct Changes {
     pub(super) account_data: Vec<i64>,
     /// Subscriptions to threads changed.
     pub(super) threads: bool,
+    /// Devices of the user, by their numbers, that have messages of their own.
+    #[allow(dead_code)]
+    pub(super) mailboxes: BTreeSet<i64>,
+    /// Changes of devices and keys, by their positions.
+    #[allow(dead_code)]
+    pub(super) device_lists: Vec<i64>,
+    /// Devices of the user whose one-time keys became fewer or more.
+    #[allow(dead_code)]
+    pub(super) one_time_keys: BTreeSet<i64>,
 }
 
 impl Changes {
     pub(super) fn of(entries: &[Entry]) -> Self {
         let mut changes = Self::default();
         for entry in entries {
-            if entry.kind == Kind::AccountData && entry.room == GLOBAL {
-                changes.account_data.push(entry.item);
-                continue;
-            }
-            if entry.kind == Kind::ThreadSubscription {
-                changes.threads = true;
-                continue;
-            }
-            let room = changes.rooms.entry(entry.room).or_default();
             match entry.kind {
-                Kind::Event => {
-                    room.seqs.push(entry.item);
-                    if entry.flags & flags::OWN_MEMBERSHIP != 0 {
-                        room.own_memberships.push(entry.item);
-                    }
-                    room.state |= entry.flags & flags::STATE != 0;
-                    // The event and the counts that it changes go out together (SY-14).
-                    room.unread = true;
+                Kind::AccountData if entry.room == GLOBAL => changes.account_data.push(entry.item),
+                Kind::ThreadSubscription => changes.threads = true,
+                Kind::ToDevice => drop(changes.mailboxes.insert(entry.room)),
+                Kind::DeviceList => changes.device_lists.push(entry.item),
+                Kind::OneTimeKeys => drop(changes.one_time_keys.insert(entry.room)),
+                Kind::Event | Kind::Receipt | Kind::AccountData | Kind::Unread => {
+                    changes.rooms.entry(entry.room).or_default().add(entry);
                 }
-                Kind::Receipt => room.receipts.push(entry.item),
-                Kind::AccountData => room.account_data.push(entry.item),
-                Kind::Unread => room.unread = true,
-                // Not of a room, see above.
-                Kind::ThreadSubscription => {}
             }
         }
         changes
+    }
+}
+
+impl RoomChanges {
+    fn add(&mut self, entry: &Entry) {
+        match entry.kind {
+            Kind::Event => {
+                self.seqs.push(entry.item);
+                if entry.flags & flags::OWN_MEMBERSHIP != 0 {
+                    self.own_memberships.push(entry.item);
+                }
+                self.state |= entry.flags & flags::STATE != 0;
+                // The event and the counts that it changes go out together (SY-14).
+                self.unread = true;
+            }
+            Kind::Receipt => self.receipts.push(entry.item),
+            Kind::AccountData => self.account_data.push(entry.item),
+            Kind::Unread => self.unread = true,
+            Kind::ThreadSubscription | Kind::ToDevice | Kind::DeviceList | Kind::OneTimeKeys => {}
+        }
     }
 }
 

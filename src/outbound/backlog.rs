@@ -58,6 +58,9 @@ impl Backlog<'_> {
     }
 
     async fn item(&self, entry: Entry) -> Result<Item, room::Error> {
+        if !matches!(entry.kind, Kind::Event | Kind::Receipt) {
+            return Ok(Item::Nothing);
+        }
         let room = match self.rooms.by_number(entry.room).await {
             Ok(room) => room,
             Err(room::Error::NotFound(_)) => return Ok(Item::Nothing),
@@ -68,8 +71,7 @@ impl Backlog<'_> {
                 let event = self.rooms.events(&room, &[entry.item]).await?.pop();
                 event.map_or(Item::Nothing, Item::Event)
             }
-            Kind::Receipt => Item::Receipt { room, changed: entry.item },
-            Kind::AccountData | Kind::Unread | Kind::ThreadSubscription => Item::Nothing,
+            _ => Item::Receipt { room, changed: entry.item },
         })
     }
 

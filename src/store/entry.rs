@@ -16,14 +16,30 @@ pub enum Kind {
     Unread = 4,
     /// The recipient subscribed to a thread of the room or unsubscribed: the `changed` of the row.
     ThreadSubscription = 5,
+    /// A message to a device, by the position of the entry. In place of a room: the number of the device; 0 in the queue of a
+    /// server.
+    ToDevice = 6,
+    /// Devices or keys of somebody changed: the position of the change. Room 0.
+    DeviceList = 7,
+    /// The one-time keys of a device of the recipient became fewer or more. In place of a room: its number.
+    OneTimeKeys = 8,
 }
 
 impl Kind {
     /// `None` for what only a newer version knows.
     pub(super) fn from_number(number: i16) -> Option<Self> {
-        [Self::Event, Self::AccountData, Self::Receipt, Self::Unread, Self::ThreadSubscription]
-            .into_iter()
-            .find(|kind| *kind as i16 == number)
+        [
+            Self::Event,
+            Self::AccountData,
+            Self::Receipt,
+            Self::Unread,
+            Self::ThreadSubscription,
+            Self::ToDevice,
+            Self::DeviceList,
+            Self::OneTimeKeys,
+        ]
+        .into_iter()
+        .find(|kind| *kind as i16 == number)
     }
 }
 

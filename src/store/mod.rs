@@ -14,6 +14,7 @@ mod batch;
 pub mod delayed_event;
 pub mod destination;
 pub mod device;
+pub mod device_list;
 mod entry;
 mod error;
 pub mod event;

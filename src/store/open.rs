@@ -33,6 +33,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (16, "elsewhere", include_str!("../../migrations/sqlite/0016_elsewhere.sql")),
     (17, "transactions", include_str!("../../migrations/sqlite/0017_transactions.sql")),
     (18, "openid", include_str!("../../migrations/sqlite/0018_openid.sql")),
+    (19, "encryption", include_str!("../../migrations/sqlite/0019_encryption.sql")),
 ];
 
 /// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.
