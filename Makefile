@@ -1,13 +1,13 @@
 # Every command of the project. Each installs what it needs first (tests/setup.sh; by apt as root or with sudo).
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-more bench lint setup
+.PHONY: help run test test-more bench bench-federation lint setup
 
 # `make run ARGS="--config hearth.toml"`
 ARGS ?=
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 
 run: ## build Hearth (the first time takes some minutes) and serve on 127.0.0.1:8008, data in ./hearth-data
 	@tests/setup.sh build
@@ -27,6 +27,10 @@ test-more: setup ## all tests with their longer versions: more rounds, more data
 bench: ## measure Hearth side by side with Synapse
 	@tests/setup.sh build
 	tests/bench/run.sh $(ARGS)
+
+bench-federation: setup ## measure what federation costs: pairs of servers, many others, silent ones; Synapse beside it
+	cargo build --release --locked
+	HEARTH_BINARY=$(CURDIR)/target/release/hearth cargo test --locked --test pairs -- --ignored --nocapture --test-threads=1
 
 lint: ## what must hold before any commit: formatting and clippy
 	@tests/setup.sh build

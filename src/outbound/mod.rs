@@ -40,8 +40,8 @@ const MOST_RETRIED: usize = 64;
 /// The longest time between two attempts.
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
-/// Failures in a row after which a server is behind: some seven seconds.
-const FAILURES_UNTIL_BEHIND: u32 = 3;
+/// How long a server may have failed before it is behind.
+const BEHIND_AFTER: Duration = Duration::from_secs(7);
 
 pub struct Outbound {
     server_name: OwnedServerName,
@@ -73,6 +73,8 @@ struct Peer {
     /// Something has come since the task looked.
     more: bool,
     failures: u32,
+    /// When the first of the attempts that have failed in a row began, in Unix milliseconds.
+    failing_since: i64,
     /// It isn't tried before.
     retry_at: i64,
     /// The transaction that wasn't taken yet: it keeps its id for as long as it is the same.

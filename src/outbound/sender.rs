@@ -8,7 +8,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 use super::{
-    FAILURES_UNTIL_BEHIND, LONGEST_WAIT, Outbound,
+    BEHIND_AFTER, LONGEST_WAIT, Outbound,
     backlog::{Backlog, Item, Waiting},
     transaction::{self, Fading, MOST_PDUS},
 };
@@ -215,6 +215,9 @@ impl Outbound {
             Err(cause) => {
                 let inner = &mut *self.inner.lock();
                 if let Some(peer) = inner.peers.get_mut(&recipient) {
+                    if peer.failures == 0 {
+                        peer.failing_since = now;
+                    }
                     // What fades has faded by the time that a dead server is back.
                     let fading = if is_of_transaction(&cause) { Fading::default() } else { kept };
                     peer.unanswered = Some(Unanswered { id, span, fading });
@@ -234,7 +237,7 @@ impl Outbound {
             }
         };
         let now = self.environment.clock.now_ms();
-        let (failures, retry_at) = {
+        let (failures, retry_at, behind) = {
             let inner = &mut *self.inner.lock();
             let peer = inner.peers.entry(recipient).or_default();
             peer.failures = peer.failures.saturating_add(1);
@@ -242,18 +245,20 @@ impl Outbound {
             let wait = doubled.max(asked.unwrap_or_default()).min(LONGEST_WAIT);
             peer.retry_at = now.saturating_add(wait.as_millis() as i64);
             peer.sending = false;
-            if peer.failures >= FAILURES_UNTIL_BEHIND {
+            let failed_for = now - peer.failing_since;
+            let behind = matches!(stop, Stop::Peer(_)) && failed_for >= BEHIND_AFTER.as_millis() as i64;
+            if behind {
                 (peer.unanswered, peer.fading) = (None, Fading::default());
             }
             inner.agenda.insert((peer.retry_at, recipient));
-            (peer.failures, peer.retry_at)
+            (peer.failures, peer.retry_at, behind)
         };
         self.sooner.notify_one();
         if failures == 1 {
             tracing::info!(%server, cause = text, "a server doesn't take what is sent to it; it is tried again");
         }
         let mut batch = Batch::from(failed(recipient, i64::from(failures), retry_at, &text));
-        if failures >= FAILURES_UNTIL_BEHIND {
+        if behind {
             batch.fill_queue(recipient, false);
         }
         if let Err(cause) = self.store.commit(batch).await {

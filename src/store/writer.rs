@@ -101,7 +101,9 @@ fn run(database: &mut Database, mut waiting: mpsc::Receiver<Job>, subscriber: &d
     let mut group = Vec::with_capacity(GROUP);
     while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
         match database.commit(&group) {
-            Ok((head, results)) => publish(group.drain(..).zip(results), head, subscriber),
+            Ok((head, results)) => {
+                publish(group.drain(..).zip(results), head, &database.behind, subscriber);
+            }
             Err(cause) => {
                 error!(%cause, writes = group.len(), "writes failed");
                 for job in group.drain(..) {
@@ -113,10 +115,12 @@ fn run(database: &mut Database, mut waiting: mpsc::Receiver<Job>, subscriber: &d
     }
 }
 
-/// Memory adopts what is durable, then readers wake, then the callers get their answers.
+/// Memory adopts what is durable, then readers wake, then the callers get their answers. Servers that are behind aren't told:
+/// they are tried again anyhow.
 fn publish(
     jobs: impl Iterator<Item = (Job, Result<Committed, Error>)>,
     head: Option<i64>,
+    behind: &Behind,
     subscriber: &dyn Subscriber,
 ) {
     let mut delivered = Vec::new();
@@ -127,7 +131,8 @@ fn publish(
                 adopt(committed.base);
             }
             for delivery in &job.batch.deliveries {
-                delivered.extend(delivery.delivered(committed.base));
+                let reached = delivery.delivered(committed.base);
+                delivered.extend(reached.filter(|delivered| !behind.contains(&delivered.recipient)));
             }
         }
         answers.push((job.done, result));

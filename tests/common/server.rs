@@ -179,7 +179,9 @@ impl Server {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+        // A benchmark measures a release build.
+        let binary = std::env::var_os("HEARTH_BINARY").unwrap_or(env!("CARGO_BIN_EXE_hearth").into());
+        let mut command = Command::new(binary);
         command.args(arguments).arg("--config").arg(self.config_path()).current_dir(self.dir.path());
         // What a developer has set for their own server isn't the test's business.
         for (name, _) in

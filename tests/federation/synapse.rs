@@ -101,6 +101,12 @@ federation:
         self.federation
     }
 
+    /// The process id of the running server.
+    #[allow(dead_code, reason = "benchmarks use it, and share this file")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
     pub(crate) fn kill(&mut self) {
         let mut process = self.process.take().unwrap();
         process.kill().unwrap();

@@ -5,9 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use hearth_federation::{Draft, Limits, Pdu, Position};
+use hearth_federation::{Draft, Limits, Pdu, Position, SigningKey};
 use parking_lot::Mutex;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId, events::TimelineEventType};
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName,
+    events::TimelineEventType,
+};
 use serde_json::{Value, json, value::to_raw_value};
 
 use crate::peer::{Asked, Peer, now, wire};
@@ -22,8 +25,8 @@ pub(crate) struct Room {
     /// What comes next follows these.
     pub(crate) ends: Vec<OwnedEventId>,
     pub(crate) depth: i64,
-    /// Who builds its events.
-    signer: (ruma::OwnedServerName, hearth_federation::SigningKey),
+    /// The servers whose users' events are built here.
+    signers: HashMap<OwnedServerName, SigningKey>,
 }
 
 /// A room that others may be asking for while the test builds on.
@@ -33,7 +36,6 @@ impl Room {
     /// A public room of `@creator`, in which everybody may do everything but what the creator alone may.
     pub(crate) fn new(peer: &Peer, version: &str, name: &str) -> Shared {
         let creator = peer.user("creator");
-        let key = hearth_federation::SigningKey::from_text(&peer.key.to_text()).unwrap();
         let mut room = Self {
             version: RoomVersionId::try_from(version).unwrap(),
             id: OwnedRoomId::try_from(format!("!{name}:{}", peer.name)).unwrap(),
@@ -42,8 +44,9 @@ impl Room {
             events: HashMap::new(),
             ends: Vec::new(),
             depth: 0,
-            signer: (peer.name.clone(), key),
+            signers: HashMap::new(),
         };
+        room.signs(&peer.name, &peer.key);
         let create = json!({ "room_version": version, "creator": creator });
         room.put(&creator, "m.room.create", "", create);
         room.put(&creator, "m.room.member", creator.as_str(), json!({ "membership": "join" }));
@@ -86,7 +89,13 @@ impl Room {
             .map(|pdu| pdu.event_id.clone())
             .collect();
         let position = Position::new(previous.to_vec(), auth_events, self.depth + 1, now());
-        draft.build(&self.version, position, &self.signer.0, &self.signer.1, Limits::FEDERATED).unwrap()
+        let server = sender.server_name();
+        draft.build(&self.version, position, server, &self.signers[server], Limits::FEDERATED).unwrap()
+    }
+
+    /// Events of a server's users can be built with its key.
+    pub(crate) fn signs(&mut self, server: &ServerName, key: &SigningKey) {
+        self.signers.insert(server.to_owned(), SigningKey::from_text(&key.to_text()).unwrap());
     }
 
     /// The event is in the room.

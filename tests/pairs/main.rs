@@ -1,0 +1,21 @@
+//! What federation costs: a release build in pairs, with many other servers, and Synapse on the same work. `make
+//! bench-federation` builds that and runs these, one after the other; each prints its figures.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod chat;
+#[path = "../common/mod.rs"]
+mod common;
+mod cost;
+mod crowd;
+mod load;
+#[path = "../hostile/peer.rs"]
+#[allow(dead_code)]
+mod peer;
+#[path = "../hostile/room.rs"]
+#[allow(dead_code)]
+mod room;
+mod silence;
+#[path = "../federation/synapse.rs"]
+#[allow(dead_code)]
+mod synapse;
