@@ -15,6 +15,7 @@ use crate::{
     handshakes::Handshakes,
     history::History,
     inbound::Inbound,
+    keys::Keys,
     limits::Limits,
     live::{
         Syncs,
@@ -60,6 +61,7 @@ pub struct Hearth {
     pub delayed: Arc<DelayedEvents>,
     pub notices: Notices,
     pub receipts: Arc<Receipts>,
+    pub keys: Arc<Keys>,
     pub typing: Arc<Typing>,
     pub presence: Arc<Presence>,
     pub syncs: Arc<Syncs>,
@@ -221,6 +223,7 @@ impl Hearth {
             Arc::clone(&presence),
             Arc::clone(&receipts),
         );
+        let keys = Arc::new(Keys::new(store.clone(), config.server_name.clone()));
         let shutdown = Shutdown::default();
         let syncs = Syncs::new(
             store.clone(),
@@ -243,6 +246,7 @@ impl Hearth {
             sliding: Arc::new(Sliding::new(Arc::clone(&syncs))),
             streams: Arc::new(Streams::new(Arc::clone(&syncs), environment.clone(), settings)),
             receipts,
+            keys,
             typing,
             presence,
             server_name: config.server_name.clone(),

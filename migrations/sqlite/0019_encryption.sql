@@ -28,16 +28,19 @@ CREATE TABLE key_signature (
     PRIMARY KEY (user_id, signed, signer, signer_key)
 );
 
--- Keys that are handed out once each, in the order in which they came.
+-- Keys that are handed out once each, in the order in which they came. Those that are gone are remembered for a while, so
+-- that a device which uploads them again doesn't make them be handed out again.
 CREATE TABLE one_time_key (
     device          BIGINT NOT NULL,
     algorithm       TEXT   NOT NULL,
     key_id          TEXT   NOT NULL,
-    place           BIGINT NOT NULL,
+    place           BIGINT NOT NULL,               -- unique for device and algorithm
     key             TEXT   NOT NULL,
+    claimed         BOOLEAN NOT NULL DEFAULT FALSE,
     PRIMARY KEY (device, algorithm, key_id)
 );
-CREATE INDEX one_time_key_order ON one_time_key (device, algorithm, place);
+CREATE INDEX one_time_key_order ON one_time_key (device, algorithm, place) WHERE NOT claimed;
+CREATE INDEX one_time_key_claimed ON one_time_key (device, algorithm, place) WHERE claimed;
 
 -- What is handed out when those are used up.
 CREATE TABLE fallback_key (

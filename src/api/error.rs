@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     account::{self, Challenge, InteractiveError},
     http::MatrixError,
-    room, store,
+    keys, room, store,
 };
 
 impl From<store::Error> for MatrixError {
@@ -71,6 +71,23 @@ fn describe(challenge: Challenge) -> Map<String, Value> {
         body.insert("error".to_owned(), error.into());
     }
     body
+}
+
+impl From<keys::Error> for MatrixError {
+    fn from(error: keys::Error) -> Self {
+        use keys::Error as E;
+        let text = error.to_string();
+        match error {
+            E::Invalid(_) => Self::invalid_param(text),
+            E::Missing(_) => Self::missing_param(text),
+            E::Signature(_) => Self::new(StatusCode::BAD_REQUEST, "M_INVALID_SIGNATURE", text),
+            E::Forbidden(_) => Self::forbidden(text),
+            E::NotFound(_) => Self::not_found(text),
+            E::TooMany { .. } => Self::too_large(text),
+            E::Damaged(_) => Self::internal(&text),
+            E::Store(cause) => cause.into(),
+        }
+    }
 }
 
 impl From<room::Error> for MatrixError {

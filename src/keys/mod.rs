@@ -3,7 +3,43 @@
 //!
 //! Specification: [End-to-end encryption](https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption).
 
+#![allow(dead_code, unused_imports)]
+
+mod claim;
+mod counts;
+mod error;
 mod lists;
+mod query;
+
+use std::sync::Arc;
+
+use ruma::{OwnedServerName, UserId};
 
 #[allow(unused_imports)]
 pub use self::lists::DeviceLists;
+use self::{claim::Claims, counts::KeyCounts};
+pub use self::{
+    claim::{ClaimedKeys, WantedKeys},
+    counts::Left,
+    error::Error,
+    query::{PublicKeys, WantedDevices},
+};
+use crate::store::Store;
+
+/// The public keys of users and devices.
+pub struct Keys {
+    store: Store,
+    server_name: OwnedServerName,
+    counts: Arc<KeyCounts>,
+    claims: Claims,
+}
+
+impl Keys {
+    pub fn new(store: Store, server_name: OwnedServerName) -> Self {
+        Self { store, server_name, counts: Arc::default(), claims: Claims::default() }
+    }
+
+    fn is_local(&self, user_id: &UserId) -> bool {
+        user_id.server_name() == self.server_name
+    }
+}

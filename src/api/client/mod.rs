@@ -15,6 +15,7 @@ mod filter;
 mod gateway;
 mod history;
 mod interactive;
+mod keys;
 mod login;
 mod membership;
 mod notifications;
@@ -49,7 +50,10 @@ mod versions;
 mod well_known;
 mod with;
 
-pub use self::delayed_events::explain as explain_delayed;
+pub use self::{
+    delayed_events::explain as explain_delayed,
+    keys::{wanted_devices, wanted_keys},
+};
 use crate::http::Routes;
 
 pub(super) fn routes() -> Routes {
@@ -67,6 +71,7 @@ pub(super) fn routes() -> Routes {
         gateway::routes(),
         history::routes(),
         interactive::routes(),
+        keys::routes(),
         login::routes(),
         membership::routes(),
         notifications::routes(),
