@@ -285,6 +285,7 @@ impl Hearth {
         tasks.spawn(async move { rooms.keep_purged(every, shutdown).await });
         tasks.spawn(Arc::clone(&self.delayed).run(self.shutdown.clone()));
         tasks.spawn(self.sessions.clone().watch());
+        tasks.spawn(self.sessions.device_lists().clone().run(self.shutdown.clone()));
         tasks.spawn(Arc::clone(&self.presence).run());
         if self.config.federation.enabled {
             tasks.spawn(Arc::clone(&self.outbound).run(self.shutdown.clone()));

@@ -4,7 +4,7 @@ use ruma::{DeviceId, OwnedDeviceId};
 
 use super::{Accounts, Error, login::checked_display_name, password};
 use crate::store::{
-    Error as StoreError,
+    Batch, Error as StoreError,
     account::{deactivate_account, set_password},
     delayed_event::cancel_all,
     device::{DeviceRow, delete_devices, rename_device},
@@ -65,7 +65,12 @@ impl Accounts {
             return self.device(recipient, device_id).await.map(drop);
         };
         let name = checked_display_name(&name)?;
-        match self.store.commit(rename_device(recipient, device_id.as_str(), Some(name))).await {
+        let mut batch = Batch::from(rename_device(recipient, device_id.as_str(), Some(name)));
+        if let Some(account) = self.store.account(recipient).await? {
+            let user_id = Self::user_id(&account)?;
+            self.sessions.device_lists().note(&mut batch, &user_id, &[device_id]).await?;
+        }
+        match self.store.commit(batch).await {
             Err(StoreError::Conflict) => Err(Error::NotFound("device")),
             other => Ok(other.map(drop)?),
         }
@@ -111,7 +116,10 @@ impl Accounts {
         statements.push(delete_name(recipient));
         statements.push(delete_presence(recipient));
         statements.push(cancel_all(recipient, now));
-        self.store.commit(self.sessions.ending(statements)).await?;
+        let mut batch = self.sessions.ending(statements);
+        let gone: Vec<i64> = devices.iter().map(|row| row.id).collect();
+        self.note_gone(&mut batch, recipient, &gone).await?;
+        self.store.commit(batch).await?;
         self.sessions.forget(recipient);
         Ok(())
     }

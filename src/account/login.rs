@@ -1,6 +1,6 @@
 //! Logging in and out: giving tokens out, exchanging them and taking them back.
 
-use ruma::{OwnedDeviceId, OwnedUserId};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
 
 use super::{
     Accounts, Error, Session,
@@ -8,7 +8,7 @@ use super::{
     session::{encode, hash},
 };
 use crate::store::{
-    Statement,
+    Batch, Statement,
     account::AccountRow,
     device::{add_device, delete_devices},
     token::{add_access_token, add_refresh_token, exchange_refresh_token, revoke_tokens, revoke_tokens_of},
@@ -60,7 +60,11 @@ impl Accounts {
         }
         let user_id = Self::user_id(&account)?;
         let (login, statements) = self.open_session(user_id, device)?;
-        self.store.commit(statements).await.map_err(|cause| match cause {
+        let mut batch = Batch::from(statements);
+        if self.store.device(account.recipient, login.device_id.as_str()).await?.is_none() {
+            self.sessions.device_lists().note(&mut batch, &login.user_id, &[&login.device_id]).await?;
+        }
+        self.store.commit(batch).await.map_err(|cause| match cause {
             // Deactivated since the password was checked.
             crate::store::Error::Conflict => Error::Deactivated,
             cause => cause.into(),
@@ -171,10 +175,32 @@ impl Accounts {
 
     pub(super) async fn drop_devices(&self, recipient: i64, devices: &[i64]) -> Result<(), Error> {
         let ids = serde_json::json!(devices).to_string();
-        let batch = self.sessions.ending(Vec::from(delete_devices(recipient, &ids)));
+        let mut batch = self.sessions.ending(Vec::from(delete_devices(recipient, &ids)));
+        self.note_gone(&mut batch, recipient, devices).await?;
         self.store.commit(batch).await?;
         self.sessions.forget(recipient);
         Ok(())
+    }
+}
+
+impl Accounts {
+    /// Adds to a batch which deletes devices that these did.
+    pub(super) async fn note_gone(
+        &self,
+        batch: &mut Batch,
+        recipient: i64,
+        devices: &[i64],
+    ) -> Result<(), Error> {
+        let mut gone = self.store.devices(recipient).await?;
+        gone.retain(|row| devices.contains(&row.id));
+        let Some(account) = self.store.account(recipient).await?.filter(|_| !gone.is_empty()) else {
+            return Ok(());
+        };
+        // Before word of it wakes their readers: these have no session any more.
+        let sessions = self.sessions.clone();
+        batch.on_commit(move |_| sessions.forget(recipient));
+        let gone: Vec<&DeviceId> = gone.iter().map(|row| row.device_id.as_str().into()).collect();
+        Ok(self.sessions.device_lists().note(batch, &Self::user_id(&account)?, &gone).await?)
     }
 }
 

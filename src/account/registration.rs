@@ -94,7 +94,14 @@ impl Accounts {
             }
             None => None,
         };
-        let batch = if guest.is_some() { self.sessions.ending(statements) } else { Batch::from(statements) };
+        let mut batch =
+            if guest.is_some() { self.sessions.ending(statements) } else { Batch::from(statements) };
+        if let (Some(guest), Some(login)) = (&guest, &login) {
+            let mut others = self.store.devices(guest.recipient).await?;
+            others.retain(|device| device.device_id != login.device_id.as_str());
+            let others: Vec<i64> = others.iter().map(|device| device.id).collect();
+            self.note_gone(&mut batch, guest.recipient, &others).await?;
+        }
         match self.store.commit(batch).await {
             Ok(_) => Ok(Registered { user_id: new.user_id, login }),
             // Somebody else took the name or the last use of the token since they were checked.

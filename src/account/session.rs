@@ -23,6 +23,7 @@ use tokio::{sync::Notify, time::MissedTickBehavior};
 use super::Error;
 use crate::{
     environment::Environment,
+    keys::DeviceLists,
     queue::Queues,
     store::{
         Batch, Statement, Store,
@@ -95,6 +96,7 @@ pub struct Sessions(Arc<Inner>);
 
 struct Inner {
     store: Store,
+    device_lists: DeviceLists,
     queues: Queues,
     environment: Environment,
     known: Mutex<LruCache<TokenHash, Known>>,
@@ -111,6 +113,7 @@ impl Sessions {
     pub fn new(store: Store, queues: Queues, environment: Environment) -> Self {
         let seen_written = AtomicI64::new(environment.clock.now_ms());
         Self(Arc::new(Inner {
+            device_lists: DeviceLists::new(store.clone()),
             store,
             queues,
             environment,
@@ -121,6 +124,11 @@ impl Sessions {
             seen_written,
             noticed: Arc::default(),
         }))
+    }
+
+    /// What tells others of devices that come and go.
+    pub fn device_lists(&self) -> &DeviceLists {
+        &self.0.device_lists
     }
 
     /// The session of an access token, unless its account is locked.

@@ -2,44 +2,115 @@
 //! is a row that each of them gets a pointer to; those of a user here form a chain, by which other servers see that they
 //! missed one.
 //!
+//! Who shares a room is read before a change is written. Somebody who joins in between would miss it, so it is read again
+//! after that, and who is new gets the same change.
+//!
 //! Specification: [Device Management](https://spec.matrix.org/v1.19/server-server-api/#device-management).
 
-use ruma::{DeviceId, UserId};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use ruma::{DeviceId, OwnedUserId, UserId};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     queue::{Kind, pointer},
-    store::{self, Batch, Store, device_list::insert_change},
+    shutdown::Shutdown,
+    store::{self, Batch, Delivery, Item, Store, device_list::insert_change},
 };
 
-#[allow(dead_code)]
+/// A handle; clones share it.
 #[derive(Clone)]
 pub struct DeviceLists {
     store: Store,
+    noted: UnboundedSender<Noted>,
+    /// For the one who looks after them.
+    news: Arc<Mutex<Option<UnboundedReceiver<Noted>>>>,
 }
 
-#[allow(dead_code)]
+/// Changes of a user that are durable.
+struct Noted {
+    user_id: OwnedUserId,
+    /// Where they are.
+    positions: Vec<i64>,
+    /// Who was told, in order.
+    told: Vec<i64>,
+}
+
 impl DeviceLists {
     pub fn new(store: Store) -> Self {
-        Self { store }
+        let (noted, news) = unbounded_channel();
+        Self { store, noted, news: Arc::new(Mutex::new(Some(news))) }
     }
 
-    /// Adds to a batch that devices of a user changed, were added or removed; without any, that the user's own keys did.
+    /// Adds to a batch that devices of a user here changed, were added or removed; without any, that the user's own keys
+    /// did. The batch has to be committed as it is, not as a part of another.
     pub async fn note(
         &self,
         batch: &mut Batch,
         user_id: &UserId,
         devices: &[&DeviceId],
     ) -> Result<(), store::Error> {
-        let recipients = self.store.recipients_near(user_id.as_str()).await?;
+        let told = self.store.recipients_near(user_id.as_str(), true).await?;
         let changed: Vec<Option<&str>> = match devices {
             [] => vec![None],
             devices => devices.iter().map(|device| Some(device.as_str())).collect(),
         };
+        let mut steps = Vec::with_capacity(changed.len());
         for device in changed {
             let step = batch.step();
             batch.push(insert_change(step, user_id.as_str(), device));
-            batch.deliver(pointer(recipients.iter().copied(), step, Kind::DeviceList, 0));
+            // People hear that somebody's devices changed, however many; servers of each.
+            let recipients = told.iter().copied().filter(|recipient| *recipient < 0 || steps.is_empty());
+            batch.deliver(pointer(recipients, step, Kind::DeviceList, 0));
+            steps.push(i64::from(step));
         }
+        let (noted, user_id) = (self.noted.clone(), user_id.to_owned());
+        batch.on_commit(move |base| {
+            let positions = steps.into_iter().map(|step| base + step).collect();
+            // Nobody may look after it any more: the server ends.
+            let _ = noted.send(Noted { user_id, positions, told });
+        });
         Ok(())
+    }
+
+    /// Tells those who came while changes were written, until the server stops. To be run once.
+    pub async fn run(self, shutdown: Shutdown) {
+        let Some(mut news) = self.news.lock().take() else { return };
+        loop {
+            let noted = tokio::select! {
+                noted = news.recv() => noted,
+                () = shutdown.wait() => return,
+            };
+            let Some(noted) = noted else { return };
+            if let Err(cause) = self.tell_newcomers(&noted).await {
+                tracing::warn!(user_id = %noted.user_id, %cause, "who has just joined may not hear of new keys");
+            }
+        }
+    }
+
+    async fn tell_newcomers(&self, noted: &Noted) -> Result<(), store::Error> {
+        let mut new = self.store.recipients_near(noted.user_id.as_str(), true).await?;
+        new.retain(|recipient| noted.told.binary_search(recipient).is_err());
+        let mut batch = Batch::new();
+        for (position, first) in
+            noted.positions.iter().zip([true].into_iter().chain(std::iter::repeat(false)))
+        {
+            let recipients = new.iter().copied().filter(|recipient| *recipient < 0 || first);
+            deliver_again(&mut batch, *position, recipients);
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.store.commit(batch).await.map(drop)
+    }
+}
+
+/// Adds a change that was written before to the queues of some.
+fn deliver_again(batch: &mut Batch, position: i64, recipients: impl Iterator<Item = i64>) {
+    let recipients: Vec<(i64, i64)> = recipients.map(|recipient| (recipient, 0)).collect();
+    if !recipients.is_empty() {
+        let (step, kind, room, item) = (batch.step(), Kind::DeviceList, 0, Item::Value(position));
+        batch.deliver(Delivery { step, kind, room, item, thread: String::new(), recipients });
     }
 }

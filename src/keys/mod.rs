@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use ruma::{OwnedServerName, UserId};
 
-#[allow(unused_imports)]
 pub use self::lists::DeviceLists;
 use self::{claim::Claims, counts::KeyCounts};
 pub use self::{

@@ -55,6 +55,8 @@ impl Syncs {
             body.presence = self.presence_events(session, wanted, Some(from), to, &ignored).await?;
         }
         let invites = self.accounts.invite_permissions(session.recipient).await?;
+        let span = (from.position, to.position);
+        body.device_lists = Box::pin(self.device_lists(session, &changes, span)).await?;
         for (number, changes) in changes.rooms {
             let room = self.rooms.by_number(number).await?;
             if !wanted.filter.room(&room.room_id) {
@@ -133,6 +135,13 @@ impl Syncs {
             },
             None => None,
         };
+        if let Some(from) = from {
+            let span = (from.position, to.position);
+            body.device_lists = match &changes {
+                Some(changes) => Box::pin(self.device_lists(session, changes, span)).await?,
+                None => Box::pin(self.all_device_lists(session, span)).await?,
+            };
+        }
         let typing = self.typing.heard_by(user_id, 0);
         let mut typing: HashMap<i64, Vec<OwnedUserId>> = typing.into_iter().collect();
         let mut counts: HashMap<i64, Unread> = self.store.unread_of_rooms(recipient).await?;

@@ -6,6 +6,7 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::device_lists::DeviceListsBody;
 use crate::queue::Counts;
 
 #[derive(Default, Serialize)]
@@ -17,6 +18,8 @@ pub struct SyncBody {
     pub presence: Events,
     #[serde(skip_serializing_if = "RoomsBody::is_empty")]
     pub rooms: RoomsBody,
+    #[serde(skip_serializing_if = "DeviceListsBody::is_empty")]
+    pub device_lists: DeviceListsBody,
     pub device_one_time_keys_count: BTreeMap<String, u64>,
     pub device_unused_fallback_key_types: Vec<String>,
 }
@@ -24,7 +27,10 @@ pub struct SyncBody {
 impl SyncBody {
     /// Whether there is anything that a waiting client waits for.
     pub fn is_empty(&self) -> bool {
-        self.account_data.is_empty() && self.presence.is_empty() && self.rooms.is_empty()
+        self.account_data.is_empty()
+            && self.presence.is_empty()
+            && self.rooms.is_empty()
+            && self.device_lists.is_empty()
     }
 }
 

@@ -35,7 +35,6 @@ pub(super) struct Changes {
     #[allow(dead_code)]
     pub(super) mailboxes: BTreeSet<i64>,
     /// Changes of devices and keys, by their positions.
-    #[allow(dead_code)]
     pub(super) device_lists: Vec<i64>,
     /// Devices of the user whose one-time keys became fewer or more.
     #[allow(dead_code)]

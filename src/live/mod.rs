@@ -6,6 +6,7 @@
 mod answer;
 mod body;
 mod changes;
+mod device_lists;
 mod filter;
 mod initial;
 mod lazy;

@@ -13,7 +13,7 @@ use super::Queues;
 use crate::{
     environment::Environment,
     shutdown::Shutdown,
-    store::{self, Batch, Store, queue as queue_table, room::trim_txns},
+    store::{self, Batch, Store, device_list::trim_changes, queue as queue_table, room::trim_txns},
 };
 
 /// How often cursors are written down and queues are cut behind them.
@@ -88,6 +88,7 @@ async fn trim(queues: &Queues, now_ms: i64, last_hour: &mut i64) -> Result<(), s
         *last_hour = hour;
         store.commit(queue_table::note_head(hour, queues.head())).await?;
         if let Some(horizon) = store.head_at(hour - HORIZON_MS).await? {
+            store.commit(trim_changes(horizon)).await?;
             let accounts = store.last_recipient().await?;
             for first in (0..=accounts).step_by(ACCOUNTS as usize) {
                 store.commit(queue_table::trim_to_horizon(first, first + ACCOUNTS, horizon)).await?;

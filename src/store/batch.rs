@@ -110,9 +110,15 @@ impl Batch {
     }
 
     /// Called with the batch's base position right after the commit and before any reader wakes: where memory catches
-    /// up with the database. It must not block.
+    /// up with the database. It must not block. What was to be called before is called first.
     pub fn on_commit(&mut self, adopt: impl FnOnce(i64) + Send + Sync + 'static) {
-        self.adopt = Some(Box::new(adopt));
+        self.adopt = Some(match self.adopt.take() {
+            None => Box::new(adopt),
+            Some(first) => Box::new(move |base| {
+                first(base);
+                adopt(base);
+            }),
+        });
     }
 
     /// Adds what another batch does, after what this one does. Its steps follow this one's, and the number returned is

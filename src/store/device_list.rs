@@ -1,34 +1,110 @@
-//! The table `device_list_change`: changes of somebody's devices and keys.
+//! The table `device_list_change`: changes of somebody's devices and keys; and who shares rooms with whom, which decides
+//! who hears of them.
 
 use super::{Arg, Error, Statement, Store, statement};
 
-/// A change at the position of the batch's step of that number; without a device, of the user's own keys.
-#[allow(dead_code)]
+/// A change at the position of the batch's step of that number; without a device, of the user's own keys. Those of devices
+/// form a chain; what is sent of the others has no number, so nobody could miss it by that.
 pub fn insert_change(step: u32, user_id: &str, device_id: Option<&str>) -> Statement {
     statement!(
         "INSERT INTO device_list_change (position, user_id, device_id, previous)
-         VALUES ($1, $2, $3, (SELECT MAX(position) FROM device_list_change WHERE user_id = $2))",
+         VALUES ($1, $2, $3, (SELECT MAX(position) FROM device_list_change
+                              WHERE user_id = $2 AND device_id IS NOT NULL))",
         Arg::Position(step),
         user_id,
         device_id,
     )
 }
 
+/// Changes up to a position are forgotten, but for the last of each user.
+pub fn trim_changes(horizon: i64) -> Statement {
+    statement!(
+        "DELETE FROM device_list_change WHERE position <= $1 AND EXISTS (
+             SELECT 1 FROM device_list_change later
+             WHERE later.user_id = device_list_change.user_id AND later.position > device_list_change.position
+               AND later.device_id IS NOT NULL
+         )",
+        horizon,
+    )
+}
+
 impl Store {
-    /// Users here who share a room with somebody, and they themselves if they are here.
-    #[allow(dead_code)]
-    pub async fn recipients_near(&self, user_id: &str) -> Result<Vec<i64>, Error> {
+    /// Users here who share a room with somebody, and they themselves if they are here; `servers` that share a room with
+    /// them too, if that is wanted. In order.
+    pub async fn recipients_near(&self, user_id: &str, servers: bool) -> Result<Vec<i64>, Error> {
         let rows: Vec<(i64,)> = self
             .all(statement!(
-                "SELECT recipient FROM account WHERE user_id = $1
+                "WITH near AS (
+                     SELECT DISTINCT other.user_id FROM membership own
+                     JOIN membership other ON other.room = own.room AND other.membership = 'join'
+                     WHERE own.user_id = $1 AND own.membership = 'join'
+                 )
+                 SELECT recipient FROM account WHERE user_id = $1
                  UNION
-                 SELECT a.recipient FROM membership own
-                 JOIN membership near ON near.room = own.room AND near.membership = 'join'
-                 JOIN account a ON a.user_id = near.user_id
-                 WHERE own.user_id = $1 AND own.membership = 'join'",
+                 SELECT a.recipient FROM near JOIN account a ON a.user_id = near.user_id
+                 UNION
+                 SELECT d.recipient FROM (
+                     SELECT DISTINCT substr(user_id, instr(user_id, ':') + 1) AS server FROM near WHERE $2
+                 ) s JOIN destination d ON d.server = s.server
+                 ORDER BY 1",
                 user_id,
+                servers,
             ))
             .await?;
         Ok(rows.into_iter().map(|(recipient,)| recipient).collect())
+    }
+
+    /// The users whom these changes are about, each once.
+    pub async fn users_of_changes(&self, positions: &[i64]) -> Result<Vec<String>, Error> {
+        let rows: Vec<(String,)> = self
+            .all(statement!(
+                "SELECT DISTINCT c.user_id FROM json_each($1) p
+                 JOIN device_list_change c ON c.position = p.value",
+                format!("{positions:?}"),
+            ))
+            .await?;
+        Ok(rows.into_iter().map(|(user_id,)| user_id).collect())
+    }
+
+    /// What changed of who is in a room and of its encryption after event `after`, up to and with event `to`: types and keys.
+    pub async fn moves_between(
+        &self,
+        room: i64,
+        after: i64,
+        to: i64,
+    ) -> Result<Vec<(String, String)>, Error> {
+        self.all(statement!(
+            "SELECT DISTINCT type, state_key FROM state_log
+             WHERE room = $1 AND seq > $2 AND seq <= $3 AND type IN ('m.room.member', 'm.room.encryption')",
+            room,
+            after,
+            to,
+        ))
+        .await
+    }
+
+    /// Those of these users (a JSON list) with whom a user shares a room but for `rooms` (a JSON list of numbers), and
+    /// whether one of them is encrypted.
+    pub async fn sharing_elsewhere(
+        &self,
+        user_id: &str,
+        others: String,
+        rooms: String,
+    ) -> Result<Vec<(String, bool)>, Error> {
+        self.all(statement!(
+            "SELECT other.user_id, MAX(EXISTS (
+                 SELECT 1 FROM state_log s
+                 WHERE s.room = own.room AND s.type = 'm.room.encryption' AND s.state_key = '' AND s.event <> 0
+             ))
+             FROM json_each($2) c
+             JOIN membership other ON other.user_id = c.value AND other.membership = 'join'
+             JOIN membership own ON own.room = other.room AND own.user_id = $1 AND own.membership = 'join'
+             WHERE own.room NOT IN (SELECT value FROM json_each($3))
+             GROUP BY other.user_id",
+            user_id,
+            others,
+            rooms,
+        ))
+        .await
     }
 }

@@ -5,6 +5,7 @@
 mod common;
 
 mod connections;
+mod device_lists;
 mod extensions;
 mod faults;
 mod input;

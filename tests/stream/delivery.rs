@@ -219,3 +219,14 @@ pub(crate) fn deflate(text: &[u8]) -> Vec<u8> {
     output.truncate(output.len() - 4);
     output
 }
+
+#[tokio::test]
+async fn ok_05_whose_devices_changed_comes_as_with_long_poll() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    room(&alice, &[&bob]).await;
+    let mut client = Client::ready(&server, &bob).await;
+    server.login("alice").await;
+    let sync = client.sync().await;
+    assert_eq!(sync["device_lists"], json!({ "changed": [alice.user_id], "left": [] }));
+}

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod device_lists;
 mod filters;
 mod ignored;
 mod lazy;

@@ -20,21 +20,21 @@ async fn a_session_that_ends_ends_the_waiting_of_its_requests() {
     let server = server().await;
     let alice = server.register("alice").await;
     let others = [server.login("alice").await, server.login("alice").await, server.login("alice").await];
-    let [one, two, three] =
-        [Device::ready(&others[0]).await, Device::ready(&others[1]).await, Device::ready(&others[2]).await];
 
-    let poll = waiting(&one);
+    // Each from now on: that other devices are gone is news too.
+    let poll = waiting(&Device::ready(&others[0]).await);
     others[0].post("/v3/logout", json!({})).await.expect(200);
     ended(poll).await;
 
     let identifier = json!({ "type": "m.id.user", "user": "alice" });
     let auth = json!({ "type": "m.login.password", "identifier": identifier, "password": common::PASSWORD });
-    let poll = waiting(&two);
+    let poll = waiting(&Device::ready(&others[1]).await);
     let path = format!("/v3/devices/{}", others[1].device_id);
     alice.delete(&path, Some(json!({ "auth": auth.clone() }))).await.expect(200);
     ended(poll).await;
 
-    let (poll, own) = (waiting(&three), waiting(&Device::ready(&alice).await));
+    let poll = waiting(&Device::ready(&others[2]).await);
+    let own = waiting(&Device::ready(&alice).await);
     let body = json!({ "new_password": "another password", "logout_devices": true, "auth": auth });
     alice.post("/v3/account/password", body).await.expect(200);
     ended(poll).await;

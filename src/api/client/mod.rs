@@ -15,6 +15,7 @@ mod filter;
 mod gateway;
 mod history;
 mod interactive;
+mod key_changes;
 mod keys;
 mod login;
 mod membership;
@@ -71,6 +72,7 @@ pub(super) fn routes() -> Routes {
         gateway::routes(),
         history::routes(),
         interactive::routes(),
+        key_changes::routes(),
         keys::routes(),
         login::routes(),
         membership::routes(),

@@ -74,6 +74,8 @@ pub(super) struct Rest {
     pub(super) account_data: bool,
     /// It has all thread subscriptions.
     pub(super) threads: bool,
+    /// The position up to which it knows whose devices changed, once it has asked.
+    pub(super) device_lists: Option<i64>,
 }
 
 /// What an answer adds to [`Known`].

@@ -16,9 +16,11 @@ use crate::{
     live::{
         answer::account_data_events,
         changes::{Changes, RoomChanges},
+        device_lists::DeviceListsBody,
         room::receipt_event,
         syncs::{Error, Syncs},
     },
+    queue::Span,
     store::{account_data::AccountDataRow, receipt::ReceiptRow},
 };
 
@@ -61,7 +63,13 @@ impl Extending<'_> {
             answer.insert("to_device", json!({ "next_batch": self.token, "events": [] }));
         }
         if self.wishes.e2ee {
-            let e2ee = json!({ "device_one_time_keys_count": {}, "device_unused_fallback_key_types": [] });
+            let mut e2ee =
+                json!({ "device_one_time_keys_count": {}, "device_unused_fallback_key_types": [] });
+            let lists = self.device_lists(draft).await?;
+            if !lists.is_empty() {
+                news = true;
+                e2ee["device_lists"] = json!(lists);
+            }
             answer.insert("e2ee", e2ee);
         }
         Ok(news)
@@ -191,6 +199,21 @@ impl Extending<'_> {
             add(chosen, &store.receipts_changed(chosen.room, changes).await?);
         }
         Ok((!rooms.is_empty()).then(|| json!({ "rooms": rooms })))
+    }
+
+    /// What the client doesn't know of them. One that asks for the first time has nothing that could have changed.
+    async fn device_lists(&self, draft: &mut Draft) -> Result<DeviceListsBody, Error> {
+        let (from, to) = self.span;
+        let Some(known) = draft.rest.device_lists.replace(to) else { return Ok(DeviceListsBody::default()) };
+        if known == from {
+            return Box::pin(self.syncs.device_lists(self.session, self.changes, self.span)).await;
+        }
+        match self.syncs.queues.read(self.session.recipient, known, to).await? {
+            Span::Entries(entries) => {
+                Box::pin(self.syncs.device_lists(self.session, &Changes::of(&entries), (known, to))).await
+            }
+            Span::Trimmed => Box::pin(self.syncs.all_device_lists(self.session, (known, to))).await,
+        }
     }
 
     fn typing(&self, draft: &mut Draft) -> Option<Value> {
