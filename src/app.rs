@@ -15,7 +15,7 @@ use crate::{
     handshakes::Handshakes,
     history::History,
     inbound::Inbound,
-    keys::Keys,
+    keys::{KeyBackups, Keys, backup},
     limits::Limits,
     live::{
         Syncs,
@@ -60,6 +60,7 @@ pub struct Hearth {
     pub inbound: Arc<Inbound>,
     pub delayed: Arc<DelayedEvents>,
     pub notices: Notices,
+    pub key_backups: Arc<KeyBackups>,
     pub receipts: Arc<Receipts>,
     pub keys: Arc<Keys>,
     pub typing: Arc<Typing>,
@@ -242,6 +243,7 @@ impl Hearth {
             patience: Duration::from_millis(u64::from(config.stream.patience_ms)),
             max_frame_bytes: stream::max_frame_bytes(config.rooms.max_text_chars as usize),
         };
+        let key_backups = Arc::new(KeyBackups::new(store.clone(), backup::Limits::default()));
         let app = Self {
             sliding: Arc::new(Sliding::new(Arc::clone(&syncs))),
             streams: Arc::new(Streams::new(Arc::clone(&syncs), environment.clone(), settings)),
@@ -257,6 +259,7 @@ impl Hearth {
             accounts,
             delayed: Arc::new(delayed),
             notices,
+            key_backups,
             handshakes,
             outbound,
             history,
@@ -283,6 +286,8 @@ impl Hearth {
         let (rooms, shutdown) = (Arc::clone(&self.rooms), self.shutdown.clone());
         let every = Duration::from_secs(self.config.retention.purge_interval_seconds);
         tasks.spawn(async move { rooms.keep_purged(every, shutdown).await });
+        let (backups, shutdown) = (Arc::clone(&self.key_backups), self.shutdown.clone());
+        tasks.spawn(async move { backups.keep_purged(shutdown).await });
         tasks.spawn(Arc::clone(&self.delayed).run(self.shutdown.clone()));
         tasks.spawn(self.sessions.clone().watch());
         tasks.spawn(self.sessions.device_lists().clone().run(self.shutdown.clone()));

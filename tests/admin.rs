@@ -118,6 +118,9 @@ async fn lk_02_a_suspended_account_reads_and_leaves_but_hardly_writes() {
     alice.post("/v3/user_directory/search", json!({ "search_term": "bob" })).await.expect(200);
     alice.post(&format!("/v3/rooms/{room}/receipt/m.read/{of_bob}"), json!({})).await.expect(200);
     alice.put(&format!("/v3/user/{me}/account_data/org.example.a"), json!({})).await.expect(200);
+    let backup = json!({ "algorithm": "org.example.a", "auth_data": {} });
+    alice.post("/v3/room_keys/version", backup).await.expect(200);
+    alice.put("/v3/room_keys/keys?version=1", json!({ "rooms": {} })).await.expect(200);
     for (path, body) in [redaction(&own), redaction_by_send(&second)] {
         alice.put(&path, body).await.expect(200);
     }

@@ -37,7 +37,7 @@ const TAGS: &str = "m.tag";
 const FULLY_READ: &str = "m.fully_read";
 
 /// Lets the edits of one user take turns.
-pub(super) struct Turns([tokio::sync::Mutex<()>; LOCKS]);
+pub struct Turns([tokio::sync::Mutex<()>; LOCKS]);
 
 impl Default for Turns {
     fn default() -> Self {
@@ -46,7 +46,7 @@ impl Default for Turns {
 }
 
 impl Turns {
-    pub(super) async fn of(&self, recipient: i64) -> tokio::sync::MutexGuard<'_, ()> {
+    pub async fn of(&self, recipient: i64) -> tokio::sync::MutexGuard<'_, ()> {
         self.0[recipient.unsigned_abs() as usize % LOCKS].lock().await
     }
 }

@@ -8,6 +8,7 @@ use crate::store::{
     account::{deactivate_account, set_password},
     delayed_event::cancel_all,
     device::{DeviceRow, delete_devices, rename_device},
+    key_backup::delete_backups,
     presence::delete_presence,
     profile::delete_profile,
     user_directory::delete_name,
@@ -116,6 +117,7 @@ impl Accounts {
         statements.push(delete_name(recipient));
         statements.push(delete_presence(recipient));
         statements.push(cancel_all(recipient, now));
+        statements.extend(delete_backups(recipient));
         let mut batch = self.sessions.ending(statements);
         let gone: Vec<i64> = devices.iter().map(|row| row.id).collect();
         self.note_gone(&mut batch, recipient, &gone).await?;

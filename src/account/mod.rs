@@ -33,6 +33,7 @@ use std::sync::Arc;
 use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 
 pub use self::{
+    data::Turns,
     devices::{DeviceInfo, LogOut},
     error::Error,
     ignored::IgnoredUsers,
@@ -81,7 +82,7 @@ pub struct Accounts {
     rule_sets: RuleSets,
     ignored: Arc<Kept<IgnoredUsers>>,
     invites: Arc<Kept<InvitePermissions>>,
-    turns: data::Turns,
+    turns: Turns,
     server_name: OwnedServerName,
     registration: RegistrationMode,
     guests: bool,
@@ -101,7 +102,7 @@ impl Accounts {
             rule_sets: RuleSets::default(),
             ignored: Arc::default(),
             invites: Arc::default(),
-            turns: data::Turns::default(),
+            turns: Turns::default(),
             environment,
             server_name: settings.server_name,
             registration: settings.registration,

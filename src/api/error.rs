@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use crate::{
     account::{self, Challenge, InteractiveError},
     http::MatrixError,
-    keys, room, store,
+    keys::{self, backup},
+    room, store,
 };
 
 impl From<store::Error> for MatrixError {
@@ -119,6 +120,24 @@ impl From<room::Error> for MatrixError {
             }
             E::Store(cause) => cause.into(),
             E::Damaged { .. } | E::Unresolvable(_) | E::Internal(_) => Self::internal(&text),
+        }
+    }
+}
+
+impl From<backup::Error> for MatrixError {
+    fn from(error: backup::Error) -> Self {
+        use backup::Error as E;
+        let text = error.to_string();
+        match error {
+            E::UnknownVersion | E::UnknownKey | E::NoBackup => Self::not_found(text),
+            E::WrongVersion { current } => {
+                Self::new(StatusCode::FORBIDDEN, "M_WRONG_ROOM_KEYS_VERSION", text)
+                    .with("current_version", current.to_string())
+            }
+            E::OtherAlgorithm => Self::invalid_param(text),
+            E::TooLarge(_) => Self::too_large(text),
+            E::TooMany { .. } => Self::new(StatusCode::FORBIDDEN, "M_RESOURCE_LIMIT_EXCEEDED", text),
+            E::Store(cause) => cause.into(),
         }
     }
 }

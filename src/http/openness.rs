@@ -16,7 +16,7 @@ use crate::account::Session;
 /// Method and path, without the version and with parameters unnamed.
 type Open = (Method, &'static str);
 
-/// Verifying devices and backing up keys are to be open too.
+/// Verifying devices is to be open too.
 const SUSPENDED: &[Open] = &[
     // Ends of sessions and of the account.
     (Method::POST, "logout"),
@@ -53,6 +53,16 @@ const SUSPENDED: &[Open] = &[
     (Method::PUT, "pushrules/global/{}/{}/enabled"),
     (Method::PUT, "rooms/{}/thread/{}/subscription"),
     (Method::DELETE, "rooms/{}/thread/{}/subscription"),
+    // Backups of keys.
+    (Method::POST, "room_keys/version"),
+    (Method::PUT, "room_keys/version/{}"),
+    (Method::DELETE, "room_keys/version/{}"),
+    (Method::PUT, "room_keys/keys"),
+    (Method::PUT, "room_keys/keys/{}"),
+    (Method::PUT, "room_keys/keys/{}/{}"),
+    (Method::DELETE, "room_keys/keys"),
+    (Method::DELETE, "room_keys/keys/{}"),
+    (Method::DELETE, "room_keys/keys/{}/{}"),
     // To those who suspended it.
     (Method::POST, "rooms/{}/report"),
     (Method::POST, "rooms/{}/report/{}"),

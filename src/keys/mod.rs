@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unused_imports)]
 
+pub mod backup;
 mod claim;
 mod counts;
 mod error;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use ruma::{OwnedServerName, UserId};
 
+pub use self::backup::KeyBackups;
 pub use self::lists::DeviceLists;
 use self::{claim::Claims, counts::KeyCounts};
 pub use self::{

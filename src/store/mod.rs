@@ -23,6 +23,7 @@ pub mod filter;
 pub mod fork;
 pub mod guest;
 pub mod hole;
+pub mod key_backup;
 pub mod notice_room;
 pub mod one_time_key;
 mod open;

@@ -34,6 +34,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (17, "transactions", include_str!("../../migrations/sqlite/0017_transactions.sql")),
     (18, "openid", include_str!("../../migrations/sqlite/0018_openid.sql")),
     (19, "encryption", include_str!("../../migrations/sqlite/0019_encryption.sql")),
+    (20, "key backup", include_str!("../../migrations/sqlite/0020_key_backup.sql")),
 ];
 
 /// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.

@@ -15,6 +15,7 @@ mod filter;
 mod gateway;
 mod history;
 mod interactive;
+mod key_backup;
 mod key_changes;
 mod keys;
 mod login;
@@ -72,6 +73,7 @@ pub(super) fn routes() -> Routes {
         gateway::routes(),
         history::routes(),
         interactive::routes(),
+        key_backup::routes(),
         key_changes::routes(),
         keys::routes(),
         login::routes(),
