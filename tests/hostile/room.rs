@@ -89,7 +89,9 @@ impl Room {
             .map(|pdu| pdu.event_id.clone())
             .collect();
         let position = Position::new(previous.to_vec(), auth_events, self.depth + 1, now());
-        let server = sender.server_name();
+        // What is said to be of a server whose key isn't here is a lie of the server that keeps the room.
+        let server = Some(sender.server_name()).filter(|server| self.signers.contains_key(*server));
+        let server = server.unwrap_or_else(|| self.creator.server_name());
         draft.build(&self.version, position, server, &self.signers[server], Limits::FEDERATED).unwrap()
     }
 
