@@ -302,9 +302,13 @@ impl Hearth {
         }
         let (limits, store, noticed) =
             (Arc::clone(&self.limits), self.store.clone(), self.sessions.noticed());
+        let outbound = Arc::clone(&self.outbound);
         tasks.spawn(async move {
             loop {
                 noticed.notified().await;
+                if let Err(cause) = outbound.look_again().await {
+                    tracing::warn!(%cause, "which servers are to be tried again can't be read");
+                }
                 if let Err(cause) = limits.load(&store).await {
                     tracing::warn!(%cause, "the limits of single accounts can't be read: those of before hold");
                 }

@@ -13,7 +13,7 @@ pub use self::client::explain_delayed;
 
 use std::collections::BTreeSet;
 
-use axum::Router;
+use axum::{Router, extract::State};
 use http::Method;
 
 use crate::{
@@ -34,8 +34,8 @@ pub fn routes(apis: &BTreeSet<Api>, recorder: Option<&Recorder>) -> Routes {
     if apis.contains(&Api::Metrics)
         && let Some(recorder) = recorder.cloned()
     {
-        let answer = move || {
-            let text = recorder.render();
+        let answer = move |State(app): State<App>| {
+            let text = recorder.render() + &app.outbound.metrics();
             async move { ([(http::header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
         };
         routes = routes.mount(Method::GET, "/metrics", answer);

@@ -114,7 +114,8 @@ impl Failure {
 fn span(milliseconds: u64) -> String {
     let minutes = milliseconds / 60_000;
     match minutes {
-        0..120 => format!("{minutes} minutes"),
+        0..2 => format!("{} seconds", milliseconds / 1000),
+        2..120 => format!("{minutes} minutes"),
         120..2880 => format!("{} hours", minutes / 60),
         _ => format!("{} days", minutes / 60 / 24),
     }

@@ -13,6 +13,7 @@ use crate::store::device_key::SignatureRow;
 pub type WantedDevices = BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>;
 
 /// Keys of devices and users, as `/keys/query` and its federated form have them.
+#[expect(clippy::struct_field_names, reason = "the specification's names")]
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PublicKeys {
     /// A user that is known is here, without any device too.

@@ -75,7 +75,8 @@ impl Backlog<'_> {
         })
     }
 
-    /// What a server missed after a position and up to another, in order: events that were made here, in rooms that it is in.
+    /// What a server missed after a position and up to another, in order: events that were made here, in rooms that it is in,
+    /// and who came and went there by way of this server or of another.
     pub(super) async fn of_rooms(
         &self,
         server: &ServerName,
@@ -85,7 +86,7 @@ impl Backlog<'_> {
     ) -> Result<Vec<(i64, i64, i64)>, room::Error> {
         let mut missed = Vec::new();
         for (number, last) in self.store.rooms_of_server(server.as_str(), after).await? {
-            match self.of_room(number, last, us, after, to).await {
+            match self.of_room(number, last, server, us, after, to).await {
                 Ok(of_room) => missed.extend(of_room),
                 Err(cause @ room::Error::Store(_)) => return Err(cause),
                 // I7
@@ -102,6 +103,7 @@ impl Backlog<'_> {
         &self,
         number: i64,
         last: Option<i64>,
+        server: &ServerName,
         us: &ServerName,
         after: i64,
         to: i64,
@@ -113,7 +115,10 @@ impl Backlog<'_> {
         let from = self.rooms.place_at(&room, after).await?;
         let to = self.rooms.place_at(&room, to).await?.min(last.unwrap_or(i64::MAX));
         let mut events = self.rooms.log_backwards(&room, to, LOOKED_AT).await?;
-        events.retain(|event| event.seq > from && event.pdu.sender.server_name() == us);
+        events.retain(|event| {
+            let (sender, is_member) = (event.pdu.sender.server_name(), event.pdu.membership().is_some());
+            event.seq > from && (sender == us || (is_member && sender != server))
+        });
         events.truncate(MOST_OF_ROOM);
         let mut missed = Vec::new();
         for event in events {

@@ -13,6 +13,7 @@
 mod backlog;
 mod destinations;
 mod fading;
+mod metrics;
 mod sender;
 #[cfg(test)]
 mod tests;
@@ -75,6 +76,8 @@ struct Peer {
     failures: u32,
     /// When the first of the attempts that have failed in a row began, in Unix milliseconds.
     failing_since: i64,
+    /// Nothing is put into its queue.
+    behind: bool,
     /// It isn't tried before.
     retry_at: i64,
     /// The transaction that wasn't taken yet: it keeps its id for as long as it is the same.
@@ -146,6 +149,7 @@ impl Outbound {
                 let inner = &mut *self.inner.lock();
                 let peer = inner.peers.entry(row.recipient).or_default();
                 (peer.failures, peer.retry_at) = (row.failures as u32, row.retry_ts);
+                (peer.failing_since, peer.behind) = (row.failing_since, row.behind);
             }
             self.wake(row.recipient);
         }
@@ -184,6 +188,16 @@ impl Outbound {
             (peer.failures, peer.retry_at) = (0, 0);
         }
         self.wake(recipient);
+    }
+
+    /// Another process has changed something: maybe when servers that failed are to be tried again.
+    pub async fn look_again(self: &Arc<Self>) -> Result<(), crate::store::Error> {
+        for row in self.store.destinations().await? {
+            if row.failures > 0 && row.retry_ts == 0 {
+                self.forgive(row.recipient);
+            }
+        }
+        Ok(())
     }
 
     fn try_due(self: &Arc<Self>) {

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::{
     BEHIND_AFTER, LONGEST_WAIT, Outbound,
     backlog::{Backlog, Item, Waiting},
+    metrics,
     transaction::{self, Fading, MOST_PDUS},
 };
 use crate::{
@@ -149,6 +150,9 @@ impl Outbound {
         let live = self.store.commit(batch).await?.base + i64::from(step);
         position = self.send_missed(recipient, server, position, live).await?;
         self.store.commit(sent(recipient, position)).await?;
+        if let Some(peer) = self.inner.lock().peers.get_mut(&recipient) {
+            peer.behind = false;
+        }
         tracing::info!(%server, "a server has caught up");
         Ok(position)
     }
@@ -204,6 +208,7 @@ impl Outbound {
         let request = request.limit(MAX_ANSWER_BYTES).timeout(TIMEOUT);
         match self.peers.send(server, request).await {
             Ok(answer) => {
+                metrics::sent(true);
                 note_refused(server, &answer.body);
                 let inner = &mut *self.inner.lock();
                 if let Some(peer) = inner.peers.get_mut(&recipient) {
@@ -213,6 +218,7 @@ impl Outbound {
                 Ok(())
             }
             Err(cause) => {
+                metrics::sent(false);
                 let inner = &mut *self.inner.lock();
                 if let Some(peer) = inner.peers.get_mut(&recipient) {
                     if peer.failures == 0 {
@@ -237,12 +243,14 @@ impl Outbound {
             }
         };
         let now = self.environment.clock.now_ms();
-        let (failures, retry_at, behind) = {
+        let (failures, failing_since, retry_at, behind) = {
             let inner = &mut *self.inner.lock();
             let peer = inner.peers.entry(recipient).or_default();
             peer.failures = peer.failures.saturating_add(1);
             let doubled = Duration::from_secs(1 << peer.failures.saturating_sub(1).min(12));
-            let wait = doubled.max(asked.unwrap_or_default()).min(LONGEST_WAIT);
+            // Up to a quarter later, so that those that failed together aren't tried together.
+            let later = doubled * (self.environment.entropy.number() % 251) as u32 / 1000;
+            let wait = (doubled + later).max(asked.unwrap_or_default()).min(LONGEST_WAIT);
             peer.retry_at = now.saturating_add(wait.as_millis() as i64);
             peer.sending = false;
             let failed_for = now - peer.failing_since;
@@ -250,14 +258,15 @@ impl Outbound {
             if behind {
                 (peer.unanswered, peer.fading) = (None, Fading::default());
             }
+            peer.behind |= behind;
             inner.agenda.insert((peer.retry_at, recipient));
-            (peer.failures, peer.retry_at, behind)
+            (peer.failures, peer.failing_since, peer.retry_at, behind)
         };
         self.sooner.notify_one();
         if failures == 1 {
             tracing::info!(%server, cause = text, "a server doesn't take what is sent to it; it is tried again");
         }
-        let mut batch = Batch::from(failed(recipient, i64::from(failures), retry_at, &text));
+        let mut batch = Batch::from(failed(recipient, i64::from(failures), failing_since, retry_at, &text));
         if behind {
             batch.fill_queue(recipient, false);
         }

@@ -213,7 +213,7 @@ async fn tx_06_what_waits_is_sent_after_a_restart() {
     // Its times are kept, so what is new has to forget them.
     let Story { world, .. } = &sending.story;
     let recipient = sending.destination().await.recipient;
-    world.store.commit(crate::store::destination::failed(recipient, 0, 0, "")).await.unwrap();
+    world.store.commit(crate::store::destination::failed(recipient, 0, 0, 0, "")).await.unwrap();
     let again = Outbound::new(
         owned_server_name!("localhost"),
         Arc::clone(&sending.peers),
@@ -281,6 +281,48 @@ async fn a_server_that_was_down_hears_of_what_put_its_last_user_out_and_of_nothi
     let has_ban = |script: &Script| script.attempts.iter().any(|(_, texts)| texts.contains(&String::new()));
     sending.until("the ban comes", |script| has_ban(script) && script.taken.len() >= 5).await;
     assert_eq!(sending.there.script.lock().taken, numbers(5));
+}
+
+/// Who came in by way of this server meanwhile, is nobody that a server which was down would hear of otherwise.
+#[tokio::test]
+async fn a_server_that_was_down_hears_of_who_came_in_meanwhile() {
+    let mut sending = Sending::new().await;
+    sending.there.script.lock().down = true;
+    sending.say([0]).await;
+    sending.is_behind().await;
+    let theo = ruma::owned_user_id!("@theo:third.example");
+    let join = json!({ "membership": "join" });
+    let join = sending.story.event(&theo, "m.room.member", Some(theo.as_str()), join, &[]);
+    let Story { world, room, .. } = &sending.story;
+    world.rooms.receive_from(room, join, theo.server_name()).await.unwrap();
+    {
+        let mut script = sending.there.script.lock();
+        script.down = false;
+        script.attempts.clear();
+    }
+    sending.peers.heard_from(&owned_server_name!("elsewhere"));
+    let has_join = |script: &Script| script.attempts.iter().any(|(_, texts)| texts.contains(&String::new()));
+    sending.until("the join comes", |script| has_join(script) && !script.taken.is_empty()).await;
+}
+
+/// Another process says that a server is to be tried again now.
+#[tokio::test]
+async fn a_server_that_failed_is_tried_again_when_the_operator_says_so() {
+    let sending = Sending::new().await;
+    sending.there.script.lock().down = true;
+    sending.say([0]).await;
+    sending.is_behind().await;
+    let before = sending.there.script.lock().attempts.len();
+    assert!(sending.outbound.metrics().contains("destinations{state=\"behind\"} 1"));
+    assert!(sending.outbound.metrics().contains("failing_seconds{server=\"elsewhere\"} "));
+    sending.there.script.lock().down = false;
+    let store = &sending.story.world.store;
+    store.commit(crate::store::destination::retry_now("elsewhere")).await.unwrap();
+    sending.outbound.look_again().await.unwrap();
+    sending.until("it is taken", |script| script.taken.len() == 1).await;
+    assert_eq!(sending.there.script.lock().attempts.len(), before + 1);
+    let well = store.commit(crate::store::destination::retry_now("nobody.example")).await;
+    assert!(matches!(well, Err(crate::store::Error::Conflict)));
 }
 
 /// I7: what is for a server that the operator refuses is dropped, and no task goes on trying.

@@ -8,7 +8,7 @@ use hearth_federation::{Draft, Limits, Pdu, Position, Received, References, Sign
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, UInt, UserId,
     events::{StateEventType, room::member::MembershipState},
-    owned_server_name, owned_user_id,
+    owned_user_id,
 };
 use serde_json::{Value, json, value::to_raw_value};
 
@@ -114,8 +114,8 @@ impl Story {
         self.time += 1;
         let time = MilliSecondsSinceUnixEpoch(UInt::from(self.time));
         let position = Position::new(previous, auth.collect(), 50, time);
-        let (key, server) = (SigningKey::from_text(SEED).unwrap(), owned_server_name!("elsewhere"));
-        let made = draft.build(version, position, &server, &key, Limits::FEDERATED).unwrap();
+        let (key, server) = (SigningKey::from_text(SEED).unwrap(), sender.server_name());
+        let made = draft.build(version, position, server, &key, Limits::FEDERATED).unwrap();
         let received = Received::parse(made.json.get(), version, References::Limited).unwrap();
         match received.verify(|_, _| Some(key.public_key())).unwrap() {
             Verified::Intact(pdu) => pdu,

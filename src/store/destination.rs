@@ -1,5 +1,7 @@
 //! The table `destination`: servers that events are sent to.
 
+use std::collections::HashMap;
+
 use super::{Error, Statement, Store, statement};
 
 /// A row of `destination`.
@@ -11,16 +13,19 @@ pub struct DestinationRow {
     pub position: i64,
     /// Nothing is put into its queue.
     pub behind: bool,
+    /// In a row.
     pub failures: i64,
+    pub failing_since: i64,
     pub retry_ts: i64,
     pub error: Option<String>,
 }
 
-type Columns = (String, i64, i64, bool, i64, i64, Option<String>);
+type Columns = (String, i64, i64, bool, i64, i64, i64, Option<String>);
 
 impl From<Columns> for DestinationRow {
-    fn from((server, recipient, position, behind, failures, retry_ts, error): Columns) -> Self {
-        Self { server, recipient, position, behind, failures, retry_ts, error }
+    fn from(row: Columns) -> Self {
+        let (server, recipient, position, behind, failures, failing_since, retry_ts, error) = row;
+        Self { server, recipient, position, behind, failures, failing_since, retry_ts, error }
     }
 }
 
@@ -37,7 +42,8 @@ pub fn insert_destination(server: &str, recipient: i64) -> Statement {
 pub fn sent(recipient: i64, position: i64) -> Vec<Statement> {
     vec![
         statement!(
-            "UPDATE destination SET position = $2, failures = 0, retry_ts = 0, error = NULL
+            "UPDATE destination
+             SET position = $2, failures = 0, failing_since = 0, retry_ts = 0, error = NULL
              WHERE recipient = $1 AND position <= $2",
             recipient,
             position,
@@ -47,31 +53,50 @@ pub fn sent(recipient: i64, position: i64) -> Vec<Statement> {
 }
 
 /// An attempt failed.
-pub fn failed(recipient: i64, failures: i64, retry_ts: i64, error: &str) -> Statement {
+pub fn failed(recipient: i64, failures: i64, failing_since: i64, retry_ts: i64, error: &str) -> Statement {
     statement!(
-        "UPDATE destination SET failures = $2, retry_ts = $3, error = $4 WHERE recipient = $1",
+        "UPDATE destination SET failures = $2, failing_since = $3, retry_ts = $4, error = $5
+         WHERE recipient = $1",
         recipient,
         failures,
+        failing_since,
         retry_ts,
         error,
     )
+}
+
+/// A server that fails is to be tried again at once. Conflicts if there is none of that name that does.
+pub fn retry_now(server: &str) -> Statement {
+    statement!("UPDATE destination SET retry_ts = 0 WHERE server = $1 AND failures > 0", server).expecting(1)
 }
 
 impl Store {
     pub async fn destinations(&self) -> Result<Vec<DestinationRow>, Error> {
         let rows: Vec<Columns> = self
             .all(statement!(
-                "SELECT server, recipient, position, behind, failures, retry_ts, error
+                "SELECT server, recipient, position, behind, failures, failing_since, retry_ts, error
                  FROM destination ORDER BY server",
             ))
             .await?;
         Ok(rows.into_iter().map(DestinationRow::from).collect())
     }
 
+    /// How many entries wait in the queues of servers that have any.
+    pub async fn entries_for_servers(&self) -> Result<HashMap<i64, i64>, Error> {
+        self.settled().await?;
+        let rows: Vec<(i64, i64)> = self
+            .all(statement!(
+                "SELECT q.recipient, COUNT(*) FROM queue q JOIN destination d ON d.recipient = q.recipient
+                 WHERE q.position > d.position GROUP BY q.recipient",
+            ))
+            .await?;
+        Ok(rows.into_iter().collect())
+    }
+
     pub async fn destination(&self, recipient: i64) -> Result<Option<DestinationRow>, Error> {
         let row: Option<Columns> = self
             .optional(statement!(
-                "SELECT server, recipient, position, behind, failures, retry_ts, error
+                "SELECT server, recipient, position, behind, failures, failing_since, retry_ts, error
                  FROM destination WHERE recipient = $1",
                 recipient,
             ))

@@ -23,6 +23,10 @@ use crate::{
     synapse::Synapse,
 };
 
+fn next(sync: &Value) -> String {
+    sync["next_batch"].as_str().unwrap().to_owned()
+}
+
 fn bodies(sync: &Value) -> Vec<String> {
     let rooms = sync["rooms"]["join"].as_object();
     let events = rooms
@@ -34,7 +38,7 @@ fn bodies(sync: &Value) -> Vec<String> {
 
 /// Milliseconds from before the send until the other client has the message, one after the other.
 async fn latencies(sender: &User, reader: &User, room: &str, count: usize) -> Vec<Duration> {
-    let mut since = reader.sync(None, 0).await["next_batch"].as_str().unwrap().to_owned();
+    let mut since = next(&reader.sync(None, 0).await);
     let mut times = Vec::new();
     for number in 0..count {
         let text = format!("number {number}");
@@ -43,7 +47,7 @@ async fn latencies(sender: &User, reader: &User, room: &str, count: usize) -> Ve
             let mut since = since.clone();
             loop {
                 let sync = reader.sync(Some(&since), 30_000).await;
-                since = sync["next_batch"].as_str().unwrap().to_owned();
+                since = next(&sync);
                 if bodies(&sync).contains(&text) {
                     times.push(began.elapsed());
                     return since;
@@ -97,7 +101,7 @@ async fn a_message_to_another_server() {
     let mut times = latencies(&alice, &bob, &id, 100).await;
     let (median, p99) = (percentile(&mut times, 0.5), percentile(&mut times, 0.99));
     eventually("everybody has something", || async { (crowd.taken() > taken + 97).then_some(()) }).await;
-    let used = (cpu(here.server.pid()) - before).as_secs_f64() * 1000.0 / 100.0;
+    let used = (cpu(here.server.pid()) - before) / 100.0;
     println!(
         "a message to another server, 99 peers: median {median:.1} ms, p99 {p99:.1} ms, {used:.1} ms CPU a message, \
          {:.1} transactions each",
@@ -135,7 +139,7 @@ impl Pair {
         for ((sender, reader), room) in self.senders.into_iter().zip(self.readers).zip(rooms) {
             let (over, sent) = (Arc::clone(&over), Arc::clone(&sent));
             tasks.push(tokio::spawn(async move {
-                let since = reader.sync(None, 0).await["next_batch"].as_str().unwrap().to_owned();
+                let since = next(&reader.sync(None, 0).await);
                 let mine = Arc::new(AtomicUsize::new(0));
                 let counted = Arc::clone(&mine);
                 let stop = Arc::clone(&over);
@@ -157,7 +161,7 @@ impl Pair {
                             "&filter=%7B%22room%22%3A%7B%22timeline%22%3A%7B%22limit%22%3A1000%7D%7D%7D",
                         )
                         .await;
-                    since = sync["next_batch"].as_str().unwrap().to_owned();
+                    since = next(&sync);
                     read += bodies(&sync).len();
                 }
                 sent.fetch_add(read, Ordering::Relaxed);
@@ -169,15 +173,14 @@ impl Pair {
             task.await.unwrap();
         }
         let took = began.elapsed().as_secs_f64();
-        let used: Duration =
-            self.pids.map(cpu).iter().zip(before).map(|(after, before)| after.saturating_sub(before)).sum();
+        let used: f64 = self.pids.map(cpu).iter().zip(before).map(|(after, before)| after - before).sum();
         let count = sent.load(Ordering::Relaxed) as f64;
         println!(
             "a pair of {}: {:.0} messages/s from client to client, {:.2} ms CPU a message on both servers; one at a time \
              median {median:.1} ms, p99 {p99:.1} ms",
             self.kind,
             count / took,
-            used.as_secs_f64() * 1000.0 / count
+            used / count
         );
     }
 }

@@ -2,13 +2,13 @@
 
 use std::{fs, time::Duration};
 
-/// Processor time that a process has used, user and system.
-pub(crate) fn cpu(pid: u32) -> Duration {
+/// Processor time that a process has used, user and system, in milliseconds.
+pub(crate) fn cpu(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(')').unwrap();
     let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
-    Duration::from_millis(ticks * 10)
+    // In hundredths of a second.
+    fields[11..13].iter().map(|field| field.parse::<f64>().unwrap() * 10.0).sum()
 }
 
 /// Resident memory now and at its peak, in MiB.

@@ -65,12 +65,12 @@ async fn a_thousand_servers_that_are_silent() {
     eventually("everybody has it", || async { (crowd.taken() >= taken + u64::from(SERVERS)).then_some(()) })
         .await;
 
-    let report = |what: &str, mut times: Vec<Duration>, used: Duration, memory: f64| {
+    let report = |what: &str, mut times: Vec<Duration>, used: f64, memory: f64| {
         let count = times.len() as f64;
         let (median, p99) = (percentile(&mut times, 0.5), percentile(&mut times, 0.99));
         println!(
             "{what}: sends median {median:.2} ms, p99 {p99:.2} ms, {:.2} ms CPU each; {memory:.0} MiB",
-            used.as_secs_f64() * 1000.0 / count
+            used / count
         );
     };
     let pid = here.server.pid();
