@@ -27,6 +27,7 @@ use crate::{
     presence::{self, Presence},
     queue::{self, Queues, Tails},
     receipts::Receipts,
+    rendezvous::{self, Rendezvous},
     room::{
         self, Lifetimes, Policy, Rooms,
         delayed::{self, DelayedEvents},
@@ -61,6 +62,7 @@ pub struct Hearth {
     pub delayed: Arc<DelayedEvents>,
     pub notices: Notices,
     pub key_backups: Arc<KeyBackups>,
+    pub rendezvous: Rendezvous,
     pub receipts: Arc<Receipts>,
     pub keys: Arc<Keys>,
     pub typing: Arc<Typing>,
@@ -260,6 +262,7 @@ impl Hearth {
             delayed: Arc::new(delayed),
             notices,
             key_backups,
+            rendezvous: Rendezvous::new(environment.clone(), rendezvous::Limits::default()),
             handshakes,
             outbound,
             history,

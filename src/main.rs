@@ -22,6 +22,7 @@ mod presence;
 mod push;
 mod queue;
 mod receipts;
+mod rendezvous;
 mod room;
 mod shutdown;
 mod signing_key;

@@ -31,6 +31,16 @@ const EXTRAS: &[(&str, &str)] = &[
     ("POST", "/_matrix/client/v1/delayed_events/{}/{}"),
     ("PUT", "/_matrix/client/unstable/org.matrix.msc4140/rooms/{}/delayed_event/{}/{}"),
     ("PUT", "/_matrix/client/v3/rooms/{}/delayed_event/{}/{}"),
+    // Rendezvous for signing in by a QR code are proposals: MSC4108 in its form of 2024, MSC4388.
+    ("DELETE", "/_matrix/client/unstable/io.element.msc4388/rendezvous/{}"),
+    ("DELETE", "/_matrix/client/unstable/org.matrix.msc4108/rendezvous/{}"),
+    ("GET", "/_matrix/client/unstable/io.element.msc4388/rendezvous"),
+    ("GET", "/_matrix/client/unstable/io.element.msc4388/rendezvous/{}"),
+    ("GET", "/_matrix/client/unstable/org.matrix.msc4108/rendezvous/{}"),
+    ("POST", "/_matrix/client/unstable/io.element.msc4388/rendezvous"),
+    ("POST", "/_matrix/client/unstable/org.matrix.msc4108/rendezvous"),
+    ("PUT", "/_matrix/client/unstable/io.element.msc4388/rendezvous/{}"),
+    ("PUT", "/_matrix/client/unstable/org.matrix.msc4108/rendezvous/{}"),
     // Thread subscriptions are proposals: MSC4306, MSC4308.
     ("DELETE", "/_matrix/client/unstable/io.element.msc4306/rooms/{}/thread/{}/subscription"),
     ("GET", "/_matrix/client/unstable/io.element.msc4306/rooms/{}/thread/{}/subscription"),

@@ -18,8 +18,9 @@ use self::setting::section;
 pub use self::{
     error::Error,
     sections::{
-        Api, Database, DelayedEvents, Federation, Limits, Listener, Log, LookUp, Presence, Profiles, Rate,
-        Registration, RegistrationMode, Retention, Rooms, ServerNotices, Stream, Support, UserDirectory,
+        Api, Database, DelayedEvents, Federation, Limits, Listener, Log, LookUp, OpenTo, Presence, Profiles,
+        QrSignIn, Rate, Registration, RegistrationMode, Retention, Rooms, ServerNotices, Stream, Support,
+        UserDirectory,
     },
 };
 
@@ -56,6 +57,8 @@ section! {
         pub federation: Federation = Federation::default();
         /// How often clients may do what costs the server something. Whoever asks too often is told when to try again.
         pub limits: Limits = Limits::default();
+        /// Signing in on a new device by a QR code.
+        pub qr_sign_in: QrSignIn = QrSignIn::default();
         /// Sockets that clients hold in place of `/sync`.
         pub stream: Stream = Stream::default();
         /// What goes to the log, which is the standard error output.

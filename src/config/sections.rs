@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::setting::{section, value};
 use crate::{limits::Class, store::Durability};
 
-value!(Api, RegistrationMode, ContactRole, Durability, LookUp);
+value!(Api, RegistrationMode, ContactRole, Durability, LookUp, OpenTo);
 
 /// An API that a listener can serve.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
@@ -41,6 +41,16 @@ pub enum LookUp {
     Everybody,
     Users,
     Acquaintances,
+}
+
+/// Whom something is open to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OpenTo {
+    #[default]
+    Everybody,
+    Users,
+    Nobody,
 }
 
 /// What a support contact is for ("Getting support for a server").
@@ -244,6 +254,15 @@ section! {
         pub per_second: f64 = 10.0;
         /// How many at once after a pause.
         pub burst: u32 = 100;
+    }
+}
+
+section! {
+    /// Signing in on a new device by a QR code, which another device shows or scans. The two meet on this server.
+    pub struct QrSignIn {
+        /// Who may open such a meeting: "everybody", so that also a device that isn't signed in yet can show the code; "users",
+        /// those who are logged in; or "nobody", which turns it off. It is kept in memory, for five minutes at most.
+        pub rendezvous: OpenTo = OpenTo::Everybody;
     }
 }
 

@@ -21,7 +21,7 @@ pub use self::{
     metrics::Recorder,
     openness::check as check_open,
     origin::Origin,
-    route::{Json, Reply, Routes, Whole, json_response, read},
+    route::{Json, Reply, Routes, Whole, json_response, read, read_up_to},
     service::{Site, caught, unrecognized_method, unrecognized_path},
     tls::Certificate,
     web_socket::open_socket,

@@ -304,7 +304,8 @@ pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, MatrixError> {
     read_up_to(MAX_BODY, parts, body).await
 }
 
-async fn read_up_to(most: usize, parts: &Parts, mut body: Body) -> Result<Bytes, MatrixError> {
+/// [`read`] with a limit of its own, in bytes.
+pub async fn read_up_to(most: usize, parts: &Parts, mut body: Body) -> Result<Bytes, MatrixError> {
     let too_large = || MatrixError::too_large(format!("the body is larger than the limit of {most} bytes"));
     let announced = parts
         .headers

@@ -235,7 +235,8 @@ impl LimitKey {
         Self::Name(hasher.finish())
     }
 
-    fn shared(self) -> Self {
+    /// The same for all addresses that one customer of a provider has.
+    pub fn shared(self) -> Self {
         match self {
             Self::Address(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
                 Some(address) => Self::Address(address.into()),

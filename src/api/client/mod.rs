@@ -31,6 +31,7 @@ mod push_rules;
 mod receipts;
 mod register;
 mod relations;
+mod rendezvous;
 mod reports;
 mod retention;
 mod room_summary;
@@ -88,6 +89,7 @@ pub(super) fn routes() -> Routes {
         receipts::routes(),
         register::routes(),
         relations::routes(),
+        rendezvous::routes(),
         reports::routes(),
         retention::routes(),
         room_summary::routes(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ruma::api::client::discovery::get_supported_versions::{Request, Response};
 
+use super::rendezvous;
 use crate::{
     app::App,
     http::{Anonymous, MatrixError, Routes},
@@ -67,8 +68,10 @@ const FEATURES: &[&str] = &[
     "uk.tcpip.msc4133.stable",
 ];
 
-async fn versions(_: App, _: Anonymous, _: Request) -> Result<Response, MatrixError> {
-    let features = FEATURES.iter().map(|name| ((*name).to_owned(), true));
+async fn versions(app: App, _: Anonymous, _: Request) -> Result<Response, MatrixError> {
+    let open_to = app.config.qr_sign_in.rendezvous;
+    let features =
+        FEATURES.iter().chain(rendezvous::features(open_to)).map(|name| ((*name).to_owned(), true));
     let mut response = Response::new(VERSIONS.into_iter().map(str::to_owned).collect());
     response.unstable_features = features.collect::<BTreeMap<_, _>>();
     Ok(response)
