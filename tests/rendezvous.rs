@@ -20,18 +20,20 @@ async fn server() -> Server {
 async fn send(server: &Server, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let headers: HeaderMap = headers
         .iter()
-        .map(|(name, value)| (HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap()))
+        .map(|(name, value)| {
+            (HeaderName::try_from(*name).expect("a name"), HeaderValue::try_from(*value).expect("a value"))
+        })
         .collect();
-    server.http().send(method, path, headers, body.to_owned()).await.unwrap()
+    server.http().send(method, path, headers, body.to_owned()).await.expect("an answer")
 }
 
 const TEXT: (&str, &str) = ("content-type", "text/plain");
 
-/// Opens one in the older form: its path, and the ETag.
+/// Opens one in the older form: its path, and the `ETag`.
 async fn open_resource(server: &Server, data: &str) -> (String, String) {
     let answer = send(server, Method::POST, MSC4108, &[TEXT], data).await;
-    let etag = answer.header("etag").unwrap().to_owned();
-    let url = answer.expect(201)["url"].as_str().unwrap().to_owned();
+    let etag = answer.header("etag").expect("an ETag").to_owned();
+    let url = answer.expect(201)["url"].as_str().expect("a URL").to_owned();
     (url.strip_prefix(server.url()).expect("the address that was asked").to_owned(), etag)
 }
 
@@ -44,9 +46,9 @@ fn check_headers(answer: &Answer) -> String {
     assert_eq!(answer.header("access-control-expose-headers"), Some("ETag"));
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
     assert_eq!(answer.header("pragma"), Some("no-cache"));
-    assert!(answer.header("cache-control").unwrap().contains("no-store"));
+    assert!(answer.header("cache-control").expect("a header").contains("no-store"));
     for date in ["expires", "last-modified"] {
-        assert!(answer.header(date).unwrap().ends_with(" GMT"), "{date}");
+        assert!(answer.header(date).expect("a date").ends_with(" GMT"), "{date}");
     }
     answer.header("etag").expect("an ETag").to_owned()
 }
@@ -154,8 +156,8 @@ async fn msc4108_browsers_may_send_what_it_takes() {
 
 async fn open(server: &Server, data: &str) -> (String, String) {
     let answer = server.http().post(MSC4388, None, json!({ "data": data })).await.expect(200);
-    let text = |key: &str| answer[key].as_str().unwrap().to_owned();
-    assert!((120_000..=300_000).contains(&answer["expires_in_ms"].as_u64().unwrap()), "{answer}");
+    let text = |key: &str| answer[key].as_str().expect("a text").to_owned();
+    assert!((120_000..=300_000).contains(&answer["expires_in_ms"].as_u64().expect("a number")), "{answer}");
     (format!("{MSC4388}/{}", text("id")), text("sequence_token"))
 }
 

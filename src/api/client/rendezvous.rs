@@ -1,5 +1,5 @@
 //! Rendezvous, where two devices meet for signing in by a QR code, in both forms that clients speak: as a resource of its own
-//! with an ETag (MSC4108, as of 2024) and as JSON with a `sequence_token` (MSC4388).
+//! with an `ETag` (MSC4108, as of 2024) and as JSON with a `sequence_token` (MSC4388).
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -97,7 +97,7 @@ async fn id(app: &App, parts: &mut Parts) -> Result<String, MatrixError> {
 
 // MSC4108
 
-/// What the answer says of the payload. Browsers don't show an ETag to a page without being told to.
+/// What the answer says of the payload. Browsers don't show an `ETag` to a page without being told to.
 fn headers(payload: &Payload) -> Result<HeaderMap, MatrixError> {
     let date = |ts: i64| {
         let time = UNIX_EPOCH + Duration::from_millis(ts.unsigned_abs());
@@ -153,7 +153,7 @@ async fn open_resource(State(app): State<App>, request: Request) -> Result<Respo
     answer(response, &payload)
 }
 
-/// An ETag as clients send it, without its quotes.
+/// An `ETag` as clients send it, without its quotes.
 fn revision(etag: &str) -> &str {
     let etag = etag.trim();
     etag.strip_prefix('"').and_then(|etag| etag.strip_suffix('"')).unwrap_or(etag)
