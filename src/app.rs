@@ -15,7 +15,7 @@ use crate::{
     handshakes::Handshakes,
     history::History,
     inbound::Inbound,
-    keys::{KeyBackups, Keys, backup},
+    keys::{KeyBackups, Keys, ToDevice, backup},
     limits::Limits,
     live::{
         Syncs,
@@ -65,6 +65,7 @@ pub struct Hearth {
     pub rendezvous: Rendezvous,
     pub receipts: Arc<Receipts>,
     pub keys: Arc<Keys>,
+    pub to_device: Arc<ToDevice>,
     pub typing: Arc<Typing>,
     pub presence: Arc<Presence>,
     pub syncs: Arc<Syncs>,
@@ -184,7 +185,7 @@ impl Hearth {
             store.clone(),
             queues.clone(),
             environment.clone(),
-            destinations,
+            Arc::clone(&destinations),
         );
         let history = Arc::new(History::new(Arc::clone(&peers), Arc::clone(&rooms)));
         let handshakes = Handshakes::new(
@@ -216,6 +217,15 @@ impl Hearth {
             &queues,
             &environment,
         );
+        let to_device = ToDevice::new(
+            config.server_name.clone(),
+            store.clone(),
+            Arc::clone(&accounts),
+            Arc::clone(&peers),
+            Arc::clone(&destinations),
+            queues.clone(),
+            environment.clone(),
+        );
         let receipts = Arc::new(Receipts::new(store.clone(), Arc::clone(&rooms), environment.clone()));
         let inbound = Inbound::new(
             store.clone(),
@@ -225,6 +235,7 @@ impl Hearth {
             Arc::clone(&typing),
             Arc::clone(&presence),
             Arc::clone(&receipts),
+            Arc::clone(&to_device),
         );
         let keys = Arc::new(Keys::new(store.clone(), config.server_name.clone()));
         let shutdown = Shutdown::default();
@@ -236,6 +247,7 @@ impl Hearth {
             queues.clone(),
             Arc::clone(&typing),
             Arc::clone(&presence),
+            Arc::clone(&to_device),
             epoch,
             shutdown.clone(),
         );
@@ -251,6 +263,7 @@ impl Hearth {
             streams: Arc::new(Streams::new(Arc::clone(&syncs), environment.clone(), settings)),
             receipts,
             keys,
+            to_device,
             typing,
             presence,
             server_name: config.server_name.clone(),
@@ -292,6 +305,7 @@ impl Hearth {
         let (backups, shutdown) = (Arc::clone(&self.key_backups), self.shutdown.clone());
         tasks.spawn(async move { backups.keep_purged(shutdown).await });
         tasks.spawn(Arc::clone(&self.delayed).run(self.shutdown.clone()));
+        tasks.spawn(Arc::clone(&self.to_device).keep_bounded(self.shutdown.clone()));
         tasks.spawn(self.sessions.clone().watch());
         tasks.spawn(self.sessions.device_lists().clone().run(self.shutdown.clone()));
         tasks.spawn(Arc::clone(&self.presence).run());

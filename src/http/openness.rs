@@ -63,6 +63,8 @@ const SUSPENDED: &[Open] = &[
     (Method::DELETE, "room_keys/keys"),
     (Method::DELETE, "room_keys/keys/{}"),
     (Method::DELETE, "room_keys/keys/{}/{}"),
+    // To the user's own devices, to verify them.
+    (Method::PUT, "sendToDevice/{}/{}"),
     // To those who suspended it.
     (Method::POST, "rooms/{}/report"),
     (Method::POST, "rooms/{}/report/{}"),

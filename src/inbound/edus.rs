@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use super::Inbound;
 use crate::{
+    keys::to_device::DirectToDevice,
     presence::{Hearsay, State},
     receipts::{Heard, Thread},
     room::{self, Room},
@@ -37,6 +38,7 @@ pub(super) struct Edus {
     present: Vec<Present>,
     /// They name events, which may have come with them.
     receipts: Vec<Receipts>,
+    pub(super) to_device: Vec<DirectToDevice>,
 }
 
 #[derive(Deserialize)]
@@ -116,8 +118,9 @@ impl Edus {
                 let push = presences.push.iter().take(left);
                 self.present.extend(push.filter_map(|push| serde_json::from_str(push.get()).ok()));
             }
+            "m.direct_to_device" => self.to_device.push(serde_json::from_str(content)?),
             // Of devices and their keys nothing is known here yet.
-            kind @ ("m.direct_to_device" | "m.device_list_update" | "m.signing_key_update") => {
+            kind @ ("m.device_list_update" | "m.signing_key_update") => {
                 tracing::debug!(%origin, kind, "data of devices are passed over");
             }
             kind => tracing::debug!(%origin, kind, "data of an unknown type are passed over"),

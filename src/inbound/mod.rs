@@ -34,6 +34,7 @@ pub use self::transaction::Transaction;
 use self::{edus::Edus, gaps::Gaps};
 use crate::{
     history::History,
+    keys::ToDevice,
     peers::Peers,
     presence::Presence,
     receipts::Receipts,
@@ -80,6 +81,7 @@ pub struct Inbound {
     typing: Arc<Typing>,
     presence: Arc<Presence>,
     heard: Arc<Receipts>,
+    to_device: Arc<ToDevice>,
     running: Mutex<Running>,
     gaps: Gaps,
     /// Transactions that had no events: their answer needs no database.
@@ -95,9 +97,22 @@ impl Inbound {
         typing: Arc<Typing>,
         presence: Arc<Presence>,
         heard: Arc<Receipts>,
+        to_device: Arc<ToDevice>,
     ) -> Arc<Self> {
         let (running, gaps, recent) = (Mutex::default(), Gaps::new(), Mutex::new(LruCache::new(RECENT)));
-        Arc::new(Self { store, peers, rooms, history, typing, presence, heard, running, gaps, recent })
+        Arc::new(Self {
+            store,
+            peers,
+            rooms,
+            history,
+            typing,
+            presence,
+            heard,
+            to_device,
+            running,
+            gaps,
+            recent,
+        })
     }
 
     /// Does what a transaction says, once. The answer is JSON (TX-03, TX-04).
@@ -164,6 +179,8 @@ impl Inbound {
         let (verdicts, ()) = tokio::join!(events, self.fleeting(origin, &edus));
         let verdicts = verdicts?;
         self.receipts(origin, &edus).await;
+        // Whoever is told that it was taken doesn't send it again.
+        self.to_device.hear(origin, &edus.to_device).await?;
         let answer = answer_of(&verdicts);
         if has_events {
             let row = set_server_txn(origin.as_str(), slot, txn_id, Arc::clone(&answer));

@@ -11,13 +11,13 @@ mod counts;
 mod error;
 mod lists;
 mod query;
+pub mod to_device;
 
 use std::sync::Arc;
 
 use ruma::{OwnedServerName, UserId};
 
-pub use self::backup::KeyBackups;
-pub use self::lists::DeviceLists;
+pub use self::{backup::KeyBackups, lists::DeviceLists, to_device::ToDevice};
 use self::{claim::Claims, counts::KeyCounts};
 pub use self::{
     claim::{ClaimedKeys, WantedKeys},

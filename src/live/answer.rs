@@ -35,10 +35,12 @@ impl Syncs {
         let entries = match self.queues.read(session.recipient, from.position, to.position).await? {
             Span::Entries(entries) => entries,
             // The room logs know what the queue has forgotten; every room is new to such a device.
-            Span::Trimmed => return Box::pin(self.all(session, wanted, Some(from), to)).await,
+            Span::Trimmed => return Box::pin(self.whole(session, wanted, from, to)).await,
         };
         let mut changes = Changes::of(&entries);
-        let mut body = SyncBody { next_batch: self.token(to), ..SyncBody::default() };
+        let mut body = SyncBody::default();
+        let has_mail = from.has_mail() || changes.mailboxes.contains(&session.device);
+        self.add_mail(session.device, &mut body, from, to, has_mail).await?;
         if !changes.account_data.is_empty() {
             let rows = self.global_account_data(session, Some(&changes.account_data)).await?;
             body.account_data = account_data_events(rows, |kind| wanted.filter.account_data(kind))?.into();

@@ -20,6 +20,8 @@ pub struct SyncBody {
     pub rooms: RoomsBody,
     #[serde(skip_serializing_if = "DeviceListsBody::is_empty")]
     pub device_lists: DeviceListsBody,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub to_device: Events,
     pub device_one_time_keys_count: BTreeMap<String, u64>,
     pub device_unused_fallback_key_types: Vec<String>,
 }
@@ -31,6 +33,7 @@ impl SyncBody {
             && self.presence.is_empty()
             && self.rooms.is_empty()
             && self.device_lists.is_empty()
+            && self.to_device.is_empty()
     }
 }
 

@@ -32,7 +32,6 @@ pub(super) struct Changes {
     /// Subscriptions to threads changed.
     pub(super) threads: bool,
     /// Devices of the user, by their numbers, that have messages of their own.
-    #[allow(dead_code)]
     pub(super) mailboxes: BTreeSet<i64>,
     /// Changes of devices and keys, by their positions.
     pub(super) device_lists: Vec<i64>,

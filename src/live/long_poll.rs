@@ -33,6 +33,7 @@ impl Syncs {
             return Box::pin(self.first(&session, &wanted)).await;
         };
         self.queues.present(session.device, place.position);
+        Box::pin(self.to_device.acknowledge(session.device, place.mail)).await;
         self.next(session, request, place).await
     }
 
@@ -46,10 +47,10 @@ impl Syncs {
             let to = self.now();
             // Boxed: what a waiting request keeps is small, however much its answer needs while it is made.
             if wanted.full_state {
-                let body = Box::pin(self.all(&session, &wanted, Some(from), to)).await?;
+                let body = Box::pin(self.whole(&session, &wanted, from, to)).await?;
                 return encode(&body);
             }
-            if tail.has_news(from.position, from.fading) {
+            if from.has_mail() || tail.has_news(from.position, from.fading) {
                 let body = Box::pin(self.changes(&session, &wanted, from, to)).await?;
                 if !body.is_empty() {
                     return encode(&body);

@@ -11,6 +11,7 @@ mod filter;
 mod initial;
 mod lazy;
 mod long_poll;
+mod mail;
 mod room;
 pub mod sliding;
 pub mod stream;

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     account::{self, Accounts, Session, Sessions},
+    keys::ToDevice,
     presence::Presence,
     queue::{Queues, Token, TokenError},
     room::Rooms,
@@ -66,7 +67,21 @@ impl Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) position: i64,
+    /// Messages to the device up to here were handed out.
+    pub(super) mail: i64,
     pub(super) fading: u64,
+}
+
+impl Place {
+    /// Whether somebody who is there has all up to here.
+    pub(super) fn is_within(self, there: Self) -> bool {
+        self.position <= there.position && self.mail <= there.mail && self.fading <= there.fading
+    }
+
+    /// Whether messages to the device are left from before it.
+    pub(super) fn has_mail(self) -> bool {
+        self.mail < self.position
+    }
 }
 
 /// Answers `/sync`.
@@ -79,6 +94,7 @@ pub struct Syncs {
     pub(super) queues: Queues,
     pub(super) typing: Arc<Typing>,
     pub(super) presence: Arc<Presence>,
+    pub(super) to_device: Arc<ToDevice>,
     initial: InitialSyncs,
     /// Stored filters never change.
     filters: Mutex<LruCache<(i64, String), Arc<SyncFilter>>>,
@@ -96,6 +112,7 @@ impl Syncs {
         queues: Queues,
         typing: Arc<Typing>,
         presence: Arc<Presence>,
+        to_device: Arc<ToDevice>,
         epoch: u64,
         shutdown: Shutdown,
     ) -> Self {
@@ -108,6 +125,7 @@ impl Syncs {
             queues,
             typing,
             presence,
+            to_device,
             initial: InitialSyncs::default(),
             filters: Mutex::new(LruCache::new(FILTERS)),
             epoch,
@@ -140,10 +158,10 @@ impl Syncs {
     /// epoch, or of a future that this database hasn't seen.
     pub(super) fn place(&self, since: Option<Token>) -> Option<Place> {
         match since? {
-            Token::Queue { epoch, position, boot, fading } => {
+            Token::Queue { epoch, position, mail, boot, fading } => {
                 let known = epoch == self.epoch && position <= self.queues.head();
                 let fading = if boot == self.queues.tails().boot() { fading } else { 0 };
-                known.then_some(Place { position, fading })
+                known.then_some(Place { position, mail, fading })
             }
             Token::Room { .. } => None,
         }
@@ -151,8 +169,8 @@ impl Syncs {
 
     pub(super) fn token(&self, place: Place) -> String {
         let boot = self.queues.tails().boot();
-        let (position, fading) = (place.position, place.fading);
-        Token::Queue { epoch: self.epoch, position, boot, fading }.to_string()
+        let Place { position, mail, fading } = place;
+        Token::Queue { epoch: self.epoch, position, mail, boot, fading }.to_string()
     }
 
     /// The token of somebody who knows everything up to now.
@@ -163,7 +181,8 @@ impl Syncs {
     pub(super) fn now(&self) -> Place {
         // The head is read last: what fades never shows a room that the positions don't know yet.
         let fading = self.queues.tails().fading();
-        Place { position: self.queues.head(), fading }
+        let position = self.queues.head();
+        Place { position, mail: position, fading }
     }
 
     /// The first answer of a device. It is made once, however often its client gives up and tries again.
@@ -180,7 +199,9 @@ impl Syncs {
             let to = syncs.now();
             encode(&syncs.all(&session, &wanted, None, to).await?)
         };
-        self.initial.answer(key, make).await.map_err(Error::Shared)
+        let device = key.0;
+        let body = self.initial.answer(key, make).await.map_err(Error::Shared)?;
+        self.with_mail(device, body).await
     }
 }
 

@@ -24,8 +24,17 @@ pub(super) enum Item {
         room: Arc<Room>,
         changed: i64,
     },
+    /// A message to devices of the server, at the position of its entry.
+    Message,
     /// Something that isn't for servers, or is gone.
     Nothing,
+}
+
+/// Something that a server which was behind is still to be sent.
+#[derive(Clone, Copy)]
+pub(super) enum Missed {
+    Event { room: i64, seq: i64 },
+    Message,
 }
 
 /// An entry and what it is.
@@ -58,8 +67,10 @@ impl Backlog<'_> {
     }
 
     async fn item(&self, entry: Entry) -> Result<Item, room::Error> {
-        if !matches!(entry.kind, Kind::Event | Kind::Receipt) {
-            return Ok(Item::Nothing);
+        match entry.kind {
+            Kind::Event | Kind::Receipt => {}
+            Kind::ToDevice => return Ok(Item::Message),
+            _ => return Ok(Item::Nothing),
         }
         let room = match self.rooms.by_number(entry.room).await {
             Ok(room) => room,
@@ -76,8 +87,25 @@ impl Backlog<'_> {
     }
 
     /// What a server missed after a position and up to another, in order: events that were made here, in rooms that it is in,
-    /// and who came and went there by way of this server or of another.
-    pub(super) async fn of_rooms(
+    /// who came and went there by way of this server or of another, and messages to its devices, which are kept whether or
+    /// not it is there.
+    pub(super) async fn missed(
+        &self,
+        (recipient, server): (i64, &ServerName),
+        us: &ServerName,
+        after: i64,
+        to: i64,
+    ) -> Result<Vec<(i64, Missed)>, room::Error> {
+        let events = self.of_rooms(server, us, after, to).await?.into_iter();
+        let events = events.map(|(position, room, seq)| (position, Missed::Event { room, seq }));
+        let messages = self.store.message_positions(recipient, after, to).await?.into_iter();
+        let mut missed: Vec<_> = events.chain(messages.map(|position| (position, Missed::Message))).collect();
+        missed.sort_by_key(|(position, _)| *position);
+        Ok(missed)
+    }
+
+    /// Events of its rooms: position, room, seq.
+    async fn of_rooms(
         &self,
         server: &ServerName,
         us: &ServerName,
@@ -95,7 +123,6 @@ impl Backlog<'_> {
                 }
             }
         }
-        missed.sort_unstable();
         Ok(missed)
     }
 

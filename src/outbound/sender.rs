@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::{
     BEHIND_AFTER, LONGEST_WAIT, Outbound,
-    backlog::{Backlog, Item, Waiting},
+    backlog::{Backlog, Item, Missed, Waiting},
     metrics,
     transaction::{self, Fading, MOST_PDUS},
 };
@@ -123,7 +123,7 @@ impl Outbound {
                         most = waiting.len() / 2;
                         continue;
                     }
-                    tracing::warn!(%server, %cause, "a server refuses something for good: it is left out");
+                    note_left_out(server, &cause);
                 }
                 Err(stop) => return Err(stop),
             }
@@ -164,19 +164,36 @@ impl Outbound {
         after: i64,
         to: i64,
     ) -> Result<i64, Stop> {
-        let missed = self.backlog().of_rooms(server, &self.server_name, after, to).await?;
+        let missed = self.backlog().missed((recipient, server), &self.server_name, after, to).await?;
         let mut position = after;
-        for part in missed.chunks(MOST_PDUS) {
+        let (mut rest, mut most) = (&*missed, MOST_PDUS);
+        while !rest.is_empty() {
+            let (part, others) = rest.split_at(most.min(rest.len()));
             let mut waiting: Vec<Waiting> = Vec::with_capacity(part.len());
-            for (position, room, seq) in part {
-                let room = self.rooms.by_number_once(*room).await?;
-                if let Some(event) = self.rooms.events(&room, &[*seq]).await?.pop() {
-                    waiting.push((*position, Item::Event(event)));
+            for (position, missed) in part {
+                match missed {
+                    Missed::Message => waiting.push((*position, Item::Message)),
+                    Missed::Event { room, seq } => {
+                        let room = self.rooms.by_number_once(*room).await?;
+                        let event = self.rooms.events(&room, &[*seq]).await?.pop();
+                        waiting.extend(event.map(|event| (*position, Item::Event(event))));
+                    }
                 }
             }
-            self.send(recipient, server, position, &waiting).await?;
-            position = part.last().map_or(position, |(position, ..)| *position);
+            match self.send(recipient, server, position, &waiting).await {
+                Ok(()) => most = MOST_PDUS,
+                Err(Stop::Peer(cause)) if is_of_transaction(&cause) => {
+                    if part.len() > 1 {
+                        most = part.len() / 2;
+                        continue;
+                    }
+                    note_left_out(server, &cause);
+                }
+                Err(stop) => return Err(stop),
+            }
+            position = part.last().map_or(position, |(position, _)| *position);
             self.store.commit(sent(recipient, position)).await?;
+            rest = others;
         }
         Ok(to.max(position))
     }
@@ -201,7 +218,8 @@ impl Outbound {
         };
         let kept = fading.clone();
         let now = self.environment.clock.now_ms();
-        let body = transaction::body(&self.store, &self.server_name, now, waiting, &mut fading).await?;
+        let body =
+            transaction::body(&self.store, recipient, &self.server_name, now, waiting, &mut fading).await?;
         // What didn't fit is for the next.
         let unsent = fading;
         let request = ServerRequest::put(path("/_matrix/federation/v1/send", &[&id]), body);
@@ -283,6 +301,10 @@ impl Outbound {
 /// Whether the server minds what is in the transaction, and not that there is one.
 fn is_of_transaction(cause: &ClientError) -> bool {
     matches!(cause, ClientError::Refused { status, .. } if matches!(status.as_u16(), 400 | 413))
+}
+
+fn note_left_out(server: &OwnedServerName, cause: &ClientError) {
+    tracing::warn!(%server, %cause, "a server refuses something for good: it is left out");
 }
 
 fn retry_after(cause: &ClientError) -> Option<Duration> {

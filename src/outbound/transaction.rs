@@ -53,9 +53,10 @@ struct Body<'a> {
     edus: Vec<Value>,
 }
 
-/// The body for some items, and for what fades as far as there is room.
+/// The body for some items, and for what fades as far as there is room. Each item has a bounded size, and so has the whole.
 pub(super) async fn body(
     store: &Store,
+    recipient: i64,
     us: &ServerName,
     now: i64,
     items: &[Waiting],
@@ -65,7 +66,7 @@ pub(super) async fn body(
         Item::Event(event) => Some(&*event.pdu.json),
         _ => None,
     });
-    let mut edus: Vec<Value> = Vec::new();
+    let mut edus = messages(store, recipient, items).await?;
     let receipts = receipts(store, items).await?;
     if !receipts.is_empty() {
         edus.push(json!({ "edu_type": "m.receipt", "content": receipts }));
@@ -73,6 +74,22 @@ pub(super) async fn body(
     edus.extend(fading.take(MOST_EDUS - edus.len()));
     let body = Body { origin: us, origin_server_ts: now, pdus: pdus.collect(), edus };
     serde_json::to_string(&body).map_err(|cause| store::Error::Encoding(cause.to_string()))
+}
+
+/// TD-04: messages to devices, in their order.
+async fn messages(store: &Store, recipient: i64, items: &[Waiting]) -> Result<Vec<Value>, store::Error> {
+    let positions: Vec<i64> = items
+        .iter()
+        .filter(|(_, item)| matches!(item, Item::Message))
+        .map(|(position, _)| *position)
+        .collect();
+    if positions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = store.messages_at(recipient, &positions).await?;
+    let content = |text: &str| serde_json::from_str::<Value>(text).ok();
+    let contents = rows.iter().filter_map(|row| content(&row.message));
+    Ok(contents.map(|content| json!({ "edu_type": "m.direct_to_device", "content": content })).collect())
 }
 
 /// ED-04: the public receipts among some items, by room.

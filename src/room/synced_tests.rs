@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     account::{DeviceRequest, NewAccount, Origin, Session},
+    keys::to_device::tests::to_device_of,
     live::{self, StateForm, SyncFilter, Syncs, Wanted},
     presence::{self, Presence},
     queue::{Token, flags},
@@ -58,6 +59,7 @@ impl Reader {
             world.queues.clone(),
             Typing::new(world.queues.clone()),
             presence,
+            to_device_of(world, None),
             1,
             Shutdown::default(),
         );

@@ -289,7 +289,7 @@ async fn positions_lead_to_the_last_event_that_they_cover() {
     let world = World::new(&[alice.as_str()]).await;
     let (room, other) = (world.room(&alice).await, world.room(&alice).await);
     let place = async |position: i64| {
-        let token = crate::queue::Token::Queue { epoch: 1, position, boot: 1, fading: 0 };
+        let token = crate::queue::Token::Queue { epoch: 1, position, mail: position, boot: 1, fading: 0 };
         world.rooms.place(&room, &token.to_string()).await.unwrap()
     };
     let head = || world.tails.head();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Error, Statement, Store, statement};
+use super::{Error, Statement, Store, statement, to_device::delete_messages};
 
 /// A row of `destination`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,7 @@ pub fn sent(recipient: i64, position: i64) -> Vec<Statement> {
             position,
         ),
         statement!("DELETE FROM queue WHERE recipient = $1 AND position <= $2", recipient, position),
+        delete_messages(recipient, position),
     ]
 }
 

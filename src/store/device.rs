@@ -51,7 +51,7 @@ pub fn rename_device(recipient: i64, device_id: &str, display_name: Option<Strin
 }
 
 /// Devices with all that belongs to them; `ids` is a JSON array of their numbers.
-pub fn delete_devices(recipient: i64, ids: &str) -> [Statement; 4] {
+pub fn delete_devices(recipient: i64, ids: &str) -> [Statement; 5] {
     [
         statement!(
             "DELETE FROM access_token
@@ -66,6 +66,7 @@ pub fn delete_devices(recipient: i64, ids: &str) -> [Statement; 4] {
             ids,
         ),
         statement!("DELETE FROM txn WHERE device IN (SELECT value FROM json_each($1))", ids),
+        statement!("DELETE FROM to_device WHERE mailbox IN (SELECT value FROM json_each($1))", ids),
         statement!(
             "DELETE FROM device WHERE recipient = $1 AND id IN (SELECT value FROM json_each($2))",
             recipient,

@@ -45,6 +45,7 @@ mod settle;
 pub mod sliding;
 mod statement;
 pub mod thread_subscription;
+pub mod to_device;
 pub mod token;
 pub mod user_directory;
 pub mod user_limit;

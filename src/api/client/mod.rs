@@ -47,6 +47,7 @@ mod sync;
 mod tags;
 mod thread_subscriptions;
 mod threads;
+mod to_device;
 mod typing;
 mod upgrade;
 mod versions;
@@ -105,6 +106,7 @@ pub(super) fn routes() -> Routes {
         tags::routes(),
         thread_subscriptions::routes(),
         threads::routes(),
+        to_device::routes(),
         typing::routes(),
         upgrade::routes(),
         versions::routes(),

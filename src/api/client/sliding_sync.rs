@@ -10,8 +10,9 @@ use crate::{
     account::Session,
     app::App,
     http::{MatrixError, Routes, Whole, json_response},
+    keys::to_device::PAGE,
     limits::Class,
-    live::sliding::{Config, Extensions, Filters, Form, Key, List, Request, Required, Scope, Wishes},
+    live::sliding::{Config, Extensions, Filters, Form, Key, List, Mail, Request, Required, Scope, Wishes},
     presence::State,
 };
 
@@ -132,6 +133,8 @@ struct ExtensionsBody {
 struct ToDevice {
     #[serde(default)]
     enabled: Option<bool>,
+    since: Option<String>,
+    limit: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -213,6 +216,7 @@ fn read<C, L>(
     }
     let lists = body.lists.into_iter().map(|(name, one)| Ok((name, list(one)?)));
     let subscriptions = body.room_subscriptions.into_iter().map(|(room, one)| Ok((room, config(one)?)));
+    let mail = mail(&body.extensions.to_device)?;
     let wishes = Wishes {
         lists: lists.collect::<Result<_, MatrixError>>()?,
         subscriptions: subscriptions.collect::<Result<_, MatrixError>>()?,
@@ -225,6 +229,7 @@ fn read<C, L>(
         pos: pos.filter(|pos| !pos.is_empty()),
         timeout: Duration::from_millis(timeout),
         wishes,
+        mail,
     })
 }
 
@@ -301,6 +306,18 @@ fn filters(body: FiltersBody) -> Result<Filters, MatrixError> {
     })
 }
 
+fn mail(body: &ToDevice) -> Result<Option<Mail>, MatrixError> {
+    if body.enabled != Some(true) {
+        return Ok(None);
+    }
+    let since = body.since.as_deref().filter(|since| !since.is_empty()).map(str::parse).transpose();
+    let since = since.map_err(|_| {
+        MatrixError::invalid_param("`since` of `to_device` is not a `next_batch` of this server")
+    })?;
+    let limit = body.limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(PAGE).clamp(1, PAGE));
+    Ok(Some(Mail { since, limit }))
+}
+
 fn extensions(body: ExtensionsBody) -> Result<Extensions, MatrixError> {
     let scope = |body: ScopeBody| {
         let counts = [&body.lists, &body.rooms].map(|list| list.as_ref().map_or(0, Vec::len));
@@ -312,7 +329,6 @@ fn extensions(body: ExtensionsBody) -> Result<Extensions, MatrixError> {
     };
     let threads = body.threads.limit.unwrap_or(THREADS).clamp(1, MAX_THREADS);
     Ok(Extensions {
-        to_device: body.to_device.enabled == Some(true),
         e2ee: body.e2ee.enabled == Some(true),
         account_data: scope(body.account_data)?,
         receipts: scope(body.receipts)?,

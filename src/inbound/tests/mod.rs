@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::{
     config,
+    keys::to_device::tests::to_device_of,
     peers::{OwnKeys, Wire},
     presence,
     room::{
@@ -165,7 +166,8 @@ impl Meeting {
         let typing = Typing::new(queues.clone());
         rooms.ask_policy_servers_by(Arc::<Peers>::clone(&peers));
         let history = Arc::new(History::new(Arc::clone(&peers), Arc::clone(&rooms)));
-        let inbound = Inbound::new(store, peers, rooms, history, typing, presence, receipts);
+        let to_device = to_device_of(&story.world, Some(&peers));
+        let inbound = Inbound::new(store, peers, rooms, history, typing, presence, receipts, to_device);
         Self { story, inbound, origin, there }
     }
 
@@ -174,7 +176,8 @@ impl Meeting {
         let Inbound { store, peers, rooms, history, typing, presence, heard, .. } = &*self.inbound;
         let (store, peers, rooms) = (store.clone(), Arc::clone(peers), Arc::clone(rooms));
         let (history, typing, presence) = (Arc::clone(history), Arc::clone(typing), Arc::clone(presence));
-        self.inbound = Inbound::new(store, peers, rooms, history, typing, presence, Arc::clone(heard));
+        let (heard, to_device) = (Arc::clone(heard), to_device_of(&self.story.world, Some(&peers)));
+        self.inbound = Inbound::new(store, peers, rooms, history, typing, presence, heard, to_device);
     }
 
     pub(super) async fn take(&self, txn_id: &str, pdus: &[Value]) -> Value {

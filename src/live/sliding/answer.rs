@@ -75,11 +75,12 @@ impl Sliding {
         if let Some(position) = self.connections.position(session.device) {
             self.syncs.queues.present(session.device, position);
         }
+        let mail = self.acknowledged(&session, &request).await;
         let first = request.pos.is_none();
         let wait = if first { Duration::ZERO } else { request.timeout.min(LONGEST) };
         let deadline = Instant::now() + wait;
         let tail = self.syncs.queues.tail(session.recipient);
-        let mut draft = Draft::of(&held.known);
+        let mut draft = Draft { mail, ..Draft::of(&held.known) };
         let mut looked = false;
         loop {
             let (woken, replaced) = (tail.woken(), held.connection.replaced.notified());
@@ -99,6 +100,15 @@ impl Sliding {
             }
             Box::pin(self.syncs.sessions.still(&session)).await?;
         }
+    }
+
+    /// Takes the word of a request for which messages to the device it has. Returns their last position.
+    async fn acknowledged(&self, session: &Session, request: &Request) -> i64 {
+        let since = request.mail.as_ref().and_then(|wish| wish.since);
+        // A place that means nothing here is none.
+        let Some(place) = self.syncs.place(since) else { return 0 };
+        self.syncs.to_device.acknowledge(session.device, place.mail).await;
+        place.mail
     }
 
     /// The connection that a `pos` belongs to.
@@ -192,13 +202,14 @@ impl Sliding {
             syncs,
             session,
             wishes: &wishes.extensions,
+            mail: request.mail.as_ref(),
             known: &held.known,
             changes: &changes,
             typing,
             chosen: &chosen,
             shown,
             span: (from.position, to.position),
-            token: syncs.token(to),
+            to,
         };
         news |= extending.add_to(&mut body.extensions, draft).await?;
         draft.place = to;

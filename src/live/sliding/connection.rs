@@ -84,11 +84,13 @@ pub(super) struct Draft {
     pub(super) place: Place,
     pub(super) rooms: HashMap<i64, Sent>,
     pub(super) rest: Rest,
+    /// Messages to the device up to here are not to be told any more.
+    pub(super) mail: i64,
 }
 
 impl Draft {
     pub(super) fn of(known: &Known) -> Self {
-        Self { place: known.place, rooms: HashMap::new(), rest: known.rest.clone() }
+        Self { place: known.place, rooms: HashMap::new(), rest: known.rest.clone(), mail: 0 }
     }
 }
 
@@ -121,7 +123,7 @@ pub(super) struct Held {
 
 impl Connection {
     fn new(conn_id: String, key: i64) -> Self {
-        let place = Place { position: 0, fading: 0 };
+        let place = Place { position: 0, mail: 0, fading: 0 };
         let known = Known { place, rooms: HashMap::new(), rest: Rest::default() };
         let state =
             State { known: Arc::new(known), number: None, pending: None, turn: 0, configs: Vec::new() };

@@ -1,5 +1,5 @@
 //! What a sliding sync answer has beside rooms: account data, receipts, who types, thread subscriptions (MSC3959, MSC3960,
-//! MSC3961, MSC4308), and what belongs to encryption (MSC3884, MSC3885), of which there is nothing yet.
+//! MSC3961, MSC4308), and what belongs to encryption (MSC3884, MSC3885).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,17 +8,18 @@ use serde_json::{Map, Value, json};
 
 use super::{
     connection::{Draft, Known, Sent, told},
-    request::{Extensions, Scope},
+    request::{Extensions, Mail, Scope},
     room::Chosen,
 };
 use crate::{
     account::Session,
+    keys::to_device::Page,
     live::{
         answer::account_data_events,
         changes::{Changes, RoomChanges},
         device_lists::DeviceListsBody,
         room::receipt_event,
-        syncs::{Error, Syncs},
+        syncs::{Error, Place, Syncs},
     },
     queue::Span,
     store::{account_data::AccountDataRow, receipt::ReceiptRow},
@@ -28,6 +29,7 @@ pub(super) struct Extending<'a> {
     pub(super) syncs: &'a Syncs,
     pub(super) session: &'a Session,
     pub(super) wishes: &'a Extensions,
+    pub(super) mail: Option<&'a Mail>,
     pub(super) known: &'a Known,
     pub(super) changes: &'a Changes,
     /// All who type, by the rooms where that changed.
@@ -37,8 +39,8 @@ pub(super) struct Extending<'a> {
     pub(super) shown: HashMap<i64, Vec<OwnedEventId>>,
     /// The positions that the answer begins after and ends at.
     pub(super) span: (i64, i64),
-    /// The token of its end.
-    pub(super) token: String,
+    /// Its end.
+    pub(super) to: Place,
 }
 
 impl Extending<'_> {
@@ -48,7 +50,7 @@ impl Extending<'_> {
         answer: &mut BTreeMap<&'static str, Value>,
         draft: &mut Draft,
     ) -> Result<bool, Error> {
-        let mut news = false;
+        let mut news = self.messages(answer, draft).await?;
         let mut add = |name, value: Option<Value>| {
             if let Some(value) = value {
                 news = true;
@@ -59,9 +61,6 @@ impl Extending<'_> {
         add("receipts", self.receipts(draft).await?);
         add("typing", self.typing(draft));
         add("io.element.msc4308.thread_subscriptions", self.threads(draft).await?);
-        if self.wishes.to_device {
-            answer.insert("to_device", json!({ "next_batch": self.token, "events": [] }));
-        }
         if self.wishes.e2ee {
             let mut e2ee =
                 json!({ "device_one_time_keys_count": {}, "device_unused_fallback_key_types": [] });
@@ -72,6 +71,27 @@ impl Extending<'_> {
             }
             answer.insert("e2ee", e2ee);
         }
+        Ok(news)
+    }
+
+    /// Messages to the device (MSC3885). Which of them the client has, it says itself with each request.
+    async fn messages(
+        &self,
+        answer: &mut BTreeMap<&'static str, Value>,
+        draft: &mut Draft,
+    ) -> Result<bool, Error> {
+        let Some(wish) = self.mail else { return Ok(false) };
+        let mut place = self.to;
+        let mut page = Page { up_to: place.position, ..Page::default() };
+        let device = self.session.device;
+        // What came since the last answer is in the queue; what came before may be there still. A connection begins at 0.
+        if self.span.0 == 0 || draft.mail < self.span.0 || self.changes.mailboxes.contains(&device) {
+            page = self.syncs.to_device.page(device, draft.mail, place.position, wish.limit).await?;
+        }
+        (place.mail, draft.mail) = (page.up_to, page.up_to);
+        let news = !page.messages.is_empty();
+        let body = json!({ "next_batch": self.syncs.token(place), "events": page.messages });
+        answer.insert("to_device", body);
         Ok(news)
     }
 

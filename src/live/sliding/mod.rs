@@ -19,7 +19,9 @@ mod room;
 
 use std::sync::Arc;
 
-pub use self::request::{Config, Extensions, Filters, Form, Key, List, Request, Required, Scope, Wishes};
+pub use self::request::{
+    Config, Extensions, Filters, Form, Key, List, Mail, Request, Required, Scope, Wishes,
+};
 use self::{bump::Bumps, connection::Connections, order::Orders};
 use super::syncs::Syncs;
 

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ruma::{OwnedRoomId, RoomId};
 
+use crate::queue::Token;
+
 /// How a request was written, and how its answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -22,6 +24,8 @@ pub struct Request {
     pub pos: Option<String>,
     pub timeout: Duration,
     pub wishes: Wishes,
+    /// Apart from what stays the same from request to request.
+    pub mail: Option<Mail>,
 }
 
 /// What the client wants to be told of.
@@ -144,13 +148,20 @@ impl Key {
 /// What is wanted beside rooms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extensions {
-    pub to_device: bool,
     pub e2ee: bool,
     pub account_data: Option<Scope>,
     pub receipts: Option<Scope>,
     pub typing: Option<Scope>,
     /// The most changes of thread subscriptions an answer.
     pub threads: Option<i64>,
+}
+
+/// Which messages to the device are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mail {
+    /// The client has all up to here. Without it: all that it hasn't acknowledged.
+    pub since: Option<Token>,
+    pub limit: usize,
 }
 
 /// The rooms that an extension is wanted for; `None`: all.

@@ -223,7 +223,7 @@ impl Connection {
     fn has_news(&mut self) -> bool {
         let busy = self.wire.is_busy();
         let Some(reader) = &self.reader else { return false };
-        if !reader.tail.has_news(reader.seen.position, reader.seen.fading) {
+        if !reader.seen.has_mail() && !reader.tail.has_news(reader.seen.position, reader.seen.fading) {
             if !busy {
                 self.waiting = None;
             }
@@ -248,6 +248,8 @@ impl Connection {
             Ok(body) => body,
             Err(cause) => return Err(self.failed(cause)),
         };
+        // It may have been too much for one answer.
+        let to = syncs.place(Token::from_str(&body.next_batch).ok()).unwrap_or(to);
         reader.seen = to;
         if body.is_empty() {
             return Ok(());
@@ -291,17 +293,17 @@ impl Connection {
         match &*frame.method {
             "pong" => Ok(()),
             "ping" => {
-                self.acknowledge(frame.params)?;
+                self.acknowledge(frame.params).await?;
                 self.wire.send(Outbound::Beat(Beat::Pong).encode())
             }
-            "ack" => self.acknowledge(frame.params),
+            "ack" => self.acknowledge(frame.params).await,
             "auth" => self.authenticate(required(id)?, frame.params).await,
             "token" => self.renew(required(id)?, frame.params).await,
             method => self.call(required(id)?, method, frame.params),
         }
     }
 
-    fn acknowledge(&mut self, params: Option<&RawValue>) -> Result<(), Close> {
+    async fn acknowledge(&mut self, params: Option<&RawValue>) -> Result<(), Close> {
         let position: Position = match params {
             Some(params) => read(params).map_err(Close::NotAFrame)?,
             None => Position::default(),
@@ -309,13 +311,14 @@ impl Connection {
         let (Some(pos), Some(reader)) = (position.pos, &mut self.reader) else { return Ok(()) };
         let place = Token::from_str(&pos).ok().and_then(|token| self.streams.syncs.place(Some(token)));
         let sent = reader.sent;
-        let within = |place: &Place| place.position <= sent.position && place.fading <= sent.fading;
-        let Some(place) = place.filter(within) else {
+        let Some(place) = place.filter(|place| place.is_within(sent)) else {
             return Err(Close::NotAFrame("`pos` is not a position that this socket was sent".to_owned()));
         };
         reader.window.acknowledged(place);
-        self.streams.syncs.queues.present(reader.session.device, place.position);
-        self.streams.syncs.sessions.note(&reader.session, &self.origin);
+        let syncs = &self.streams.syncs;
+        syncs.queues.present(reader.session.device, place.position);
+        syncs.sessions.note(&reader.session, &self.origin);
+        syncs.to_device.acknowledge(reader.session.device, place.mail).await;
         Ok(())
     }
 
@@ -369,6 +372,7 @@ impl Connection {
         let mut window = Window::default();
         let (sent, pos) = if let (Some(Some(place)), Some(since)) = (place, since) {
             syncs.queues.present(session.device, place.position);
+            syncs.to_device.acknowledge(session.device, place.mail).await;
             (place, since)
         } else {
             let body = match syncs.first(&session, &wanted).await {

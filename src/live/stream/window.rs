@@ -28,7 +28,7 @@ impl Window {
     /// The client has everything up to here.
     pub(super) fn acknowledged(&mut self, up_to: Place) {
         while let Some((place, bytes)) = self.sent.front() {
-            if place.position > up_to.position || place.fading > up_to.fading {
+            if !place.is_within(up_to) {
                 return;
             }
             self.bytes -= bytes;
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     fn place(position: i64) -> Place {
-        Place { position, fading: 0 }
+        Place { position, mail: position, fading: 0 }
     }
 
     #[test]
@@ -73,10 +73,10 @@ mod tests {
     #[test]
     fn what_fades_is_acknowledged_by_its_own_number() {
         let mut window = Window::default();
-        window.sent(Place { position: 5, fading: 2 }, MOST_BYTES);
-        window.acknowledged(Place { position: 5, fading: 1 });
+        window.sent(Place { fading: 2, ..place(5) }, MOST_BYTES);
+        window.acknowledged(Place { fading: 1, ..place(5) });
         assert!(!window.is_open());
-        window.acknowledged(Place { position: 5, fading: 2 });
+        window.acknowledged(Place { fading: 2, ..place(5) });
         assert!(window.is_open());
     }
 }
