@@ -89,6 +89,7 @@ pub struct Inbound {
 }
 
 impl Inbound {
+    #[expect(clippy::too_many_arguments, reason = "put together once, at the start")]
     pub fn new(
         store: Store,
         peers: Arc<Peers>,

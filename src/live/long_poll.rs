@@ -33,7 +33,6 @@ impl Syncs {
             return Box::pin(self.first(&session, &wanted)).await;
         };
         self.queues.present(session.device, place.position);
-        Box::pin(self.to_device.acknowledge(session.device, place.mail)).await;
         self.next(session, request, place).await
     }
 
@@ -42,6 +41,7 @@ impl Syncs {
         let wanted = request.wanted;
         let tail = self.queues.tail(session.recipient);
         let mut from = from;
+        Box::pin(self.to_device.acknowledge(session.device, from.mail)).await;
         loop {
             let woken = tail.woken();
             let to = self.now();
