@@ -307,7 +307,9 @@ impl Hearth {
         tasks.spawn(Arc::clone(&self.delayed).run(self.shutdown.clone()));
         tasks.spawn(Arc::clone(&self.to_device).keep_bounded(self.shutdown.clone()));
         tasks.spawn(self.sessions.clone().watch());
-        tasks.spawn(self.sessions.device_lists().clone().run(self.shutdown.clone()));
+        let (sender, arrivals) = tokio::sync::mpsc::unbounded_channel();
+        self.rooms.send_arrivals(sender);
+        tasks.spawn(self.sessions.device_lists().clone().run(arrivals, self.shutdown.clone()));
         tasks.spawn(Arc::clone(&self.presence).run());
         if self.config.federation.enabled {
             tasks.spawn(Arc::clone(&self.outbound).run(self.shutdown.clone()));

@@ -7,14 +7,16 @@
 //!
 //! Specification: [Device Management](https://spec.matrix.org/v1.19/server-server-api/#device-management).
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 use ruma::{DeviceId, OwnedUserId, UserId};
+use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     queue::{Kind, pointer},
+    room::Arrivals,
     shutdown::Shutdown,
     store::{self, Batch, Delivery, Item, Store, device_list::insert_change},
 };
@@ -74,19 +76,55 @@ impl DeviceLists {
         Ok(())
     }
 
-    /// Tells those who came while changes were written, until the server stops. To be run once.
-    pub async fn run(self, shutdown: Shutdown) {
+    /// Tells those who came while changes were written, and servers to which people here are new, until the server stops.
+    /// To be run once.
+    pub async fn run(self, mut arrivals: UnboundedReceiver<Arrivals>, shutdown: Shutdown) {
         let Some(mut news) = self.news.lock().take() else { return };
         loop {
-            let noted = tokio::select! {
-                noted = news.recv() => noted,
+            let told = tokio::select! {
+                Some(noted) = news.recv() => self.tell_newcomers(&noted).await,
+                Some(arrivals) = arrivals.recv() => self.introduce(&arrivals).await,
                 () = shutdown.wait() => return,
             };
-            let Some(noted) = noted else { return };
-            if let Err(cause) = self.tell_newcomers(&noted).await {
-                tracing::warn!(user_id = %noted.user_id, %cause, "who has just joined may not hear of new keys");
+            if let Err(cause) = told {
+                tracing::warn!(%cause, "who has just joined a room may not hear of new keys");
             }
         }
+    }
+
+    /// DL-03: a server that shares the first room with somebody is told of their last change. It doesn't know those before,
+    /// so it asks for all.
+    async fn introduce(&self, arrivals: &Arrivals) -> Result<(), store::Error> {
+        let Arrivals { room, position, before, after } = arrivals;
+        let new_people: Vec<&OwnedUserId> = after
+            .local
+            .iter()
+            .filter(|member| !before.local.contains(member))
+            .map(|member| &member.user_id)
+            .collect();
+        let (old, new): (Vec<_>, Vec<_>) = after
+            .remote
+            .iter()
+            .partition(|(number, _)| before.remote.iter().any(|(known, _)| known == number));
+        let people: Vec<&OwnedUserId> = after.local.iter().map(|member| &member.user_id).collect();
+        let mut changes: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        for (people, servers) in [(people, new), (new_people, old)] {
+            if people.is_empty() || servers.is_empty() {
+                continue;
+            }
+            let (people, servers) = (json!(people).to_string(), json!(servers).to_string());
+            for (change, server) in self.store.new_to_each_other(people, servers, *room, *position).await? {
+                changes.entry(change).or_default().push(server);
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        for (change, servers) in changes {
+            deliver_again(&mut batch, change, servers.into_iter());
+        }
+        self.store.commit(batch).await.map(drop)
     }
 
     async fn tell_newcomers(&self, noted: &Noted) -> Result<(), store::Error> {

@@ -23,7 +23,7 @@ pub use self::{
     claim::{ClaimedKeys, WantedKeys},
     counts::Left,
     error::Error,
-    query::{PublicKeys, WantedDevices},
+    query::{PublicKeys, WantedDevices, add_signature},
 };
 use crate::store::Store;
 

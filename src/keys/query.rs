@@ -125,7 +125,8 @@ impl PublicKeys {
     }
 }
 
-fn add_signature(key: &mut Value, row: &SignatureRow) {
+/// Adds a signature to the object that it is of.
+pub fn add_signature(key: &mut Value, row: &SignatureRow) {
     let Some(key) = key.as_object_mut() else { return };
     let all = key.entry("signatures").or_insert_with(|| Map::new().into());
     let Some(all) = all.as_object_mut() else { return };

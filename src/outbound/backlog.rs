@@ -26,6 +26,8 @@ pub(super) enum Item {
     },
     /// A message to devices of the server, at the position of its entry.
     Message,
+    /// Devices or keys of somebody here are others: the position of the change.
+    Devices(i64),
     /// Something that isn't for servers, or is gone.
     Nothing,
 }
@@ -33,8 +35,13 @@ pub(super) enum Item {
 /// Something that a server which was behind is still to be sent.
 #[derive(Clone, Copy)]
 pub(super) enum Missed {
-    Event { room: i64, seq: i64 },
+    Event {
+        room: i64,
+        seq: i64,
+    },
     Message,
+    /// The last change of somebody's devices or keys.
+    Devices,
 }
 
 /// An entry and what it is.
@@ -70,6 +77,7 @@ impl Backlog<'_> {
         match entry.kind {
             Kind::Event | Kind::Receipt => {}
             Kind::ToDevice => return Ok(Item::Message),
+            Kind::DeviceList => return Ok(Item::Devices(entry.item)),
             _ => return Ok(Item::Nothing),
         }
         let room = match self.rooms.by_number(entry.room).await {
@@ -86,9 +94,9 @@ impl Backlog<'_> {
         })
     }
 
-    /// What a server missed after a position and up to another, in order: events that were made here, in rooms that it is in,
-    /// who came and went there by way of this server or of another, and messages to its devices, which are kept whether or
-    /// not it is there.
+    /// What a server missed after a position and up to another, in order: events that were made here, in rooms that it is in;
+    /// who came and went there by way of this server or of another; messages to its devices, which are kept whether or not it
+    /// is there; and the last change of each list of devices.
     pub(super) async fn missed(
         &self,
         (recipient, server): (i64, &ServerName),
@@ -99,7 +107,10 @@ impl Backlog<'_> {
         let events = self.of_rooms(server, us, after, to).await?.into_iter();
         let events = events.map(|(position, room, seq)| (position, Missed::Event { room, seq }));
         let messages = self.store.message_positions(recipient, after, to).await?.into_iter();
-        let mut missed: Vec<_> = events.chain(messages.map(|position| (position, Missed::Message))).collect();
+        let messages = messages.map(|position| (position, Missed::Message));
+        let lists = self.store.last_changes_for(server.as_str(), after, to).await?.into_iter();
+        let lists = lists.map(|position| (position, Missed::Devices));
+        let mut missed: Vec<_> = events.chain(messages).chain(lists).collect();
         missed.sort_by_key(|(position, _)| *position);
         Ok(missed)
     }

@@ -12,6 +12,7 @@
 
 mod backlog;
 mod destinations;
+mod devices;
 mod fading;
 mod metrics;
 mod sender;

@@ -173,6 +173,7 @@ impl Outbound {
             for (position, missed) in part {
                 match missed {
                     Missed::Message => waiting.push((*position, Item::Message)),
+                    Missed::Devices => waiting.push((*position, Item::Devices(*position))),
                     Missed::Event { room, seq } => {
                         let room = self.rooms.by_number_once(*room).await?;
                         let event = self.rooms.events(&room, &[*seq]).await?.pop();

@@ -8,7 +8,10 @@ use ruma::{OwnedRoomId, OwnedUserId, ServerName};
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::backlog::{Item, Waiting};
+use super::{
+    backlog::{Item, Waiting},
+    devices,
+};
 use crate::store::{self, Store};
 
 /// Events that one transaction may have (TX-01).
@@ -71,7 +74,8 @@ pub(super) async fn body(
     if !receipts.is_empty() {
         edus.push(json!({ "edu_type": "m.receipt", "content": receipts }));
     }
-    edus.extend(fading.take(MOST_EDUS - edus.len()));
+    edus.extend(devices::edus(store, items).await?);
+    edus.extend(fading.take(MOST_EDUS.saturating_sub(edus.len())));
     let body = Body { origin: us, origin_server_ts: now, pdus: pdus.collect(), edus };
     serde_json::to_string(&body).map_err(|cause| store::Error::Encoding(cause.to_string()))
 }

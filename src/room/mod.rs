@@ -69,7 +69,7 @@ use ruma::{
     EventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, events::StateEventType,
 };
 use serde_json::value::RawValue;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc::UnboundedSender};
 
 pub use self::{
     backfill::{Chunk, Hole, leading_to},
@@ -136,6 +136,30 @@ struct Core {
     departing: Notify,
     horizons: Horizons,
     ask_policy: OnceLock<Arc<dyn AskPolicy>>,
+    arrivals: OnceLock<UnboundedSender<Arrivals>>,
+}
+
+/// Who was in a room and who is after a write: people here, and other servers with their numbers as recipients.
+#[derive(Clone, Debug)]
+pub struct Arrivals {
+    pub room: i64,
+    /// The position of the write.
+    pub position: i64,
+    pub before: Present,
+    pub after: Present,
+}
+
+/// Who is in a room.
+#[derive(Clone, Debug)]
+pub struct Present {
+    pub local: Arc<Vec<LocalMember>>,
+    pub remote: Arc<Vec<(i64, OwnedServerName)>>,
+}
+
+impl Present {
+    fn of(snapshot: &Snapshot) -> Self {
+        Self { local: Arc::clone(&snapshot.local), remote: Arc::clone(&snapshot.remote) }
+    }
 }
 
 #[expect(clippy::struct_field_names, reason = "the specification's name")]
@@ -214,6 +238,7 @@ impl Rooms {
             departing: Notify::new(),
             horizons: Horizons::new(),
             ask_policy: OnceLock::new(),
+            arrivals: OnceLock::new(),
         };
         let registry = Registry {
             rooms: HashMap::new(),
@@ -235,6 +260,12 @@ impl Rooms {
 
     pub fn policy(&self) -> &Policy {
         &self.core.policy
+    }
+
+    /// Sends word of rooms that other people here or other servers are in than before from now on there, after the commit. For
+    /// one who listens: the first.
+    pub fn send_arrivals(&self, sender: UnboundedSender<Arrivals>) {
+        let _ = self.core.arrivals.set(sender);
     }
 
     /// The number of a room that this server knows.
@@ -375,6 +406,18 @@ impl Rooms {
 }
 
 impl Core {
+    /// A room is about to become this.
+    fn note_arrivals(&self, room: &Room, after: &Snapshot) {
+        let Some(arrivals) = self.arrivals.get() else { return };
+        let (room, before) = (room.number, room.snapshot());
+        let same = Arc::ptr_eq(&before.local, &after.local) && Arc::ptr_eq(&before.remote, &after.remote);
+        if !same && !after.local.is_empty() && !after.remote.is_empty() {
+            let (position, before, after) = (after.position, Present::of(&before), Present::of(after));
+            // Nobody listens any more: the server ends.
+            let _ = arrivals.send(Arrivals { room, position, before, after });
+        }
+    }
+
     async fn events(
         &self,
         room: i64,

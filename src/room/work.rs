@@ -558,6 +558,7 @@ impl<'a> Work<'a> {
                 core.events.insert(snapshot.number, event);
             }
             if let Some(room) = room {
+                core.note_arrivals(&room, &snapshot);
                 room.adopt(snapshot);
             }
             if guests_leave {

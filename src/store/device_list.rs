@@ -3,6 +3,31 @@
 
 use super::{Arg, Error, Statement, Store, statement};
 
+/// What other servers are told of a change: with what is there by now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnnouncedRow {
+    pub position: i64,
+    pub user_id: String,
+    /// None: the user's own keys.
+    pub device_id: Option<String>,
+    /// The change of a device of theirs before.
+    pub previous: Option<i64>,
+    /// Whether the device is still there.
+    pub exists: bool,
+    pub display_name: Option<String>,
+    /// JSON: the object as the device signed it.
+    pub keys: Option<String>,
+}
+
+type AnnouncedColumns = (i64, String, Option<String>, Option<i64>, bool, Option<String>, Option<String>);
+
+impl From<AnnouncedColumns> for AnnouncedRow {
+    fn from(row: AnnouncedColumns) -> Self {
+        let (position, user_id, device_id, previous, exists, display_name, keys) = row;
+        Self { position, user_id, device_id, previous, exists, display_name, keys }
+    }
+}
+
 /// A change at the position of the batch's step of that number; without a device, of the user's own keys. Those of devices
 /// form a chain; what is sent of the others has no number, so nobody could miss it by that.
 pub fn insert_change(step: u32, user_id: &str, device_id: Option<&str>) -> Statement {
@@ -64,6 +89,77 @@ impl Store {
             ))
             .await?;
         Ok(rows.into_iter().map(|(user_id,)| user_id).collect())
+    }
+
+    /// These changes, in order, as far as they are of users here.
+    pub async fn announced(&self, positions: &[i64]) -> Result<Vec<AnnouncedRow>, Error> {
+        let rows: Vec<AnnouncedColumns> = self
+            .all(statement!(
+                "SELECT c.position, c.user_id, c.device_id, c.previous, d.id IS NOT NULL, d.display_name, k.keys
+                 FROM json_each($1) p
+                 JOIN device_list_change c ON c.position = p.value
+                 JOIN account a ON a.user_id = c.user_id
+                 LEFT JOIN device d ON d.recipient = a.recipient AND d.device_id = c.device_id
+                 LEFT JOIN device_key k ON k.user_id = c.user_id AND k.device_id = c.device_id
+                 ORDER BY c.position",
+                format!("{positions:?}"),
+            ))
+            .await?;
+        Ok(rows.into_iter().map(AnnouncedRow::from).collect())
+    }
+
+    /// The last change of a device, and of the keys, of each user here who shares a room with a server and changed after a
+    /// position and up to another: their positions, in order.
+    pub async fn last_changes_for(&self, server: &str, after: i64, to: i64) -> Result<Vec<i64>, Error> {
+        let rows: Vec<(i64,)> = self
+            .all(statement!(
+                "SELECT MAX(c.position) FROM device_list_change c JOIN account a ON a.user_id = c.user_id
+                 WHERE c.position > $2 AND c.position <= $3 AND EXISTS (
+                     SELECT 1 FROM membership own
+                     JOIN membership other ON other.room = own.room AND other.membership = 'join'
+                       AND substr(other.user_id, instr(other.user_id, ':') + 1) = $1
+                     WHERE own.user_id = c.user_id AND own.membership = 'join'
+                 )
+                 GROUP BY c.user_id, c.device_id IS NULL ORDER BY 1",
+                server,
+                after,
+                to,
+            ))
+            .await?;
+        Ok(rows.into_iter().map(|(position,)| position).collect())
+    }
+
+    /// Of some users here and some servers (JSON lists; of numbers and names) that share a room since a position, those that
+    /// shared none before: the last change of a device of the user, and the number of the server.
+    pub async fn new_to_each_other(
+        &self,
+        users: String,
+        servers: String,
+        room: i64,
+        since: i64,
+    ) -> Result<Vec<(i64, i64)>, Error> {
+        self.all(statement!(
+            "SELECT c.position, s.value ->> 0
+             FROM json_each($1) u
+             JOIN device_list_change c ON c.position = (
+                 SELECT MAX(position) FROM device_list_change WHERE user_id = u.value AND device_id IS NOT NULL
+             )
+             JOIN json_each($2) s
+             WHERE NOT EXISTS (
+                 SELECT 1 FROM membership own
+                 JOIN membership other ON other.room = own.room AND other.membership = 'join'
+                   AND substr(other.user_id, instr(other.user_id, ':') + 1) = s.value ->> 1
+                 JOIN event came ON came.room = own.room AND came.seq = own.event
+                 JOIN event other_came ON other_came.room = own.room AND other_came.seq = other.event
+                 WHERE own.user_id = u.value AND own.membership = 'join' AND own.room <> $3
+                   AND came.position < $4 AND other_came.position < $4
+             )",
+            users,
+            servers,
+            room,
+            since,
+        ))
+        .await
     }
 
     /// What changed of who is in a room and of its encryption after event `after`, up to and with event `to`: types and keys.

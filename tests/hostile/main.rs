@@ -7,6 +7,7 @@
 mod answers;
 #[path = "../common/mod.rs"]
 mod common;
+mod device_lists;
 mod handshakes;
 mod peer;
 mod room;
