@@ -15,7 +15,7 @@ use crate::{
     handshakes::Handshakes,
     history::History,
     inbound::Inbound,
-    keys::{KeyBackups, Keys, ToDevice, backup},
+    keys::{Everywhere, Followed, KeyBackups, Keys, Resyncs, ToDevice, backup},
     limits::Limits,
     live::{
         Syncs,
@@ -59,6 +59,8 @@ pub struct Hearth {
     pub outbound: Arc<Outbound>,
     pub history: Arc<History>,
     pub inbound: Arc<Inbound>,
+    pub keys_everywhere: Arc<Everywhere>,
+    resyncs: Arc<Resyncs>,
     pub delayed: Arc<DelayedEvents>,
     pub notices: Notices,
     pub key_backups: Arc<KeyBackups>,
@@ -238,6 +240,11 @@ impl Hearth {
             Arc::clone(&to_device),
         );
         let keys = Arc::new(Keys::new(store.clone(), config.server_name.clone()));
+        let resyncs = Resyncs::new(store.clone(), Arc::clone(&peers), environment.clone());
+        let lists = sessions.device_lists().clone();
+        inbound.hear_lists_by(Arc::new(Followed::new(store.clone(), lists, Arc::clone(&resyncs))));
+        let everywhere =
+            Everywhere::new(store.clone(), Arc::clone(&keys), Arc::clone(&peers), Arc::clone(&resyncs));
         let shutdown = Shutdown::default();
         let syncs = Syncs::new(
             store.clone(),
@@ -276,6 +283,8 @@ impl Hearth {
             notices,
             key_backups,
             rendezvous: Rendezvous::new(environment.clone(), rendezvous::Limits::default()),
+            keys_everywhere: Arc::new(everywhere),
+            resyncs,
             handshakes,
             outbound,
             history,
@@ -313,6 +322,7 @@ impl Hearth {
         tasks.spawn(Arc::clone(&self.presence).run());
         if self.config.federation.enabled {
             tasks.spawn(Arc::clone(&self.outbound).run(self.shutdown.clone()));
+            tasks.spawn(Arc::clone(&self.resyncs).run(self.shutdown.clone()));
             if self.config.presence.federate {
                 let (sender, news) = tokio::sync::mpsc::unbounded_channel();
                 self.presence.send_outward(sender);

@@ -67,6 +67,7 @@ pub use server_keys::{
     OWN_KEYS_VALIDITY, OldKey, PublicKey, Purpose, ServerKeys, ServerKeysError, notary_answer,
     own_server_keys, read_notary_answer,
 };
+pub use signature::is_signature;
 pub use signing_key::{SigningKey, SigningKeyError};
 pub use template::{MAX_TEMPLATE_BYTES, Template, TemplateError};
 pub use verify::{MAX_RECEIVED_BYTES, Received, References, Verified, VerifyError};

@@ -7,7 +7,7 @@ use ruma::{
 };
 
 /// Whether `signature`, in base64 with padding or without, is by `public_key` over `text`.
-pub(crate) fn is_signature(signature: &str, public_key: &[u8; 32], text: &str) -> bool {
+pub fn is_signature(signature: &str, public_key: &[u8; 32], text: &str) -> bool {
     Base64::<Standard>::parse(signature).is_ok_and(|signature| {
         verify_canonical_json_bytes(
             &SigningKeyAlgorithm::Ed25519,

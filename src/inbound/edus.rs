@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::Inbound;
 use crate::{
-    keys::to_device::DirectToDevice,
+    keys::{ListUpdates, to_device::DirectToDevice},
     presence::{Hearsay, State},
     receipts::{Heard, Thread},
     room::{self, Room},
@@ -39,6 +39,7 @@ pub(super) struct Edus {
     /// They name events, which may have come with them.
     receipts: Vec<Receipts>,
     pub(super) to_device: Vec<DirectToDevice>,
+    pub(super) lists: ListUpdates,
 }
 
 #[derive(Deserialize)]
@@ -119,9 +120,9 @@ impl Edus {
                 self.present.extend(push.filter_map(|push| serde_json::from_str(push.get()).ok()));
             }
             "m.direct_to_device" => self.to_device.push(serde_json::from_str(content)?),
-            // Of devices and their keys nothing is known here yet.
-            kind @ ("m.device_list_update" | "m.signing_key_update") => {
-                tracing::debug!(%origin, kind, "data of devices are passed over");
+            "m.device_list_update" => self.lists.devices.push(serde_json::from_str(content)?),
+            "m.signing_key_update" | "org.matrix.signing_key_update" => {
+                self.lists.keys.push(serde_json::from_str(content)?);
             }
             kind => tracing::debug!(%origin, kind, "data of an unknown type are passed over"),
         }

@@ -20,7 +20,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashMap},
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use lru::LruCache;
@@ -34,7 +34,7 @@ pub use self::transaction::Transaction;
 use self::{edus::Edus, gaps::Gaps};
 use crate::{
     history::History,
-    keys::ToDevice,
+    keys::{Followed, ToDevice},
     peers::Peers,
     presence::Presence,
     receipts::Receipts,
@@ -82,6 +82,7 @@ pub struct Inbound {
     presence: Arc<Presence>,
     heard: Arc<Receipts>,
     to_device: Arc<ToDevice>,
+    lists: OnceLock<Arc<Followed>>,
     running: Mutex<Running>,
     gaps: Gaps,
     /// Transactions that had no events: their answer needs no database.
@@ -110,10 +111,16 @@ impl Inbound {
             presence,
             heard,
             to_device,
+            lists: OnceLock::new(),
             running,
             gaps,
             recent,
         })
+    }
+
+    /// Has what others say of devices heard from now on, by the first that is given.
+    pub fn hear_lists_by(&self, lists: Arc<Followed>) {
+        let _ = self.lists.set(lists);
     }
 
     /// Does what a transaction says, once. The answer is JSON (TX-03, TX-04).
@@ -175,12 +182,15 @@ impl Inbound {
         } else if self.recent.lock().contains(&(origin.to_owned(), txn_id.to_owned())) {
             return Ok(answer_of(&Verdicts::new()));
         }
-        let edus = Edus::read(origin, &transaction.edus.0);
+        let mut edus = Edus::read(origin, &transaction.edus.0);
         let events = self.events(origin, transaction.pdus.0);
         let (verdicts, ()) = tokio::join!(events, self.fleeting(origin, &edus));
         let verdicts = verdicts?;
         self.receipts(origin, &edus).await;
-        // Whoever is told that it was taken doesn't send it again.
+        // After the events, by which their users may have come in. Whoever is told that it was taken doesn't send it again.
+        if let Some(lists) = self.lists.get() {
+            lists.hear(origin, std::mem::take(&mut edus.lists)).await?;
+        }
         self.to_device.hear(origin, &edus.to_device).await?;
         let answer = answer_of(&verdicts);
         if has_events {

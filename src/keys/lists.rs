@@ -37,6 +37,8 @@ struct Noted {
     positions: Vec<i64>,
     /// Who was told, in order.
     told: Vec<i64>,
+    /// Whether servers are.
+    servers: bool,
 }
 
 impl DeviceLists {
@@ -53,15 +55,35 @@ impl DeviceLists {
         user_id: &UserId,
         devices: &[&DeviceId],
     ) -> Result<(), store::Error> {
-        let told = self.store.recipients_near(user_id.as_str(), true).await?;
         let changed: Vec<Option<&str>> = match devices {
             [] => vec![None],
             devices => devices.iter().map(|device| Some(device.as_str())).collect(),
         };
+        self.note_all(batch, user_id, &changed, true).await
+    }
+
+    /// The same of a user elsewhere, whose own server tells others.
+    pub(super) async fn note_foreign(
+        &self,
+        batch: &mut Batch,
+        user_id: &UserId,
+        device: Option<&DeviceId>,
+    ) -> Result<(), store::Error> {
+        self.note_all(batch, user_id, &[device.map(DeviceId::as_str)], false).await
+    }
+
+    async fn note_all(
+        &self,
+        batch: &mut Batch,
+        user_id: &UserId,
+        changed: &[Option<&str>],
+        servers: bool,
+    ) -> Result<(), store::Error> {
+        let told = self.store.recipients_near(user_id.as_str(), servers).await?;
         let mut steps = Vec::with_capacity(changed.len());
         for device in changed {
             let step = batch.step();
-            batch.push(insert_change(step, user_id.as_str(), device));
+            batch.push(insert_change(step, user_id.as_str(), *device));
             // People hear that somebody's devices changed, however many; servers of each.
             let recipients = told.iter().copied().filter(|recipient| *recipient < 0 || steps.is_empty());
             batch.deliver(pointer(recipients, step, Kind::DeviceList, 0));
@@ -71,7 +93,7 @@ impl DeviceLists {
         batch.on_commit(move |base| {
             let positions = steps.into_iter().map(|step| base + step).collect();
             // Nobody may look after it any more: the server ends.
-            let _ = noted.send(Noted { user_id, positions, told });
+            let _ = noted.send(Noted { user_id, positions, told, servers });
         });
         Ok(())
     }
@@ -128,7 +150,7 @@ impl DeviceLists {
     }
 
     async fn tell_newcomers(&self, noted: &Noted) -> Result<(), store::Error> {
-        let mut new = self.store.recipients_near(noted.user_id.as_str(), true).await?;
+        let mut new = self.store.recipients_near(noted.user_id.as_str(), noted.servers).await?;
         new.retain(|recipient| noted.told.binary_search(recipient).is_err());
         let mut batch = Batch::new();
         for (position, first) in

@@ -9,8 +9,13 @@ pub mod backup;
 mod claim;
 mod counts;
 mod error;
+mod everywhere;
+mod followed;
+mod foreign;
 mod lists;
 mod query;
+mod resync;
+mod shape;
 pub mod to_device;
 
 use std::sync::Arc;
@@ -23,7 +28,10 @@ pub use self::{
     claim::{ClaimedKeys, WantedKeys},
     counts::Left,
     error::Error,
+    everywhere::{Everywhere, Failures, PATIENCE},
+    followed::{Followed, KeyUpdate, ListUpdate, ListUpdates},
     query::{PublicKeys, WantedDevices, add_signature},
+    resync::Resyncs,
 };
 use crate::store::Store;
 

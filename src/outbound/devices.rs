@@ -44,7 +44,7 @@ pub(super) async fn edus(store: &Store, items: &[Waiting]) -> Result<Vec<Value>,
     }
     let edus = rows.iter().filter_map(|row| match &row.device_id {
         Some(device_id) => Some(of_device(row, device_id, signed.get(&(&*row.user_id, &**device_id)))),
-        None => of_keys(row, own_keys.get(&row.user_id)?),
+        None => Some(of_keys(row, own_keys.get(&row.user_id)?)),
     });
     Ok(edus.collect())
 }
@@ -70,10 +70,10 @@ fn of_device(row: &AnnouncedRow, device_id: &str, signatures: Option<&Vec<&Signa
     json!({ "edu_type": "m.device_list_update", "content": content })
 }
 
-fn of_keys(row: &AnnouncedRow, keys: &Map<String, Value>) -> Option<Value> {
+fn of_keys(row: &AnnouncedRow, keys: &Map<String, Value>) -> Value {
     let mut content = keys.clone();
     content.insert("user_id".to_owned(), json!(row.user_id));
-    Some(json!({ "edu_type": "m.signing_key_update", "content": content }))
+    json!({ "edu_type": "m.signing_key_update", "content": content })
 }
 
 fn add_all(key: &mut Value, signatures: Option<&Vec<&SignatureRow>>) {

@@ -69,12 +69,13 @@ pub(super) async fn body(
         Item::Event(event) => Some(&*event.pdu.json),
         _ => None,
     });
-    let mut edus = messages(store, recipient, items).await?;
+    // Messages come after word of the devices that sent them.
+    let mut edus = devices::edus(store, items).await?;
+    edus.extend(messages(store, recipient, items).await?);
     let receipts = receipts(store, items).await?;
     if !receipts.is_empty() {
         edus.push(json!({ "edu_type": "m.receipt", "content": receipts }));
     }
-    edus.extend(devices::edus(store, items).await?);
     edus.extend(fading.take(MOST_EDUS.saturating_sub(edus.len())));
     let body = Body { origin: us, origin_server_ts: now, pdus: pdus.collect(), edus };
     serde_json::to_string(&body).map_err(|cause| store::Error::Encoding(cause.to_string()))

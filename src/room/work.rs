@@ -27,7 +27,7 @@ use super::{
 use crate::{
     account::InviteVerdict,
     store::{
-        self, Batch, Delivery, EventRow, Item, Kind, StateRow, TxnRow, event as event_table, flags,
+        self, Batch, Delivery, EventRow, Item, Kind, StateRow, TxnRow, event as event_table, flags, followed,
         receipt::clear_unread, room as room_table, search as search_table,
     },
 };
@@ -455,11 +455,28 @@ impl<'a> Work<'a> {
             let (kind, state_key) = (kind.to_string(), state_key.to_owned());
             if let Some(membership) = event.pdu.membership() {
                 batch.push(room_table::set_membership(&state_key, room, membership.as_str(), seq));
+                self.unfollow(batch, &state_key, &membership);
             }
             if matches!(kind.as_str(), "m.room.join_rules" | "m.room.history_visibility") {
                 batch.push(room_table::set_open(room, self.snapshot.is_open()));
             }
             batch.state(StateRow { room, kind, state_key, seq, event: seq });
+        }
+    }
+
+    /// Where a membership ends what was shared with somebody elsewhere, their devices are of no interest any more.
+    pub(super) fn unfollow(&self, batch: &mut Batch, user_id: &str, membership: &MembershipState) {
+        if *membership == MembershipState::Join {
+            return;
+        }
+        let is_local = user_id.split_once(':').is_some_and(|(_, server)| server == self.core.server_name);
+        let statements = if is_local {
+            followed::unfollow_who_stay(self.snapshot.number)
+        } else {
+            followed::unfollow_who_left(user_id)
+        };
+        for statement in statements {
+            batch.push(statement);
         }
     }
 

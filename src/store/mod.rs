@@ -20,6 +20,7 @@ mod entry;
 mod error;
 pub mod event;
 pub mod filter;
+pub mod followed;
 pub mod fork;
 pub mod guest;
 pub mod hole;

@@ -8,6 +8,7 @@ mod answers;
 #[path = "../common/mod.rs"]
 mod common;
 mod device_lists;
+mod followed;
 mod handshakes;
 mod peer;
 mod room;

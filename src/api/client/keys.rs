@@ -1,6 +1,6 @@
 //! Public keys of devices and users ("End-to-end encryption").
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use ruma::{
     OwnedDeviceId,
@@ -14,7 +14,7 @@ use crate::{
     account::Session,
     app::App,
     http::{Json, MatrixError, Routes},
-    keys::{WantedDevices, WantedKeys},
+    keys::{self, WantedDevices, WantedKeys},
 };
 
 /// Users in a query, and devices in a claim.
@@ -29,6 +29,8 @@ pub(super) fn routes() -> Routes {
 #[derive(Deserialize)]
 struct Query {
     device_keys: BTreeMap<String, Vec<OwnedDeviceId>>,
+    /// For other servers to answer, in milliseconds.
+    timeout: Option<u64>,
 }
 
 /// Names that can't be anybody's are passed over: one of them in a room shall not keep the keys of all others away.
@@ -46,15 +48,19 @@ async fn query(
     request: Body<query::Request, Query>,
 ) -> Result<Json<Value>, MatrixError> {
     let wanted = wanted_devices(request.content.device_keys)?;
-    let found = app.keys.query_local(Some(&session.user_id), &wanted).await?;
+    let patience = request.content.timeout.map_or(keys::PATIENCE, Duration::from_millis);
+    let asked = app.keys_everywhere.query(&session.user_id, &wanted, patience);
+    let (found, failures) = Box::pin(asked).await?;
     let mut answer = serde_json::to_value(found).map_err(|cause| MatrixError::internal(&cause))?;
-    answer["failures"] = json!({});
+    answer["failures"] = json!(failures);
     Ok(Json(answer))
 }
 
 #[derive(Deserialize)]
 struct Claim {
     one_time_keys: BTreeMap<String, BTreeMap<OwnedDeviceId, String>>,
+    /// For other servers to answer, in milliseconds.
+    timeout: Option<u64>,
 }
 
 /// As [`wanted_devices`].
@@ -74,6 +80,7 @@ async fn claim(
     request: Body<claim::Request, Claim>,
 ) -> Result<Json<Value>, MatrixError> {
     let wanted = wanted_keys(request.content.one_time_keys)?;
-    let claimed = app.keys.claim_local(&wanted).await?;
-    Ok(Json(json!({ "one_time_keys": claimed, "failures": {} })))
+    let patience = request.content.timeout.map_or(keys::PATIENCE, Duration::from_millis);
+    let (claimed, failures) = Box::pin(app.keys_everywhere.claim(&wanted, patience)).await?;
+    Ok(Json(json!({ "one_time_keys": claimed, "failures": failures })))
 }
