@@ -1,6 +1,7 @@
 //! The command line: what can be asked of the program, and how it says that something went wrong. Exit codes: 0 for
 //! success, 1 for a failure, 2 for a command line or configuration that can't be used.
 
+mod backup;
 mod config;
 mod doctor;
 mod federation;
@@ -35,7 +36,8 @@ Examples:
   hearth token create --uses 1         let somebody make an account
   hearth user create alice             make an account
   hearth doctor                        find out whether other servers reach this one
-  hearth doctor matrix.org             find out whether this one reaches another"
+  hearth doctor matrix.org             find out whether this one reaches another
+  hearth backup /backup/monday         copy all that the server holds, while it runs"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -66,6 +68,10 @@ enum Command {
     /// Look at what users have reported
     #[command(subcommand)]
     Report(report::Command),
+    /// Copy all that the server holds into a new folder. The server may run meanwhile
+    Backup(backup::Backup),
+    /// Put a backup in the place of what a server has lost
+    Restore(backup::Restore),
 }
 
 /// What every command takes.
@@ -148,6 +154,8 @@ pub fn run() -> ExitCode {
         Command::Federation(command) => federation::run(command),
         Command::Key(command) => key::run(command),
         Command::Report(command) => report::run(command),
+        Command::Backup(command) => backup::make(&command),
+        Command::Restore(command) => backup::restore(&command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

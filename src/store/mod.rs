@@ -11,6 +11,7 @@ pub mod account;
 pub mod account_data;
 pub mod alias;
 mod batch;
+pub mod copy;
 pub mod delayed_event;
 pub mod destination;
 pub mod device;
@@ -93,6 +94,7 @@ impl Store {
         subscriber: Arc<dyn Subscriber>,
     ) -> Result<(Self, JoinHandle<()>), Error> {
         let readers = open::open(path, durability).await?;
+        copy::take_over(&mut open::connect(path, durability)?)?;
         let (head,): (i64,) =
             sqlx::query_as("SELECT position FROM head WHERE id = 1").fetch_one(&readers).await?;
         let unsettled = Arc::<AtomicBool>::default();

@@ -42,7 +42,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 const READERS: u32 = 4;
 
 /// How long a connection waits for another process that writes, such as the command line.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// When a commit counts as done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -104,6 +104,19 @@ pub(super) fn connect(path: &Path, durability: Durability) -> Result<Connection,
     Ok(connection)
 }
 
+/// Says so if a later version than this wrote the database.
+pub(super) fn refuse_newer(connection: &Connection) -> Result<(), Error> {
+    let found: i64 =
+        connection
+            .query_row("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations", [], |row| row.get(0))?;
+    let known = latest();
+    if found > known { Err(Error::Newer { found, known }) } else { Ok(()) }
+}
+
+fn latest() -> i64 {
+    MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or(0)
+}
+
 fn explain(path: &Path, cause: sqlx::Error) -> Error {
     match Error::from(cause) {
         Error::Database(cause) => Error::Open { path: path.display().to_string(), cause: cause.to_string() },
@@ -118,10 +131,7 @@ async fn migrate(pool: &SqlitePool, migrations: &[(i64, &'static str, &'static s
     });
     match Migrator::with_migrations(migrations.collect()).run(pool).await {
         Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(found)) => {
-            let known = MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or(0);
-            Err(Error::Newer { found, known })
-        }
+        Err(MigrateError::VersionMissing(found)) => Err(Error::Newer { found, known: latest() }),
         Err(MigrateError::Execute(cause)) => Err(cause.into()),
         Err(cause) => Err(Error::Migration(cause.to_string())),
     }

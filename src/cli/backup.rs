@@ -1,0 +1,170 @@
+//! `hearth backup` and `hearth restore`: all that a server holds, as a folder. That is its database and its signing keys;
+//! the configuration is its operator's.
+//!
+//! What is there under its own name is whole: a backup that was cut short has another name, and a restore that was cut short
+//! has no database yet.
+
+use std::{
+    fs::{self, File, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+
+use super::{Failure, Options, serve, span};
+use crate::{
+    environment::Environment,
+    store::{self, copy},
+};
+
+#[derive(Args)]
+pub(super) struct Backup {
+    /// The folder to make. Nothing may be there yet
+    folder: PathBuf,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Args)]
+pub(super) struct Restore {
+    /// The folder that `hearth backup` made
+    folder: PathBuf,
+    #[command(flatten)]
+    options: Options,
+}
+
+const DATABASE: &str = "hearth.db";
+/// The key that is in use, without which nothing can be verified, and those of before, if there are any.
+const KEYS: [&str; 2] = ["signing.key", "signing.old"];
+
+pub(super) fn make(command: &Backup) -> Result<(), Failure> {
+    let config = command.options.load()?;
+    let (folder, database) = (&command.folder, config.database_path());
+    if !database.exists() {
+        let database = database.display();
+        return Err(Failure::new(format!(
+            "there is no database {database}: is this the right configuration?"
+        )));
+    }
+    if folder.exists() {
+        return Err(Failure::new(format!("{} exists: name a folder that doesn't", folder.display())));
+    }
+    let partial = beside(folder);
+    if partial.exists() {
+        fs::remove_dir_all(&partial)
+            .map_err(|cause| cant("remove what an earlier backup left,", &partial, &cause))?;
+    }
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&partial);
+    made.map_err(|cause| cant("make", &partial, &cause))?;
+    for key in KEYS {
+        copy_file(&config.data_dir.join(key), &partial.join(key))?;
+    }
+    let target = partial.join(DATABASE);
+    let now = Environment::real().clock.now_ms();
+    copy::make(&database, &target, now).map_err(|cause| match cause {
+        store::Error::Full => Failure::new(format!("the disk that holds {} is full", partial.display())),
+        cause => cause.into(),
+    })?;
+    private(&target)?;
+    sync(&target)?;
+    sync(&partial)?;
+    fs::rename(&partial, folder).map_err(|cause| cant("rename", &partial, &cause))?;
+    sync(&parent(folder))?;
+    let bytes = fs::metadata(folder.join(DATABASE)).map_or(0, |file| file.len());
+    println!("{}  {:.1} MB, all that was stored when it began", folder.display(), bytes as f64 / 1e6);
+    println!("It holds the server's private key: whoever can read it can speak in the server's name.");
+    Ok(())
+}
+
+pub(super) fn restore(command: &Restore) -> Result<(), Failure> {
+    let config = command.options.load()?;
+    let (folder, database) = (&command.folder, config.database_path());
+    serve::prepare(&config.data_dir)?;
+    let _lock = serve::lock(&config.data_dir)?;
+    if database.exists() {
+        return Err(Failure::new(format!(
+            "{0} exists: a backup takes the place of a database that is lost; to give this one up, move it away first, and with it \
+             {0}-wal and {0}-shm",
+            database.display()
+        )));
+    }
+    let source = folder.join(DATABASE);
+    if !source.exists() {
+        return Err(Failure::new(format!(
+            "{} isn't a backup: there is no {DATABASE} in it",
+            folder.display()
+        )));
+    }
+    let origin = copy::inspect(&source)?.ok_or_else(|| {
+        Failure::new(format!(
+            "{} wasn't made by `hearth backup`: it may be half of a database, and other servers and clients may know what it \
+             has forgotten",
+            source.display()
+        ))
+    })?;
+    if origin.server_name != config.server_name.as_str() {
+        return Err(Failure::new(format!(
+            "this is a backup of {}, and `server_name` is {}: take the other backup, or the other configuration",
+            origin.server_name, config.server_name
+        )));
+    }
+    for key in KEYS {
+        let (from, to) = (folder.join(key), config.data_dir.join(key));
+        // A key that was made since has signed things that only it can verify.
+        if to.exists() && fs::read(&from).ok() != fs::read(&to).ok() {
+            return Err(Failure::new(format!(
+                "{} isn't the key of the backup: move it away if the server of the backup is the one that goes on",
+                to.display()
+            )));
+        }
+        copy_file(&from, &to)?;
+    }
+    let partial = beside(&database);
+    copy_file(&source, &partial)?;
+    fs::rename(&partial, &database).map_err(|cause| cant("rename", &partial, &cause))?;
+    sync(&parent(&database))?;
+    let ago = (Environment::real().clock.now_ms() - origin.made_at).max(0);
+    println!("{} is as it was {} ago. Start it.\n", origin.server_name, span(ago as u64));
+    println!(
+        "Clients load everything anew, by themselves. What was said since then in rooms with other servers comes back from \
+         these with the next message there; the rest of what happened since is lost, and whoever signed in since has to sign \
+         in again."
+    );
+    Ok(())
+}
+
+/// Where a file or folder is made before it gets its name.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    path.with_file_name(name)
+}
+
+/// Copies a file, if there is one, for nobody but the server's user to read, and waits until it is on the disk.
+fn copy_file(from: &Path, to: &Path) -> Result<(), Failure> {
+    match fs::copy(from, to) {
+        Ok(_) => {}
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound && !from.exists() => return Ok(()),
+        Err(cause) => return Err(cant("copy", from, &cause)),
+    }
+    private(to)?;
+    sync(to)
+}
+
+fn private(path: &Path) -> Result<(), Failure> {
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|cause| cant("protect", path, &cause))
+}
+
+fn sync(path: &Path) -> Result<(), Failure> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(|cause| cant("write", path, &cause))
+}
+
+fn parent(path: &Path) -> PathBuf {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
+fn cant(what: &str, path: &Path, cause: &io::Error) -> Failure {
+    Failure::new(format!("can't {what} {}: {cause}", path.display()))
+}

@@ -1,0 +1,79 @@
+//! Copies of the whole database: making one while the server runs, reading what it is of, and what has to change in one that
+//! takes the place of the database that it was made of.
+//!
+//! That one went on after the copy was made: clients, devices and other servers hold numbers which the copy has yet to give
+//! out. So a copy carries a mark, and whoever opens it first moves it past all of them.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
+
+use super::{Error, open};
+
+/// The row of the table `server` that marks a copy: when it was made.
+const MARK: &str = "copied_ts";
+
+/// How far a copy moves ahead of all that it knows. A server that gives out a thousand positions a second has thirty years
+/// before it gets there, and there is room for eight thousand of these steps in the integers of JSON.
+const POSITIONS: i64 = 1 << 40;
+/// The same for versions of a user's key backup, which people begin by hand.
+const VERSIONS: i64 = 1 << 20;
+
+/// What a copy is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub server_name: String,
+    /// Milliseconds since the Unix epoch.
+    pub made_at: i64,
+}
+
+/// Writes all that is committed now to a new file, as one whole database, while others read and write. What they commit
+/// meanwhile isn't in it.
+///
+/// Blocks the thread for as long as it takes to read the whole database.
+pub fn make(database: &Path, copy: &Path, now: i64) -> Result<(), Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let source = Connection::open_with_flags(database, flags)?;
+    source.busy_timeout(open::PATIENCE)?;
+    let name = copy.to_str().ok_or_else(|| Error::Encoding(format!("the path {}", copy.display())))?;
+    source.execute("VACUUM INTO ?1", [name])?;
+    let connection = Connection::open(copy)?;
+    connection.execute("INSERT INTO server (name, value) VALUES (?1, ?2)", params![MARK, now.to_string()])?;
+    connection.close().map_err(|(_, cause)| cause)?;
+    Ok(())
+}
+
+/// What a file is a copy of, if it is a whole one. Reads all of it.
+pub fn inspect(copy: &Path) -> Result<Option<Origin>, Error> {
+    let connection = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(Error::Corrupt(verdict));
+    }
+    let value = |name| {
+        let text = "SELECT value FROM server WHERE name = ?1";
+        connection.query_row(text, [name], |row| row.get::<_, String>(0)).optional()
+    };
+    let (server_name, made_at) = (value("server_name")?, value(MARK)?.and_then(|text| text.parse().ok()));
+    open::refuse_newer(&connection)?;
+    Ok(server_name.zip(made_at).map(|(server_name, made_at)| Origin { server_name, made_at }))
+}
+
+/// Makes a copy the server's database, if this is one: nothing that the database of before may have given out is given out
+/// again. Its epoch goes, so that whatever clients hold of the other is answered as if they held nothing. Any one-time key may
+/// have been handed out meanwhile, so all count as claimed, and their devices make new ones.
+pub(super) fn take_over(connection: &mut Connection) -> Result<(), Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if transaction.execute("DELETE FROM server WHERE name = ?1", [MARK])? == 1 {
+        transaction.execute("DELETE FROM server WHERE name = 'epoch'", [])?;
+        transaction.execute("UPDATE head SET position = position + ?1", [POSITIONS])?;
+        transaction.execute("UPDATE one_time_key SET claimed = TRUE WHERE NOT claimed", [])?;
+        transaction.execute(
+            "INSERT INTO key_backup (recipient, version, algorithm, auth_data, keys, deleted)
+             SELECT a.recipient, ?1 + COALESCE(MAX(k.version), 0), '', '{}', 0, TRUE
+             FROM account a LEFT JOIN key_backup k ON k.recipient = a.recipient GROUP BY a.recipient",
+            [VERSIONS],
+        )?;
+    }
+    Ok(transaction.commit()?)
+}
