@@ -61,13 +61,15 @@ pub fn inspect(copy: &Path) -> Result<Option<Origin>, Error> {
 
 /// Makes a copy the server's database, if this is one: nothing that the database of before may have given out is given out
 /// again. Its epoch goes, so that whatever clients hold of the other is answered as if they held nothing. Any one-time key may
-/// have been handed out meanwhile, so all count as claimed, and their devices make new ones.
+/// have been handed out meanwhile, so all count as claimed, and their devices make new ones. Anybody elsewhere may have
+/// changed devices, so their servers are asked again.
 pub(super) fn take_over(connection: &mut Connection) -> Result<(), Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if transaction.execute("DELETE FROM server WHERE name = ?1", [MARK])? == 1 {
         transaction.execute("DELETE FROM server WHERE name = 'epoch'", [])?;
         transaction.execute("UPDATE head SET position = position + ?1", [POSITIONS])?;
         transaction.execute("UPDATE one_time_key SET claimed = TRUE WHERE NOT claimed", [])?;
+        transaction.execute("UPDATE followed_list SET stale = TRUE", [])?;
         transaction.execute(
             "INSERT INTO key_backup (recipient, version, algorithm, auth_data, keys, deleted)
              SELECT a.recipient, ?1 + COALESCE(MAX(k.version), 0), '', '{}', 0, TRUE
@@ -76,4 +78,46 @@ pub(super) fn take_over(connection: &mut Connection) -> Result<(), Error> {
         )?;
     }
     Ok(transaction.commit()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Durability;
+
+    /// What a database that went on may have done to keys, a copy of it takes for done; once.
+    #[tokio::test]
+    async fn a_copy_trusts_no_key_that_may_have_changed_hands() {
+        let dir = tempfile::tempdir().unwrap();
+        let (database, copy) = (dir.path().join("hearth.db"), dir.path().join("copy.db"));
+        open::open(&database, Durability::Normal).await.unwrap().close().await;
+        let connection = Connection::open(&database).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO server (name, value) VALUES ('server_name', 'example.org'), ('epoch', '7');
+                 INSERT INTO one_time_key (device, algorithm, key_id, place, key) VALUES (1, 'signed_curve25519', 'a', 1, '{}');
+                 INSERT INTO followed_list (user_id, stream_id, stale) VALUES ('@bob:elsewhere.org', 5, FALSE);",
+            )
+            .unwrap();
+
+        make(&database, &copy, 1000).unwrap();
+        let origin = Origin { server_name: "example.org".to_owned(), made_at: 1000 };
+        assert_eq!(inspect(&copy).unwrap(), Some(origin));
+        assert_eq!(inspect(&database).unwrap(), None);
+        let ask = |connection: &Connection, text: &str| -> i64 {
+            connection.query_row(text, [], |row| row.get(0)).unwrap()
+        };
+        let epochs = "SELECT COUNT(*) FROM server WHERE name = 'epoch'";
+        let mut connection = Connection::open(&copy).unwrap();
+        for _ in 0..2 {
+            take_over(&mut connection).unwrap();
+            assert_eq!(ask(&connection, epochs), 0);
+            assert_eq!(ask(&connection, "SELECT COUNT(*) FROM one_time_key WHERE NOT claimed"), 0);
+            assert_eq!(ask(&connection, "SELECT COUNT(*) FROM followed_list WHERE NOT stale"), 0);
+            assert_eq!(ask(&connection, "SELECT position FROM head"), POSITIONS);
+        }
+        let mut connection = Connection::open(&database).unwrap();
+        take_over(&mut connection).unwrap();
+        assert_eq!(ask(&connection, epochs), 1);
+    }
 }
