@@ -130,7 +130,17 @@ impl Handshakes {
             self.rooms.check_room_for_one(&room)?;
         }
         match self.rooms.receive_from(&room, event.clone(), origin).await? {
-            Outcome::Accepted | Outcome::Known => {}
+            Outcome::Accepted => {}
+            // It was judged when it first came. An answer that was lost can be had again while the event holds; what was
+            // refused stays so, and who is out by now is told no more.
+            Outcome::Known => {
+                let snapshot = room.snapshot();
+                if snapshot.member(&event.sender).is_none_or(|member| member.id() != event_id) {
+                    return Err(
+                        room::Error::forbidden("the event was not let in, or doesn't hold any more").into()
+                    );
+                }
+            }
             Outcome::Rejected(why) | Outcome::Refused(why) => return Err(room::Error::Forbidden(why).into()),
             Outcome::SoftFailed => {
                 return Err(
@@ -144,6 +154,7 @@ impl Handshakes {
     }
 
     /// The text of an event, with this server's signature if it says that somebody here lets it in, and they do (JN-08).
+    /// Where the room's rule isn't one that asks for it nobody vouches for anybody: what then lacks the signature is dropped.
     async fn cosigned_if_asked(
         &self,
         room: &Arc<Room>,
@@ -156,9 +167,10 @@ impl Handshakes {
             return Ok(event.get().to_owned());
         };
         let rule = room.snapshot().join_rule();
-        if matches!(rule, JoinRule::Restricted(_) | JoinRule::KnockRestricted(_)) {
-            self.authorising(room, sender).await?;
+        if !matches!(rule, JoinRule::Restricted(_) | JoinRule::KnockRestricted(_)) {
+            return Ok(event.get().to_owned());
         }
+        self.authorising(room, sender).await?;
         Ok(received.cosigned(&self.server_name, &self.key))
     }
 

@@ -10,8 +10,8 @@ use ruma::{
 use serde_json::{Value, json, value::to_raw_value};
 
 use super::{
-    Error, Event, NewEvent, Outcome, Room, Rooms, Snapshot, fan_out::Outward, snapshot::STRIPPED, work::Work,
-    writer,
+    Error, Event, NO_EVENT, NewEvent, Outcome, Room, Rooms, Snapshot, fan_out::Outward, snapshot::STRIPPED,
+    work::Work, writer,
 };
 
 impl Rooms {
@@ -71,6 +71,9 @@ impl Rooms {
     /// The state before an event of the log.
     pub async fn state_before(&self, room: &Arc<Room>, event_id: &EventId) -> Result<Vec<Arc<Event>>, Error> {
         let event = self.event(room, event_id).await?;
+        if event.is_outlier() {
+            return Err(Error::NotFound(NO_EVENT));
+        }
         Ok(self.core.state_before(room, &event).await?.iter().cloned().collect())
     }
 
