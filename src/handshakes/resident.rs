@@ -175,7 +175,7 @@ impl Handshakes {
     }
 
     /// A room that this server keeps and that lets the origin in. What others may not know of is not there (I10).
-    async fn kept(&self, room_id: &RoomId, origin: &ServerName) -> Result<Arc<Room>, Error> {
+    pub(super) async fn kept(&self, room_id: &RoomId, origin: &ServerName) -> Result<Arc<Room>, Error> {
         let room = self.rooms.by_id(room_id).await?;
         let snapshot = room.snapshot();
         if snapshot.local.is_empty() || !snapshot.federates() {

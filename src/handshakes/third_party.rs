@@ -64,7 +64,8 @@ impl Handshakes {
             return Err(room::Error::NotFound("there is no such user").into());
         }
         if sender.server_name() == self.server_name {
-            return self.fulfil(&room_id, &sender, &mxid, signed).await;
+            let room = self.rooms.by_id(&room_id).await?;
+            return self.fulfil(&room, &sender, &mxid, signed).await;
         }
         let content = json!({ "membership": "invite", "third_party_invite": { "signed": signed } });
         let body = json!({
@@ -89,13 +90,15 @@ impl Handshakes {
         if sender.server_name() != self.server_name {
             return Err(Error::Invalid("the inviter is not of this server".to_owned()));
         }
-        self.fulfil(room_id, &sender, &state_key, content.third_party_invite.signed).await
+        // AC-01: whom the room doesn't let in it needn't get its users in by this server either.
+        let room = self.kept(room_id, origin).await?;
+        self.fulfil(&room, &sender, &state_key, content.third_party_invite.signed).await
     }
 
     /// Makes the invite. The rules of the room say whether what was signed is by whom the room's event names (AR-10).
     async fn fulfil(
         &self,
-        room_id: &RoomId,
+        room: &Arc<Room>,
         sender: &UserId,
         target: &UserId,
         signed: Signed,
@@ -103,7 +106,6 @@ impl Handshakes {
         if signed.mxid != target || signed.signatures.to_string().len() > MAX_SIGNED_BYTES {
             return Err(Error::Invalid("what was signed is not about this user".to_owned()));
         }
-        let room: Arc<Room> = self.rooms.by_id(room_id).await?;
         let snapshot = room.snapshot();
         if !snapshot.is_resident() {
             return Err(room::Error::NotFound("this server is not in the room").into());
@@ -117,7 +119,7 @@ impl Handshakes {
             "third_party_invite": { "display_name": name, "signed": signed },
         });
         if target.server_name() != self.server_name {
-            return self.invite_with(&room, sender, target, content).await.map(drop);
+            return self.invite_with(room, sender, target, content).await.map(drop);
         }
         let event = NewEvent {
             sender: sender.to_owned(),
@@ -126,7 +128,7 @@ impl Handshakes {
             content: to_raw_value(&content).map_err(|cause| Error::Answer(cause.to_string()))?,
             redacts: None,
         };
-        self.rooms.append_one(&room, event, None).await?;
+        self.rooms.append_one(room, event, None).await?;
         Ok(())
     }
 }

@@ -4,12 +4,11 @@
 // A test that can't go on should stop where it is.
 #![allow(clippy::unwrap_used)]
 
+mod acl;
 mod again;
 mod answers;
 #[path = "../common/mod.rs"]
 mod common;
-mod device_lists;
-mod followed;
 mod handshakes;
 mod kept;
 mod peer;
