@@ -18,7 +18,7 @@ type Document = fn(&Peer, &Peer) -> Value;
 
 impl World {
     /// Alice tries to join a room, and can't.
-    async fn cant_join(&self, room: &Shared, what: &str) {
+    pub(crate) async fn cant_join(&self, room: &Shared, what: &str) {
         let id = room.lock().id.clone();
         let answer = self.alice.post(&format!("/v3/join/{id}?via={}", self.peer.name), json!({})).await;
         assert!((400..600).contains(&answer.status), "{what}: {answer:?}");

@@ -1,4 +1,4 @@
-//! Rooms that this server keeps, and how another's users get in and out of them.
+//! Rooms that this server keeps: what a server that lies sends to get its users in and out, and what it asks.
 
 use hearth_federation::{Draft, Limits, Pdu, Position};
 use http::Method;
@@ -9,6 +9,7 @@ use crate::{
     World,
     common::Answer,
     peer::{Peer, wire},
+    room::message,
 };
 
 /// A public room of alice's, of version 11.
@@ -52,4 +53,222 @@ pub(crate) async fn put_honest(world: &World, handshake: &str, room: &str, pdu: 
 /// What alice sees a user to be.
 pub(crate) async fn membership(world: &World, room: &str, user: &str) -> Value {
     world.alice.get(&format!("/v3/rooms/{room}/state/m.room.member/{user}")).await.json["membership"].take()
+}
+
+/// Sends all that isn't the event that this server proposed, none of which may do anything; and then that.
+async fn only_what_was_proposed(world: &World, handshake: &str, room: &str, user: &str) {
+    let other = Peer::start(&world.authority).await;
+    let second = room_of_alice(world).await;
+    let proposal = proposed(world, handshake, room, user).await;
+    let before = membership(world, room, user).await;
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut event = proposal.clone();
+        change(&mut event);
+        event
+    };
+    let mut lies: Vec<(String, Pdu)> = Vec::new();
+    for wrong in ["join", "leave", "knock", "invite", "ban", "nonsense"] {
+        if wrong != handshake {
+            let event = changed(&|event| event["content"]["membership"] = json!(wrong));
+            lies.push((wrong.to_owned(), signed(&world.peer, &event)));
+        }
+    }
+    let lie =
+        |what: &str, by: &Peer, change: &dyn Fn(&mut Value)| (what.to_owned(), signed(by, &changed(change)));
+    let stranger = other.user("stranger");
+    lies.push(lie("about alice", &world.peer, &|event| event["state_key"] = json!(world.alice.user_id)));
+    lies.push(lie("about a third server's", &world.peer, &|event| event["state_key"] = json!(stranger)));
+    lies.push(lie("in the name of alice", &world.peer, &|event| {
+        event["sender"] = json!(world.alice.user_id);
+        event["state_key"] = json!(world.alice.user_id);
+    }));
+    lies.push(lie("of a third server", &other, &|event| {
+        event["sender"] = json!(stranger);
+        event["state_key"] = json!(stranger);
+    }));
+    lies.push(lie("signed by a third server", &other, &|_| {}));
+    lies.push(lie("of another room", &world.peer, &|event| event["room_id"] = json!(second)));
+    lies.push(lie("allowed by nothing", &world.peer, &|event| event["auth_events"] = json!([])));
+    lies.push(lie("another type", &world.peer, &|event| event["type"] = json!("m.room.topic")));
+    lies.push(lie("a message", &world.peer, &|event| {
+        event["type"] = json!("m.room.message");
+        event["content"] = message("hello");
+        event.as_object_mut().unwrap().remove("state_key");
+    }));
+    let refused = |what: &str, answer: &Answer| {
+        assert!(matches!(answer.status, 400 | 403 | 404), "{handshake}, {what}: {answer:?}");
+        assert!(answer.json["errcode"].is_string(), "{handshake}, {what}: {answer:?}");
+    };
+    for (what, pdu) in lies {
+        refused(&what, &put(world, handshake, room, pdu.event_id.as_str(), &wire(&pdu)).await);
+        assert_eq!(membership(world, room, user).await, before, "{handshake}, {what}");
+    }
+    let honest = signed(&world.peer, &proposal);
+    let (id, event) = (honest.event_id.as_str(), wire(&honest));
+    let mut unsigned = event.clone();
+    unsigned["signatures"] = json!({});
+    refused("unsigned", &put(world, handshake, room, id, &unsigned).await);
+    refused("another id", &put(world, handshake, room, "$another", &event).await);
+    refused("to another room", &put(world, handshake, &second, id, &event).await);
+    refused("to no room", &put(world, handshake, "!none:elsewhere", id, &event).await);
+    for nonsense in [json!(7), json!([]), json!({}), json!("x")] {
+        refused("nonsense", &put(world, handshake, room, id, &nonsense).await);
+    }
+    assert_eq!(membership(world, room, user).await, before, "{handshake}");
+    assert_eq!(membership(world, &second, user).await, Value::Null);
+    assert_eq!(membership(world, room, &world.alice.user_id).await, "join");
+    put_honest(world, handshake, room, &honest).await;
+    assert_eq!(membership(world, room, user).await, handshake);
+}
+
+/// JN-03, JN-15: the same holds for leaves as for joins.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_15_leaves_that_are_sent_are_what_they_say() {
+    let world = World::new().await;
+    let guest = world.peer.user("guest");
+    let room = room_of_alice(&world).await;
+    let join = signed(&world.peer, &proposed(&world, "join", &room, guest.as_str()).await);
+    put_honest(&world, "join", &room, &join).await;
+    only_what_was_proposed(&world, "leave", &room, guest.as_str()).await;
+}
+
+/// JN-03: and for knocks, which tell who knocks no more than a knock may.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_03_knocks_that_are_sent_are_what_they_say() {
+    let world = World::new().await;
+    let guest = world.peer.user("guest");
+    let room = room_of_alice(&world).await;
+    let uri = |handshake: &str| format!("/_matrix/federation/v1/make_{handshake}/{room}/{guest}?ver=11");
+    let answer = world.peer.request(&world.here, Method::GET, &uri("knock"), None).await;
+    answer.expect_error(403, "M_FORBIDDEN");
+    world.alice.send_state(&room, "m.room.join_rules", "", json!({ "join_rule": "knock" })).await;
+    world.alice.send_state(&room, "m.room.topic", "", json!({ "topic": "may be seen" })).await;
+    world.alice.send_state(&room, "org.example.secret", "", json!({ "secret": "not to be seen" })).await;
+    only_what_was_proposed(&world, "knock", &room, guest.as_str()).await;
+    let knock =
+        signed(&world.peer, &proposed(&world, "knock", &room, world.peer.user("other").as_str()).await);
+    let told = put_honest(&world, "knock", &room, &knock).await;
+    assert!(told["knock_room_state"].to_string().contains("m.room.create"), "{told}");
+    assert!(!told.to_string().contains("not to be seen"), "{told}");
+    // Who knocks isn't in.
+    let uri = format!("/_matrix/federation/v1/state/{room}?event_id={}", knock.event_id);
+    let answer = world.peer.request(&world.here, Method::GET, &uri, None).await;
+    assert!(matches!(answer.status, 403 | 404), "{answer:?}");
+}
+
+/// JN-07, JN-08: this server vouches for nobody whom the room's rule doesn't let in, whatever the join says.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_08_nobody_gets_in_by_a_voucher_of_their_own() {
+    let world = World::new().await;
+    let guest = world.peer.user("guest");
+    let room = room_of_alice(&world).await;
+    let club = room_of_alice(&world).await;
+    let mut proposal = proposed(&world, "join", &room, guest.as_str()).await;
+    let rule =
+        json!({ "join_rule": "restricted", "allow": [{ "type": "m.room_membership", "room_id": club }] });
+    let rule = world.alice.send_state(&room, "m.room.join_rules", "", rule).await;
+    let state = world.alice.get(&format!("/v3/rooms/{room}/state")).await.expect(200);
+    let allowing = state.as_array().unwrap().iter().filter(|event| {
+        let kind = event["type"].as_str().unwrap();
+        matches!(kind, "m.room.create" | "m.room.join_rules" | "m.room.power_levels" | "m.room.member")
+    });
+    proposal["auth_events"] = allowing.map(|event| event["event_id"].clone()).collect();
+    proposal["prev_events"] = json!([rule]);
+    proposal["depth"] = json!(proposal["depth"].as_i64().unwrap() + 1);
+    let here = world.here.name.as_str();
+    for voucher in [world.alice.user_id.clone(), format!("@nobody:{here}"), guest.to_string(), "x".to_owned()]
+    {
+        let mut event = proposal.clone();
+        event["content"]["join_authorised_via_users_server"] = json!(voucher);
+        let pdu = signed(&world.peer, &event);
+        let id = pdu.event_id.as_str();
+        let mut forged = wire(&pdu);
+        let own = forged["signatures"][world.peer.name.as_str()][world.peer.key.id().as_str()].clone();
+        forged["signatures"][here] = json!({ world.here.key().id().as_str(): own });
+        for event in [wire(&pdu), forged] {
+            let answer = put(&world, "join", &room, id, &event).await;
+            assert!(matches!(answer.status, 400 | 403), "{voucher}: {answer:?}");
+            assert!(answer.json["event"].is_null(), "{voucher}: nothing is signed");
+            // Nor is it believed when it comes by another way.
+            world.peer.send(&world.here, &[event], &[]).await.expect(200);
+            assert_ne!(membership(&world, &room, guest.as_str()).await, "join", "{voucher}");
+        }
+    }
+    // Whoever is in the room that lets them in gets in.
+    let join = signed(&world.peer, &proposed(&world, "join", &club, guest.as_str()).await);
+    put_honest(&world, "join", &club, &join).await;
+    let proposal = proposed(&world, "join", &room, guest.as_str()).await;
+    assert_eq!(proposal["content"]["join_authorised_via_users_server"], json!(world.alice.user_id));
+    let join = signed(&world.peer, &proposal);
+    let answer = put_honest(&world, "join", &room, &join).await;
+    assert!(answer["event"]["signatures"][here].is_object(), "{answer}");
+    assert_eq!(membership(&world, &room, guest.as_str()).await, "join");
+}
+
+/// BF-01, BF-05: however much is asked for there is an end to what is given; and a room is asked for its own events alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn bf_01_questions_have_bounds() {
+    let world = World::new().await;
+    let guest = world.peer.user("guest");
+    let (room, secret) = (room_of_alice(&world).await, room_of_alice(&world).await);
+    let hidden = world.alice.send_text(&secret, "not to be seen").await;
+    let first = signed(&world.peer, &proposed(&world, "join", &room, guest.as_str()).await);
+    put_honest(&world, "join", &room, &first).await;
+    let mut last = String::new();
+    for index in 0..120 {
+        last = world.alice.send_text(&room, &format!("message {index}")).await;
+    }
+    let get = async |uri: String| world.peer.request(&world.here, Method::GET, &uri, None).await;
+    let backfill =
+        |event: &str, limit: &str| format!("/_matrix/federation/v1/backfill/{room}?v={event}&limit={limit}");
+    for limit in ["1000000000", "18446744073709551615"] {
+        let answer = get(backfill(&last, limit)).await.expect(200);
+        assert_eq!(answer["pdus"].as_array().unwrap().len(), 100, "{limit}");
+    }
+    for nonsense in ["-1", "1.5", "x", "", "1000000000000000000000000000000"] {
+        get(backfill(&last, nonsense)).await.expect_error(400, "M_INVALID_PARAM");
+    }
+    let missing = async |latest: &[&str], limit: Value| {
+        let body = json!({ "latest_events": latest, "earliest_events": [], "limit": limit });
+        let uri = format!("/_matrix/federation/v1/get_missing_events/{room}");
+        world.peer.request(&world.here, Method::POST, &uri, Some(&body)).await
+    };
+    let answer = missing(&[&last], json!(1_000_000_000)).await.expect(200);
+    assert_eq!(answer["events"].as_array().unwrap().len(), 20);
+    assert_eq!(missing(&[&last], json!(-5)).await.expect(200)["events"], json!([]));
+    assert_eq!(missing(&[&last], json!("x")).await.status, 400);
+    assert_eq!(
+        missing(&vec![last.as_str(); 5000], json!(10)).await.expect(200)["events"].as_array().unwrap().len(),
+        10
+    );
+
+    // Of the other room nothing is told, neither by its own name nor by this room's.
+    for uri in [
+        format!("/_matrix/federation/v1/state/{room}?event_id={hidden}"),
+        format!("/_matrix/federation/v1/state_ids/{room}?event_id={hidden}"),
+        format!("/_matrix/federation/v1/event_auth/{room}/{hidden}"),
+        format!("/_matrix/federation/v1/event/{hidden}"),
+    ] {
+        let here = get(uri.clone()).await;
+        let nowhere = get(uri.replace(&hidden, &format!("${}", "a".repeat(43)))).await;
+        assert_eq!(here.status, 404, "{uri}: {here:?}");
+        assert_eq!((nowhere.status, &nowhere.json["errcode"]), (404, &here.json["errcode"]), "{uri}");
+    }
+    let answer = get(backfill(&hidden, "10")).await;
+    assert!(!answer.text().contains("not to be seen") && !answer.text().contains(&secret), "{answer:?}");
+    let answer = missing(&[&hidden], json!(10)).await;
+    assert!(!answer.text().contains(&secret), "{answer:?}");
+    // A server that isn't in a room can't tell it from one that isn't there.
+    let nowhere = format!("!none:{}", world.here.name);
+    for uri in [
+        format!("/_matrix/federation/v1/state/{secret}?event_id={hidden}"),
+        format!("/_matrix/federation/v1/state_ids/{secret}?event_id={hidden}"),
+        format!("/_matrix/federation/v1/event_auth/{secret}/{hidden}"),
+        format!("/_matrix/federation/v1/backfill/{secret}?v={hidden}&limit=1"),
+    ] {
+        let there = get(uri.clone()).await;
+        let nowhere = get(uri.replace(&secret, &nowhere)).await;
+        assert!(matches!(there.status, 403 | 404), "{uri}: {there:?}");
+        assert_eq!((there.status, &there.json), (nowhere.status, &nowhere.json), "{uri}");
+    }
 }

@@ -7,6 +7,7 @@
 mod acl;
 mod again;
 mod answers;
+mod bounds;
 #[path = "../common/mod.rs"]
 mod common;
 mod handshakes;

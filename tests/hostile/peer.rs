@@ -7,15 +7,17 @@ use std::{
     net::Ipv4Addr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
+use futures_util::stream;
+
 use hearth_federation::{Pdu, SigningKey, own_server_keys};
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
 use hyper::{
-    body::{Bytes, Incoming},
+    body::{Bytes, Frame, Incoming},
     service::service_fn,
 };
 use hyper_util::{rt::TokioIo, server::conn::auto::Builder};
@@ -56,7 +58,14 @@ struct Shared {
     /// By the beginnings of paths; the last one that fits answers.
     replies: Mutex<Vec<(String, Reply)>>,
     asked: Mutex<Vec<Asked>>,
+    /// Beginnings of paths whose answers never end, and how these begin.
+    endless: Mutex<Vec<(String, String)>>,
+    /// Chunks of [`CHUNK`] bytes of answers without end that were taken.
+    chunks: AtomicUsize,
 }
+
+/// Bytes of a part of an answer that never ends.
+pub(crate) const CHUNK: usize = 256 * 1024;
 
 impl Drop for Peer {
     fn drop(&mut self) {
@@ -125,6 +134,16 @@ impl Peer {
         self.shared.on(path, Box::new(reply));
     }
 
+    /// Answers what begins with `path` with `start` and then spaces without end.
+    pub(crate) fn never_ends(&self, path: &str, start: &str) {
+        self.shared.endless.lock().push((path.to_owned(), start.to_owned()));
+    }
+
+    /// Bytes that were taken of answers without end.
+    pub(crate) fn taken(&self) -> usize {
+        self.shared.chunks.load(Ordering::Relaxed) * CHUNK
+    }
+
     /// What was asked whose path begins so.
     pub(crate) fn asked(&self, path: &str) -> Vec<Asked> {
         self.shared.asked.lock().iter().filter(|asked| asked.path.starts_with(path)).cloned().collect()
@@ -159,7 +178,7 @@ impl Shared {
 async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
     let decoded = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
     let path = decoded(request.uri().path());
     let query = decoded(request.uri().query().unwrap_or_default());
@@ -173,9 +192,28 @@ async fn answer(
             reply(&asked)
         })
     };
+    let endless = {
+        let endless = shared.endless.lock();
+        endless.iter().find(|(path, _)| asked.path.starts_with(path)).map(|(_, start)| start.clone())
+    };
     shared.asked.lock().push(asked);
-    let mut response = Response::new(Full::new(body.to_string().into()));
+    if let Some(start) = endless {
+        return Ok(Response::new(without_end(shared, start)));
+    }
+    let mut response = Response::new(Full::new(body.to_string().into()).boxed());
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
     response.headers_mut().insert("content-type", "application/json".parse().unwrap());
     Ok(response)
+}
+
+fn without_end(shared: Arc<Shared>, start: String) -> BoxBody<Bytes, Infallible> {
+    let spaces = Bytes::from(vec![b' '; CHUNK]);
+    let chunks = stream::unfold(Some(Bytes::from(start)), move |start| {
+        let chunk = start.unwrap_or_else(|| {
+            shared.chunks.fetch_add(1, Ordering::Relaxed);
+            spaces.clone()
+        });
+        async { Some((Ok(Frame::data(chunk)), None)) }
+    });
+    StreamBody::new(chunks).boxed()
 }
