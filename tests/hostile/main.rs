@@ -10,6 +10,8 @@ mod answers;
 mod bounds;
 #[path = "../common/mod.rs"]
 mod common;
+mod device_lists;
+mod followed;
 mod handshakes;
 mod kept;
 mod peer;
