@@ -111,14 +111,18 @@ impl Rooms {
     }
 
     /// Whether a user is in one of the rooms whose members a rule lets in. A rule may name very many: none is loaded for
-    /// this.
+    /// this. Of a room that this server has left it doesn't know who is in it, whoever was.
     pub(super) async fn is_in_one_of(&self, user_id: &UserId, rule: &Restricted) -> Result<bool, Error> {
         let mut stored = Vec::new();
         for allowed in &rule.allow {
             let AllowRule::RoomMembership(allowed) = allowed else { continue };
             match self.if_in_memory(&allowed.room_id) {
-                Some(room) if room.snapshot().is_joined(user_id) => return Ok(true),
-                Some(_) => {}
+                Some(room) => {
+                    let snapshot = room.snapshot();
+                    if snapshot.is_resident() && snapshot.is_joined(user_id) {
+                        return Ok(true);
+                    }
+                }
                 None => stored.push(allowed.room_id.as_str()),
             }
         }

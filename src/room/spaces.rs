@@ -286,9 +286,12 @@ impl Rooms {
         let JoinRule::Restricted(rule) = snapshot.join_rule() else { return Ok(false) };
         for allowed in rule.allow.iter().take(MOST_FOR_SERVERS) {
             if let AllowRule::RoomMembership(allowed) = allowed
-                && self.by_id(&allowed.room_id).await.is_ok_and(|room| room.snapshot().has_member_of(server))
+                && let Ok(room) = self.by_id(&allowed.room_id).await
             {
-                return Ok(true);
+                let snapshot = room.snapshot();
+                if snapshot.is_resident() && snapshot.has_member_of(server) {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)

@@ -252,14 +252,18 @@ impl Store {
         Ok(rows.map(|(room, room_id, membership)| MembershipRow { room, room_id, membership }).collect())
     }
 
-    /// Whether a user is joined to at least one of these rooms; those that aren't known count for nothing.
+    /// Whether a user is joined to at least one of these rooms. Those that nobody here is in, or that aren't known, count for
+    /// nothing.
     pub async fn is_in_one_of(&self, user_id: &str, room_ids: &[&str]) -> Result<bool, Error> {
         let list = serde_json::to_string(room_ids).map_err(|cause| Error::Encoding(cause.to_string()))?;
         let row: Option<(i64,)> = self
             .optional(statement!(
                 "SELECT r.id FROM json_each($2) q JOIN room r ON r.room_id = q.value
                  JOIN membership m ON m.room = r.id AND m.user_id = $1
-                 WHERE m.membership = 'join' LIMIT 1",
+                 WHERE m.membership = 'join' AND EXISTS (
+                     SELECT 1 FROM membership l JOIN account a ON a.user_id = l.user_id
+                     WHERE l.room = r.id AND l.membership = 'join')
+                 LIMIT 1",
                 user_id,
                 list,
             ))

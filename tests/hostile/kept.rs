@@ -205,6 +205,35 @@ async fn jn_08_nobody_gets_in_by_a_voucher_of_their_own() {
     assert_eq!(membership(&world, &room, guest.as_str()).await, "join");
 }
 
+/// MB-07, JN-07: who was in a room when this server left it may have left it since: that lets nobody in anywhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn mb_07_who_was_in_a_room_that_this_server_has_left_is_not_vouched_for() {
+    let mut world = World::new().await;
+    let guest = world.peer.user("creator");
+    let theirs = world.shared("11", "theirs").await;
+    let theirs = theirs.lock().id.clone();
+    let room = room_of_alice(&world).await;
+    let rule =
+        json!({ "join_rule": "restricted", "allow": [{ "type": "m.room_membership", "room_id": theirs }] });
+    world.alice.send_state(&room, "m.room.join_rules", "", rule).await;
+    let make_join = format!("/_matrix/federation/v1/make_join/{room}/{guest}?ver=11");
+    let hierarchy = format!("/_matrix/federation/v1/hierarchy/{room}");
+    let asked = async |world: &World, uri: &str| {
+        let answer = world.peer.request(&world.here, Method::GET, uri, None).await;
+        (answer.status, answer.json["errcode"].as_str().map(str::to_owned))
+    };
+    for uri in [&make_join, &hierarchy] {
+        assert_eq!(asked(&world, uri).await, (200, None), "{uri}");
+    }
+    world.alice.post(&format!("/v3/rooms/{theirs}/leave"), json!({})).await.expect(200);
+    let mut told = vec![asked(&world, &make_join).await, asked(&world, &hierarchy).await];
+    // The same from what is stored.
+    world.here.server.restart().await;
+    told.push(asked(&world, &make_join).await);
+    let cannot = (400, Some("M_UNABLE_TO_AUTHORISE_JOIN".to_owned()));
+    assert_eq!(told, [cannot.clone(), (404, Some("M_NOT_FOUND".to_owned())), cannot]);
+}
+
 /// BF-01, BF-05: however much is asked for there is an end to what is given; and a room is asked for its own events alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn bf_01_questions_have_bounds() {
