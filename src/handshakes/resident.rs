@@ -80,7 +80,7 @@ impl Handshakes {
             content["join_authorised_via_users_server"] = json!(authorised_via);
         }
         let event = self.rooms.propose(&room, user_id, &content).await?;
-        Ok(json!({ "event": event, "room_version": room.version }))
+        Ok(json!({ "event": event, "room_version": *room.version }))
     }
 
     /// Who here vouches for a join that the room's rule lets in for being in another room (MB-07, JN-07).

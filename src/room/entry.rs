@@ -98,14 +98,25 @@ impl Rooms {
 }
 
 impl Work<'_> {
+    /// Nobody here has ever been in the room, so its version isn't known and may be the one that somebody says.
+    fn check_unknown(&self, said: &RoomVersionId) -> Result<(), Error> {
+        if self.snapshot.create().is_none() {
+            return Ok(());
+        }
+        Err(Error::BadState(format!("the room is of version {}, not {said}", self.snapshot.version)))
+    }
+
     /// Puts a join, and the state before it, into the log.
     pub(super) async fn enter_room(&mut self, entry: &Entry) -> Result<(), Error> {
-        if entry.version != self.snapshot.version {
-            let text = format!("the room is of version {}, not {}", self.snapshot.version, entry.version);
-            return Err(Error::BadState(text));
-        }
         let mut batch = Batch::new();
         let step = batch.step();
+        if entry.version != self.snapshot.version {
+            self.check_unknown(&entry.version)?;
+            // Till now it was what somebody said who invited, and that may have been a lie.
+            self.snapshot.rules = Arc::new(hearth_federation::rules(&entry.version)?);
+            self.snapshot.version = entry.version.clone();
+            batch.push(room_table::set_version(self.snapshot.number, entry.version.as_str()));
+        }
         let known = self.judged_outliers(&mut batch, step, &entry.before, &entry.event).await?;
         let state = given_state(&entry.before, &known)?;
         self.check_entry(&entry.event, &state, &known)?;
@@ -210,6 +221,9 @@ impl Work<'_> {
     pub(super) async fn hear(&mut self, hearsay: &Hearsay) -> Result<(), Error> {
         if self.snapshot.is_resident() {
             return Err(Error::BadState("this server is in the room, and judges for itself".to_owned()));
+        }
+        if hearsay.version != self.snapshot.version {
+            self.check_unknown(&hearsay.version)?;
         }
         if self.knows(&hearsay.event.event_id).await?.is_some() {
             return Ok(());

@@ -162,11 +162,26 @@ impl Present {
     }
 }
 
+/// The version of a room. As long as nobody here has been in it, that is what somebody said who invited to it.
+pub struct Version {
+    said: RoomVersionId,
+    /// If it was found to be another.
+    found: OnceLock<RoomVersionId>,
+}
+
+impl std::ops::Deref for Version {
+    type Target = RoomVersionId;
+
+    fn deref(&self) -> &RoomVersionId {
+        self.found.get().unwrap_or(&self.said)
+    }
+}
+
 #[expect(clippy::struct_field_names, reason = "the specification's name")]
 pub struct Room {
     pub number: i64,
     pub room_id: OwnedRoomId,
-    pub version: RoomVersionId,
+    pub version: Version,
     current: RwLock<Arc<Snapshot>>,
     inbox: Mutex<Inbox>,
 }
@@ -176,7 +191,7 @@ impl Room {
         Self {
             number: snapshot.number,
             room_id: snapshot.room_id.clone(),
-            version: snapshot.version.clone(),
+            version: Version { said: snapshot.version.clone(), found: OnceLock::new() },
             current: RwLock::new(Arc::new(snapshot)),
             inbox: Mutex::default(),
         }
@@ -188,6 +203,10 @@ impl Room {
     }
 
     fn adopt(&self, snapshot: Snapshot) {
+        if snapshot.version != *self.version {
+            // It is found out when somebody enters, and that once.
+            let _ = self.version.found.set(snapshot.version.clone());
+        }
         *self.current.write() = Arc::new(snapshot);
     }
 }

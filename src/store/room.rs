@@ -432,6 +432,10 @@ pub fn set_hearsay(room: i64, hearsay: Option<String>) -> Statement {
     statement!("UPDATE room SET hearsay = $2 WHERE id = $1", room, hearsay)
 }
 
+pub fn set_version(room: i64, version: &str) -> Statement {
+    statement!("UPDATE room SET version = $2 WHERE id = $1", room, version)
+}
+
 /// Whether strangers may know who is in it.
 pub fn set_open(room: i64, open: bool) -> Statement {
     statement!("UPDATE room SET open = $2 WHERE id = $1", room, open)

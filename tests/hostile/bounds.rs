@@ -269,6 +269,84 @@ async fn jn_12_nobody_brings_the_invites_of_others() {
     other.request(&world.here, Method::PUT, &uri, Some(&body)).await.expect(200);
 }
 
+/// JN-12: whoever invites says of which version the room is. If that is a lie, what is true is found out by whoever joins,
+/// and nobody is kept out of the room, or of their other rooms, by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_12_a_lie_about_a_rooms_version_keeps_nobody_out() {
+    let mut world = World::new().await;
+    let honest = Peer::start(&world.authority).await;
+    let invite = async |world: &World, by: &Peer, version: &str, room: &str, times: usize| {
+        let told = Room::new(by, version, "told");
+        let mut answers = Vec::new();
+        for _ in 0..times {
+            let pdu = {
+                let mut told = told.lock();
+                told.id = room.try_into().unwrap();
+                let content = json!({ "membership": "invite", "reason": times });
+                let inviter = told.creator.clone();
+                told.draft(&inviter, "m.room.member", Some(&world.alice.user_id), content)
+            };
+            let body = json!({ "event": wire(&pdu), "room_version": version, "invite_room_state": [] });
+            let uri = format!("/_matrix/federation/v2/invite/{}/{}", pdu.room_id, pdu.event_id);
+            answers.push(by.request(&world.here, Method::PUT, &uri, Some(&body)).await);
+        }
+        answers.pop().unwrap()
+    };
+    let mut rooms = Vec::new();
+    for (index, (truth, before, after)) in [
+        ("11", None, Some("10")),
+        ("12", None, Some("6")),
+        ("6", None, Some("11")),
+        ("11", Some("11"), Some("4")),
+        ("4", Some("4"), Some("11")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let room = Room::new(&honest, truth, &format!("lied-about{index}"));
+        honest.keeps(&room);
+        let id = room.lock().id.clone();
+        if let Some(version) = before {
+            invite(&world, &honest, version, id.as_str(), 1).await.expect(200);
+        }
+        if let Some(lie) = after {
+            invite(&world, &world.peer, lie, id.as_str(), 120).await.expect(200);
+        }
+        rooms.push((room, id));
+    }
+    // What is stored can be read.
+    world.here.server.restart().await;
+    let sync = world.alice.sync(None, 0).await;
+    for (_, id) in &rooms {
+        assert!(sync["rooms"]["invite"][id.as_str()].is_object(), "{id}: {sync}");
+        world.alice.post(&format!("/v3/join/{id}?via={}", honest.name), json!({})).await.expect(200);
+    }
+    world.here.server.restart().await;
+    let sync = world.alice.sync(None, 0).await;
+    for (room, id) in &rooms {
+        assert!(sync["rooms"]["join"][id.as_str()].is_object(), "{id}: {sync}");
+        let (version, said) = {
+            let mut room = room.lock();
+            (room.version.clone(), room.say("welcome"))
+        };
+        honest.send(&world.here, &[wire(&said)], &[]).await.expect(200);
+        world.sees_soon(room, said.event_id.as_str()).await;
+        let create = world.state(room, "m.room.create").await;
+        assert_eq!(create["room_version"], json!(version), "{id}");
+        world.alice.get(&format!("/v3/rooms/{id}/messages?dir=b&limit=100")).await.expect(200);
+    }
+    // Of a room that somebody here was in the version is known.
+    let (_, id) = &rooms[0];
+    world.alice.post(&format!("/v3/rooms/{id}/leave"), json!({})).await.expect(200);
+    for lie in ["10", "4"] {
+        let answer = invite(&world, &world.peer, lie, id.as_str(), 1).await;
+        assert!(matches!(answer.status, 400 | 403), "{lie}: {answer:?}");
+    }
+    world.here.server.restart().await;
+    let sync = world.alice.sync(None, 0).await;
+    assert_eq!(sync["rooms"]["invite"][id.as_str()], Value::Null, "{sync}");
+}
+
 /// KY-03: keys are few, and a document is believed for so long as it may be, however long it says.
 #[tokio::test(flavor = "multi_thread")]
 async fn ky_03_documents_of_keys_have_bounds() {
