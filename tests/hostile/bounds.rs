@@ -75,6 +75,36 @@ async fn ev_01_ev_02_ev_03_events_past_the_bounds_are_dropped_though_they_are_si
     }
 }
 
+/// EV-03: the deepest event that there may be stops neither what follows here nor what goes out.
+#[tokio::test(flavor = "multi_thread")]
+async fn ev_03_a_depth_at_its_end_stops_nothing() {
+    const DEEPEST: i64 = (1 << 53) - 1;
+    let world = World::new().await;
+    for version in ["6", "12"] {
+        let room = world.shared(version, &format!("deep{version}")).await;
+        room.lock().depth = DEEPEST - 1;
+        let deep = room.lock().say("as deep as can be");
+        assert_eq!(deep.depth, DEEPEST);
+        world.peer.send(&world.here, &[wire(&deep)], &[]).await.expect(200);
+        world.sees_soon(&room, deep.event_id.as_str()).await;
+        let id = room.lock().id.clone();
+        for text in ["one", "other"] {
+            world.alice.send_text(id.as_str(), text).await;
+            let depth = eventually("what is said here goes out", || async {
+                let sent = world.peer.asked("/_matrix/federation/v1/send/");
+                let pdus = sent.iter().filter_map(|asked| asked.body["pdus"].as_array()).flatten();
+                let of_room = |pdu: &&Value| pdu["content"]["body"] == text && pdu["room_id"] == id.as_str();
+                pdus.filter(of_room).map(|pdu| pdu["depth"].clone()).next()
+            })
+            .await;
+            assert_eq!(depth, json!(DEEPEST), "{version}");
+        }
+        let next = room.lock().say("no deeper");
+        world.peer.send(&world.here, &[wire(&next)], &[]).await.expect(200);
+        world.sees_soon(&room, next.event_id.as_str()).await;
+    }
+}
+
 /// TX-03: what is sent twice is done once, and the second time is answered like the first.
 #[tokio::test(flavor = "multi_thread")]
 async fn tx_03_a_transaction_that_comes_again_does_nothing() {
