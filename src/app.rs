@@ -323,6 +323,9 @@ impl Hearth {
         if self.config.federation.enabled {
             tasks.spawn(Arc::clone(&self.outbound).run(self.shutdown.clone()));
             tasks.spawn(Arc::clone(&self.resyncs).run(self.shutdown.clone()));
+            let (sender, ends) = tokio::sync::mpsc::unbounded_channel();
+            self.typing.send_outward(sender);
+            tasks.spawn(Arc::clone(&self.outbound).tell_timed_out(ends));
             if self.config.presence.federate {
                 let (sender, news) = tokio::sync::mpsc::unbounded_channel();
                 self.presence.send_outward(sender);

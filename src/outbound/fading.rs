@@ -7,7 +7,7 @@ use ruma::UserId;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Outbound, transaction::Fading};
-use crate::{presence::Outward, room::Room};
+use crate::{presence::Outward, room::Room, typing::TimedOut};
 
 impl Outbound {
     /// Somebody here began or stopped typing in a room.
@@ -20,6 +20,15 @@ impl Outbound {
             self.put(*recipient, |fading| {
                 fading.typing.insert((room.room_id.clone(), user_id.to_owned()), typing);
             });
+        }
+    }
+
+    /// ED-02: tells, for ever, that people here type no more whose clients didn't say so.
+    pub async fn tell_timed_out(self: Arc<Self>, mut ends: UnboundedReceiver<TimedOut>) {
+        while let Some((room, user_id)) = ends.recv().await {
+            if user_id.server_name() == self.server_name {
+                self.typing(&room, &user_id, false);
+            }
         }
     }
 

@@ -5,13 +5,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use ruma::{OwnedUserId, UserId};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc::UnboundedSender},
+    time::Instant,
+};
 
 use crate::{queue::Queues, room::Room};
 
@@ -57,16 +60,26 @@ struct Rooms {
     wakes: Option<Instant>,
 }
 
+/// Somebody in a room who typed until their time was over.
+pub type TimedOut = (Arc<Room>, OwnedUserId);
+
 pub struct Typing {
     queues: Queues,
     rooms: Mutex<Rooms>,
     /// The next timeout may be earlier than the task knows.
     sooner: Arc<Notify>,
+    outward: OnceLock<UnboundedSender<TimedOut>>,
 }
 
 impl Typing {
     pub fn new(queues: Queues) -> Arc<Self> {
-        Arc::new(Self { queues, rooms: Mutex::default(), sooner: Arc::default() })
+        Arc::new(Self { queues, rooms: Mutex::default(), sooner: Arc::default(), outward: OnceLock::new() })
+    }
+
+    /// Sends from now on there whose typing ends by itself, so that other servers hear of it as of any other end. For one who
+    /// listens: the first.
+    pub fn send_outward(&self, sender: UnboundedSender<TimedOut>) {
+        let _ = self.outward.set(sender);
     }
 
     /// A member types in a room for some time (`None`: the usual one), from now on and instead of what they said before.
@@ -175,7 +188,16 @@ impl Typing {
             over.map(|entry| Arc::clone(&entry.room)).collect()
         };
         for room in over {
-            self.change(&room, |users| users.retain(|(_, until)| *until > now));
+            let mut ended = Vec::new();
+            self.change(&room, |users| {
+                ended.extend(users.extract_if(.., |(_, until)| *until <= now).map(|(user_id, _)| user_id));
+            });
+            if let Some(outward) = self.outward.get() {
+                for user_id in ended {
+                    // Nobody listens any more: the server ends.
+                    let _ = outward.send((Arc::clone(&room), user_id));
+                }
+            }
         }
     }
 }

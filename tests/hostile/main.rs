@@ -12,6 +12,7 @@ mod bounds;
 mod common;
 mod device_lists;
 mod followed;
+mod fading;
 mod handshakes;
 mod kept;
 mod peer;
