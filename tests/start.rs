@@ -245,3 +245,20 @@ async fn the_printed_default_is_a_configuration_that_passes_the_check() {
     fs::write(server.config_path(), said(&printed)).unwrap();
     assert!(said(&server.run(&["config", "check"])).contains("good"));
 }
+
+/// A machine without certificate authorities is good enough for who speaks to no other server.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_federation_no_authorities_are_needed() {
+    let nowhere = toml::toml! {
+        [federation]
+        enabled = false
+        ca_file = "/nonexistent/authorities.pem"
+    };
+    let mut server = Server::start(nowhere).await;
+    server.register("alice").await.sync(None, 0).await;
+    server.stop().await;
+    configure(&server, |config| {
+        config["federation"].as_table_mut().unwrap().insert("enabled".to_owned(), true.into());
+    });
+    assert_fails(&try_serve(&server).await, 1, &["/nonexistent/authorities.pem"]);
+}

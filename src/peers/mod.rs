@@ -90,6 +90,8 @@ impl Peers {
     ) -> Result<Arc<Self>, SetupError> {
         let settings = ClientSettings {
             ca_file: config.ca_file.clone(),
+            // A machine without authorities is good enough for a server that speaks to no other.
+            offline: !config.enabled,
             verify_tls: config.verify_tls,
             allow_private_networks: config.allow_private_networks,
             allow: config.allow.clone(),

@@ -9,6 +9,8 @@ use ruma::ServerName;
 pub struct ClientSettings {
     /// Certificate authorities, as PEM, that are believed *instead of* the system's (FT-02).
     pub ca_file: Option<PathBuf>,
+    /// No server is to be connected to: authorities aren't looked for, and none is believed.
+    pub offline: bool,
     /// Whether certificates are verified at all. Without, anybody on the way can read and change everything.
     pub verify_tls: bool,
     /// Whether servers may be on this machine and in private networks.
@@ -45,6 +47,7 @@ impl Default for ClientSettings {
     fn default() -> Self {
         Self {
             ca_file: None,
+            offline: false,
             verify_tls: true,
             allow_private_networks: false,
             allow: Vec::new(),
