@@ -316,9 +316,8 @@ impl Hearth {
         tasks.spawn(Arc::clone(&self.delayed).run(self.shutdown.clone()));
         tasks.spawn(Arc::clone(&self.to_device).keep_bounded(self.shutdown.clone()));
         tasks.spawn(self.sessions.clone().watch());
-        let (sender, arrivals) = tokio::sync::mpsc::unbounded_channel();
-        self.rooms.send_arrivals(sender);
-        tasks.spawn(self.sessions.device_lists().clone().run(arrivals, self.shutdown.clone()));
+        let lists = self.sessions.device_lists().clone();
+        tasks.spawn(lists.run(self.rooms.arrivals(), self.shutdown.clone()));
         tasks.spawn(Arc::clone(&self.presence).run());
         if self.config.federation.enabled {
             tasks.spawn(Arc::clone(&self.outbound).run(self.shutdown.clone()));
@@ -331,6 +330,7 @@ impl Hearth {
                 self.presence.send_outward(sender);
                 tasks.spawn(Arc::clone(&self.outbound).tell_presence(news));
             }
+            tasks.spawn(Arc::clone(&self.presence).introduce(self.rooms.arrivals()));
         }
         let (limits, store, noticed) =
             (Arc::clone(&self.limits), self.store.clone(), self.sessions.noticed());

@@ -131,8 +131,8 @@ impl Edus {
 }
 
 impl Inbound {
-    /// Typing and presence: what is of this moment.
-    pub(super) async fn fleeting(&self, origin: &ServerName, edus: &Edus) {
+    /// Typing, which is of this moment.
+    pub(super) async fn typing(&self, origin: &ServerName, edus: &Edus) {
         for edu in &edus.typing {
             if edu.user_id.server_name() != origin {
                 continue;
@@ -145,6 +145,10 @@ impl Inbound {
                 self.typing.start(&room, &edu.user_id, Some(TYPES_FOR));
             }
         }
+    }
+
+    /// Presence, after the events by which its users may have come into rooms with people here.
+    pub(super) async fn present(&self, origin: &ServerName, edus: &Edus) {
         for edu in edus.present.iter().filter(|edu| edu.user_id.server_name() == origin) {
             let hearsay = Hearsay {
                 user_id: edu.user_id.clone(),

@@ -184,8 +184,9 @@ impl Inbound {
         }
         let mut edus = Edus::read(origin, &transaction.edus.0);
         let events = self.events(origin, transaction.pdus.0);
-        let (verdicts, ()) = tokio::join!(events, self.fleeting(origin, &edus));
+        let (verdicts, ()) = tokio::join!(events, self.typing(origin, &edus));
         let verdicts = verdicts?;
+        self.present(origin, &edus).await;
         self.receipts(origin, &edus).await;
         // After the events, by which their users may have come in. Whoever is told that it was taken doesn't send it again.
         if let Some(lists) = self.lists.get() {

@@ -7,7 +7,11 @@ use ruma::UserId;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Outbound, transaction::Fading};
-use crate::{presence::Outward, room::Room, typing::TimedOut};
+use crate::{
+    presence::{Hearers, Outward},
+    room::Room,
+    typing::TimedOut,
+};
 
 impl Outbound {
     /// Somebody here began or stopped typing in a room.
@@ -34,8 +38,15 @@ impl Outbound {
 
     /// ED-03: tells of the presence of people here, for ever, to the servers that share a room with them.
     pub async fn tell_presence(self: Arc<Self>, mut news: UnboundedReceiver<Outward>) {
-        while let Some(Outward { user_id, rooms, content }) = news.recv().await {
+        while let Some(Outward { user_id, hearers, content }) = news.recv().await {
             let mut servers = BTreeSet::new();
+            let rooms = match hearers {
+                Hearers::Of(rooms) => rooms,
+                Hearers::Servers(recipients) => {
+                    servers.extend(recipients);
+                    Vec::new()
+                }
+            };
             for number in rooms {
                 // A room that fails is no reason to tell nobody.
                 let Ok(room) = self.rooms.by_number_once(number).await else { continue };

@@ -19,6 +19,9 @@ pub(super) const MOST_PDUS: usize = 50;
 /// … and other data.
 pub(super) const MOST_EDUS: usize = 100;
 
+/// People of whom one transaction tells how they are: more aren't listened to.
+const MOST_PRESENT: usize = 500;
+
 /// What fades, for one server: the last word of each.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fading {
@@ -41,7 +44,8 @@ impl Fading {
             edus.push(json!({ "edu_type": "m.typing", "content": content }));
         }
         if edus.len() < most && !self.presence.is_empty() {
-            let push: Vec<Value> = std::mem::take(&mut self.presence).into_values().collect();
+            let push = std::iter::from_fn(|| self.presence.pop_first()).take(MOST_PRESENT);
+            let push: Vec<Value> = push.map(|(_, content)| content).collect();
             edus.push(json!({ "edu_type": "m.presence", "content": { "push": push } }));
         }
         edus

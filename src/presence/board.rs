@@ -123,7 +123,8 @@ pub(super) struct Round {
     pub(super) told: usize,
     /// Readers who hear of it.
     pub(super) readers: usize,
-    /// Those users of them whose accounts are here, with their rooms: for other servers to hear of.
+    /// Those users of them whose accounts are here, with their rooms, and who came into which room: for other servers to hear
+    /// of.
     pub(super) outward: Vec<(i64, Vec<i64>)>,
 }
 
@@ -318,6 +319,7 @@ impl Board {
         }
         // Each reader with those of whom they hear.
         let mut telling: HashMap<i64, Vec<i64>> = HashMap::new();
+        let mut newcomers = Vec::new();
         {
             let audience = self.audience.lock();
             let mut tell = |reader: i64, subject: i64| {
@@ -333,10 +335,13 @@ impl Board {
                     tell(peer, user.recipient);
                 }
             }
-            for (newcomer, room) in due.arrivals {
+            for &(newcomer, room) in &due.arrivals {
                 let there =
                     |user: i64| self.user(user).is_some_and(|user| user.told().state != State::Offline);
                 let is_there = there(newcomer);
+                if is_there && !is_elsewhere(newcomer) {
+                    newcomers.push((newcomer, vec![room]));
+                }
                 for &other in audience.in_room(room).iter().filter(|other| **other != newcomer) {
                     if is_there {
                         tell(other, newcomer);
@@ -350,7 +355,8 @@ impl Board {
         let outward = {
             let audience = self.audience.lock();
             let here = changed.iter().filter(|(user, _)| !is_elsewhere(user.recipient));
-            here.map(|(user, _)| (user.recipient, audience.rooms_of(user.recipient).to_vec())).collect()
+            let changed = here.map(|(user, _)| (user.recipient, audience.rooms_of(user.recipient).to_vec()));
+            changed.chain(newcomers).collect()
         };
         let round = Round { told: changed.len(), readers: telling.len(), outward };
         if !telling.is_empty() {

@@ -3,9 +3,13 @@
 //! They are on the board like those who are here, with numbers of their own below all recipients. Their server says when
 //! they become idle or go; one that falls silent has nobody left after a while. Nothing of it is stored.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroUsize,
+};
 
-use ruma::{OwnedUserId, UserId};
+use lru::LruCache;
+use ruma::{OwnedServerName, OwnedUserId, UserId};
 
 use super::{Error, Past, Presence, PresenceEvent, State, event_of};
 use crate::store;
@@ -14,6 +18,10 @@ use crate::store;
 const LASTS: i64 = 30 * 60 * 1000;
 /// Rooms of a user are looked up again no sooner than this, in milliseconds.
 const ROOMS_LAST: i64 = 30_000;
+/// How long, in milliseconds, and of how many it is remembered what was said of them while nobody here shared a room with
+/// them. A server that lets us into a room tells us of its users before we know that we are in.
+const STRANGERS_LAST: i64 = 60_000;
+const MOST_STRANGERS: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
 /// Users of other servers who are remembered.
 const MOST: usize = 20_000;
 /// Numbers of users of other servers; every recipient, be it a server, is above.
@@ -35,10 +43,17 @@ pub struct Hearsay {
 }
 
 /// The numbers of those who are known.
-#[derive(Default)]
 pub(super) struct Elsewhere {
     users: HashMap<OwnedUserId, Known>,
     last: i64,
+    /// What was said when of those who share no room with anybody here.
+    strangers: LruCache<OwnedUserId, (Hearsay, i64)>,
+}
+
+impl Default for Elsewhere {
+    fn default() -> Self {
+        Self { users: HashMap::new(), last: 0, strangers: LruCache::new(MOST_STRANGERS) }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -51,6 +66,30 @@ struct Known {
 impl Presence {
     /// Another server says what one of its users is.
     pub async fn hear(&self, hearsay: Hearsay) -> Result<(), store::Error> {
+        self.hear_of(hearsay, true).await
+    }
+
+    /// What was said a moment ago of users of servers with which people here share a room since.
+    pub(super) fn remembered_of(&self, servers: &HashSet<OwnedServerName>) -> Vec<Hearsay> {
+        let now = self.now();
+        let Elsewhere { users, strangers, .. } = &mut *self.elsewhere.lock();
+        for (user_id, known) in users.iter_mut() {
+            if servers.contains(user_id.server_name()) {
+                known.rooms_at = i64::MIN / 2;
+            }
+        }
+        let theirs: Vec<OwnedUserId> = strangers
+            .iter()
+            .map(|(user_id, _)| user_id)
+            .filter(|user_id| servers.contains(user_id.server_name()))
+            .cloned()
+            .collect();
+        let said = theirs.iter().filter_map(|user_id| strangers.pop(user_id));
+        said.filter(|(_, at)| now - at < STRANGERS_LAST).map(|(hearsay, _)| hearsay).collect()
+    }
+
+    /// The same; `remember`: also what is of nobody's interest yet.
+    pub(super) async fn hear_of(&self, hearsay: Hearsay, remember: bool) -> Result<(), store::Error> {
         if !self.settings.enabled {
             return Ok(());
         }
@@ -58,6 +97,7 @@ impl Presence {
         let known = self.elsewhere.lock().users.get(&hearsay.user_id).copied();
         let known = known.filter(|known| self.board.user(known.number).is_some());
         if known.is_none() && hearsay.state == State::Offline && hearsay.status.is_none() {
+            self.elsewhere.lock().strangers.pop(&hearsay.user_id);
             return Ok(());
         }
         let fresh = known.is_some_and(|known| now - known.rooms_at < ROOMS_LAST);
@@ -65,7 +105,12 @@ impl Presence {
         let known = match known {
             Some(known) => known,
             // Whom nobody here can see is nobody.
-            None if rooms.as_ref().is_none_or(Vec::is_empty) => return Ok(()),
+            None if rooms.as_ref().is_none_or(Vec::is_empty) => {
+                if remember {
+                    self.elsewhere.lock().strangers.put(hearsay.user_id.clone(), (hearsay, now));
+                }
+                return Ok(());
+            }
             None => match self.number_of(&hearsay.user_id, now) {
                 Some(known) => known,
                 None => return Ok(()),
@@ -99,7 +144,7 @@ impl Presence {
 
     fn number_of(&self, user_id: &UserId, now: i64) -> Option<Known> {
         let mut elsewhere = self.elsewhere.lock();
-        let Elsewhere { users, last } = &mut *elsewhere;
+        let Elsewhere { users, last, .. } = &mut *elsewhere;
         if let Some(known) = users.get(user_id) {
             return Some(*known);
         }

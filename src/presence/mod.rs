@@ -13,6 +13,7 @@ mod audience;
 mod board;
 mod devices;
 mod elsewhere;
+mod newcomers;
 #[cfg(test)]
 mod tests;
 
@@ -70,9 +71,18 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub struct Outward {
     pub user_id: OwnedUserId,
-    pub rooms: Vec<i64>,
+    pub hearers: Hearers,
     /// As one of the entries of `m.presence`.
     pub content: Value,
+}
+
+/// Which servers hear of somebody.
+#[derive(Clone, Debug)]
+pub enum Hearers {
+    /// All that are in these rooms.
+    Of(Vec<i64>),
+    /// These recipients.
+    Servers(Vec<i64>),
 }
 
 /// What there is to tell of somebody at the moment.
@@ -322,15 +332,20 @@ impl Presence {
 
     /// Other servers hear of what changed, if somebody tells them.
     fn tell_others(&self, changed: Vec<(i64, Vec<i64>)>, now: i64) {
-        let Some(outward) = self.outward.get() else { return };
         for (recipient, rooms) in changed {
-            let Some(seen) = self.board.now(recipient, now) else { continue };
-            let event = event_of(seen, now);
-            let mut content = event.status();
-            content.insert("user_id".to_owned(), json!(event.user_id));
-            // Nobody listens any more: the server ends.
-            let _ = outward.send(Outward { user_id: event.user_id, rooms, content: Value::Object(content) });
+            if let Some(seen) = self.board.now(recipient, now) {
+                self.tell(seen, Hearers::Of(rooms), now);
+            }
         }
+    }
+
+    fn tell(&self, seen: Seen, hearers: Hearers, now: i64) {
+        let Some(outward) = self.outward.get() else { return };
+        let event = event_of(seen, now);
+        let mut content = event.status();
+        content.insert("user_id".to_owned(), json!(event.user_id));
+        // Nobody listens any more: the server ends.
+        let _ = outward.send(Outward { user_id: event.user_id, hearers, content: Value::Object(content) });
     }
 
     /// Sends what other servers may have to hear of from now on there. For one who listens: the first.

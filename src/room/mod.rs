@@ -69,7 +69,10 @@ use ruma::{
     EventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, events::StateEventType,
 };
 use serde_json::value::RawValue;
-use tokio::sync::{Notify, mpsc::UnboundedSender};
+use tokio::sync::{
+    Notify,
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
 
 pub use self::{
     backfill::{Chunk, Hole, leading_to},
@@ -136,7 +139,7 @@ struct Core {
     departing: Notify,
     horizons: Horizons,
     ask_policy: OnceLock<Arc<dyn AskPolicy>>,
-    arrivals: OnceLock<UnboundedSender<Arrivals>>,
+    arrivals: Mutex<Vec<UnboundedSender<Arrivals>>>,
 }
 
 /// Who was in a room and who is after a write: people here, and other servers with their numbers as recipients.
@@ -147,6 +150,14 @@ pub struct Arrivals {
     pub position: i64,
     pub before: Present,
     pub after: Present,
+}
+
+impl Arrivals {
+    /// The servers that weren't in the room before.
+    pub fn new_servers(&self) -> impl Iterator<Item = &(i64, OwnedServerName)> {
+        let known = &self.before.remote;
+        self.after.remote.iter().filter(|(number, _)| known.iter().all(|(known, _)| known != number))
+    }
 }
 
 /// Who is in a room.
@@ -257,7 +268,7 @@ impl Rooms {
             departing: Notify::new(),
             horizons: Horizons::new(),
             ask_policy: OnceLock::new(),
-            arrivals: OnceLock::new(),
+            arrivals: Mutex::default(),
         };
         let registry = Registry {
             rooms: HashMap::new(),
@@ -281,10 +292,11 @@ impl Rooms {
         &self.core.policy
     }
 
-    /// Sends word of rooms that other people here or other servers are in than before from now on there, after the commit. For
-    /// one who listens: the first.
-    pub fn send_arrivals(&self, sender: UnboundedSender<Arrivals>) {
-        let _ = self.core.arrivals.set(sender);
+    /// Word of rooms that other people here or other servers are in than before, from now on and after the commit.
+    pub fn arrivals(&self) -> UnboundedReceiver<Arrivals> {
+        let (sender, arrivals) = unbounded_channel();
+        self.core.arrivals.lock().push(sender);
+        arrivals
     }
 
     /// The number of a room that this server knows.
@@ -427,13 +439,19 @@ impl Rooms {
 impl Core {
     /// A room is about to become this.
     fn note_arrivals(&self, room: &Room, after: &Snapshot) {
-        let Some(arrivals) = self.arrivals.get() else { return };
+        let listeners = self.arrivals.lock();
+        if listeners.is_empty() {
+            return;
+        }
         let (room, before) = (room.number, room.snapshot());
         let same = Arc::ptr_eq(&before.local, &after.local) && Arc::ptr_eq(&before.remote, &after.remote);
         if !same && !after.local.is_empty() && !after.remote.is_empty() {
             let (position, before, after) = (after.position, Present::of(&before), Present::of(after));
-            // Nobody listens any more: the server ends.
-            let _ = arrivals.send(Arrivals { room, position, before, after });
+            for listener in listeners.iter() {
+                let (before, after) = (before.clone(), after.clone());
+                // Nobody listens any more: the server ends.
+                let _ = listener.send(Arrivals { room, position, before, after });
+            }
         }
     }
 

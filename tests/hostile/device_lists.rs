@@ -8,13 +8,6 @@ use crate::{World, common::eventually, room::Shared};
 const UPDATE: &str = "m.device_list_update";
 
 impl World {
-    /// The data of a type that this server has sent, in order, none of them twice.
-    fn told(&self, kind: &str) -> Vec<Value> {
-        let transactions = self.peer.asked("/_matrix/federation/v1/send/");
-        let edus = transactions.iter().filter_map(|asked| asked.body["edus"].as_array().cloned()).flatten();
-        edus.filter(|edu| edu["edu_type"] == kind).map(|edu| edu["content"].clone()).collect()
-    }
-
     /// So many updates of devices, once they are there.
     async fn told_soon(&self, count: usize) -> Vec<Value> {
         let enough = async || Some(self.told(UPDATE)).filter(|told| told.len() >= count);

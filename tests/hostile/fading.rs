@@ -1,17 +1,8 @@
 //! What fades, as another server hears of it.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{World, common::eventually};
-
-impl World {
-    /// The data of one kind that the other server was sent, in order.
-    fn told(&self, kind: &str) -> Vec<Value> {
-        let transactions = self.peer.asked("/_matrix/federation/v1/send/");
-        let edus = transactions.iter().filter_map(|asked| asked.body["edus"].as_array().cloned()).flatten();
-        edus.filter(|edu| edu["edu_type"] == kind).map(|edu| edu["content"].clone()).collect()
-    }
-}
 
 /// ED-02: whoever stops typing without a word stops for others too, at once.
 #[tokio::test(flavor = "multi_thread")]

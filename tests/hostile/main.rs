@@ -11,8 +11,8 @@ mod bounds;
 #[path = "../common/mod.rs"]
 mod common;
 mod device_lists;
-mod followed;
 mod fading;
+mod followed;
 mod handshakes;
 mod kept;
 mod peer;
@@ -71,6 +71,13 @@ impl World {
     /// Waits until alice sees an event: what was sent before it has been judged by then.
     async fn sees_soon(&self, room: &Shared, event: &str) {
         eventually("alice sees an event", || async { self.sees(room, event).await.then_some(()) }).await;
+    }
+
+    /// The data of a type that this server has sent, in order, none of them twice.
+    fn told(&self, kind: &str) -> Vec<Value> {
+        let transactions = self.peer.asked("/_matrix/federation/v1/send/");
+        let edus = transactions.iter().filter_map(|asked| asked.body["edus"].as_array().cloned()).flatten();
+        edus.filter(|edu| edu["edu_type"] == kind).map(|edu| edu["content"].clone()).collect()
     }
 
     /// A state event's content, as alice sees it.

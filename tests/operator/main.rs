@@ -9,5 +9,15 @@ mod backup;
 mod common;
 mod doctor;
 mod keys;
+mod newcomers;
 mod requests;
 mod tls;
+
+use serde_json::json;
+
+use self::common::{User, federating::Federating};
+
+/// Joins a room by way of a server.
+async fn join(user: &User, room: &str, via: &Federating) {
+    user.post(&format!("/v3/join/{room}?via={}", via.name), json!({})).await.expect(200);
+}

@@ -1,0 +1,50 @@
+//! Servers that share a room for the first time.
+
+use serde_json::{Value, json};
+use toml::Table;
+
+use crate::{
+    common::{
+        User, eventually,
+        federating::{Authority, Federating},
+    },
+    join,
+};
+
+/// What somebody hears of another's presence.
+async fn sees(reader: &User, of: &User) -> Value {
+    eventually("somebody is seen", || async {
+        let events = reader.sync(None, 0).await["presence"]["events"].clone();
+        let mut events = events.as_array()?.iter().filter(|event| event["sender"] == of.user_id);
+        events.next().map(|event| event["content"]["presence"].clone())
+    })
+    .await
+}
+
+/// ED-03: a server that comes into a room hears who of it is here, and not only what they do next.
+#[tokio::test(flavor = "multi_thread")]
+async fn ed_03_a_server_that_comes_in_hears_who_is_here() {
+    let authority = Authority::new();
+    let here = Federating::start(&authority, Table::new()).await;
+    let there = Federating::start(&authority, Table::new()).await;
+    let (alice, bob) = (here.server.register("alice").await, there.server.register("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    alice.sync(None, 0).await;
+    join(&bob, &room, &here).await;
+    assert_eq!(sees(&bob, &alice).await, "online");
+}
+
+/// ED-03: whoever comes into a room is seen by servers that were in it before, and that have heard nothing of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn ed_03_whoever_comes_in_is_seen_by_servers_that_are_there() {
+    let authority = Authority::new();
+    let here = Federating::start(&authority, Table::new()).await;
+    let there = Federating::start(&authority, Table::new()).await;
+    let (alice, dave) = (here.server.register("alice").await, here.server.register("dave").await);
+    let bob = there.server.register("bob").await;
+    let room = bob.create_room(json!({ "preset": "public_chat" })).await;
+    join(&dave, &room, &there).await;
+    alice.sync(None, 0).await;
+    join(&alice, &room, &there).await;
+    assert_eq!(sees(&bob, &alice).await, "online");
+}
