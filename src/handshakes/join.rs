@@ -137,7 +137,9 @@ impl Handshakes {
             return Err(self.rooms.full().into());
         }
         let ids = state.iter().map(|pdu| pdu.event_id.clone()).collect();
-        let before = Given { state: ids, events: state.into_iter().chain(auth_chain).collect() };
+        let mut events: Vec<Pdu> = state.into_iter().chain(auth_chain).collect();
+        self.close_gaps(server, &version, &event, &mut events).await?;
+        let before = Given { state: ids, events };
         let room = self.rooms.enter(Entry { room_id, version, event, before }).await?;
         self.rooms.settle_in(&room, user_id).await;
         Ok(room)

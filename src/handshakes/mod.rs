@@ -8,6 +8,7 @@
 //! Specification: [Joining Rooms](https://spec.matrix.org/v1.19/server-server-api/#joining-rooms) and the sections after it.
 
 mod error;
+mod gaps;
 mod invite;
 mod join;
 mod knock;
@@ -25,6 +26,7 @@ use ruma::{
 };
 
 use serde::Deserialize;
+use serde_json::Value;
 
 pub use self::{
     error::Error,
@@ -40,6 +42,9 @@ use crate::{
 
 /// Servers that are tried for one handshake. The rest of a long list would mostly fail for the same reason.
 const MOST_TRIED: usize = 8;
+
+/// Servers that are named for one alias of another server.
+const MOST_SERVERS: usize = 1_000;
 
 /// Bytes of the answer about an alias: large rooms are on many servers.
 const MAX_ALIAS_BYTES: usize = 1024 * 1024;
@@ -72,7 +77,7 @@ impl Handshakes {
         #[derive(Deserialize)]
         struct Answer {
             room_id: OwnedRoomId,
-            servers: Vec<OwnedServerName>,
+            servers: Vec<Value>,
         }
         let server = alias.server_name();
         if server == self.server_name {
@@ -86,7 +91,9 @@ impl Handshakes {
         let answer = text(&self.peers.send(server, ServerRequest::get(path).limit(MAX_ALIAS_BYTES)).await?)?;
         let answer: Answer =
             serde_json::from_str(&answer).map_err(|cause| Error::Answer(cause.to_string()))?;
-        Ok((answer.room_id, answer.servers))
+        // I7: what is no name of a server doesn't make the others worse.
+        let servers = answer.servers.iter().filter_map(|server| server.as_str()?.try_into().ok());
+        Ok((answer.room_id, servers.take(MOST_SERVERS).collect()))
     }
 
     /// The turn to enter a room.

@@ -33,11 +33,6 @@ struct State {
     auth_chain: Vec<Box<RawValue>>,
 }
 
-#[derive(Deserialize)]
-struct One {
-    pdus: Vec<Box<RawValue>>,
-}
-
 impl History {
     /// The state before an event, with those of its events, and of what allowed them, that aren't here. A server says what
     /// it likes: the room judges each of them.
@@ -73,9 +68,6 @@ impl History {
 
     /// An event by its id.
     async fn one(&self, server: &ServerName, id: &OwnedEventId) -> Option<Box<RawValue>> {
-        let request = ServerRequest::get(path("/_matrix/federation/v1/event", &[id.as_str()]));
-        let answer = self.peers.send(server, request).await.ok()?;
-        let answer: One = serde_json::from_slice(&answer.body).ok()?;
-        answer.pdus.into_iter().next()
+        self.peers.event(server, id).await.ok()
     }
 }

@@ -5,6 +5,7 @@
 
 mod keys;
 mod policy;
+mod profiles;
 mod questions;
 mod verify;
 mod wire;
@@ -22,8 +23,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_e
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName};
 use tokio::sync::broadcast;
 
-use self::keys::StoredKeys;
-pub use self::wire::Wire;
+use self::{keys::StoredKeys, profiles::Profiles};
+pub use self::{questions::AskError, wire::Wire};
 use crate::{config, environment::Environment, store::Store};
 
 /// What this server's own requests and documents are signed with.
@@ -76,6 +77,7 @@ pub struct Peers {
     clock: Clock,
     /// Servers that have just spoken to us.
     heard: broadcast::Sender<OwnedServerName>,
+    profiles: Profiles,
     /// The document with this server's keys, and when it was made.
     document: Mutex<Option<(MilliSecondsSinceUnixEpoch, Arc<str>)>>,
 }
@@ -122,7 +124,8 @@ impl Peers {
         let wire: Arc<dyn Wire> = Arc::<FederationClient>::clone(&client);
         let (enabled, document) = (config.enabled, Mutex::new(None));
         let (heard, _) = broadcast::channel(HEARD);
-        Ok(Arc::new(Self { server_name, own, enabled, client, wire, keys, clock, heard, document }))
+        let profiles = Profiles::default();
+        Ok(Arc::new(Self { server_name, own, enabled, client, wire, keys, clock, heard, profiles, document }))
     }
 
     /// Whether requests go to a server, and are taken from it.

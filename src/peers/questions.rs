@@ -4,15 +4,17 @@
 use std::time::Duration;
 
 use hearth_federation::{ClientError, ServerRequest, Task};
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{Peers, encoded, path};
 use crate::room::{Direction, Elsewhere, SpaceRoom};
 
 /// Bytes of a profile: more than one may have.
 const MAX_PROFILE_BYTES: usize = 128 * 1024;
+/// Bytes of an event, with what is around it.
+const MAX_EVENT_BYTES: usize = 256 * 1024;
 /// Bytes of a page of a directory, or of the rooms below a space.
 const MAX_ROOMS_BYTES: usize = 4 * 1024 * 1024;
 /// How long somebody waits for them.
@@ -44,12 +46,15 @@ impl Peers {
         Ok(serde_json::from_slice(&answer.body)?)
     }
 
-    /// A user's profile, or one field of it.
+    /// A user's profile, or one field of it, as of the last minutes.
     pub async fn profile(
         &self,
         user_id: &UserId,
         field: Option<&str>,
     ) -> Result<Map<String, Value>, AskError> {
+        if let Some(profile) = self.profiles.get(user_id, field, (self.clock)()) {
+            return Ok(profile);
+        }
         let mut target =
             format!("/_matrix/federation/v1/query/profile?user_id={}", encoded(user_id.as_str()));
         if let Some(field) = field {
@@ -61,7 +66,19 @@ impl Peers {
         // Of what every client shows, only what it can be.
         profile
             .retain(|field, value| value.is_string() || !["displayname", "avatar_url"].contains(&&**field));
+        self.profiles.put(user_id, field, &profile, (self.clock)());
         Ok(profile)
+    }
+
+    /// An event by its id, as a server gives it.
+    pub async fn event(&self, server: &ServerName, event_id: &EventId) -> Result<Box<RawValue>, AskError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            pdus: (Box<RawValue>,),
+        }
+        let target = path("/_matrix/federation/v1/event", &[event_id.as_str()]);
+        let answer: Answer = self.ask(server, ServerRequest::get(target).limit(MAX_EVENT_BYTES)).await?;
+        Ok(answer.pdus.0)
     }
 
     /// A page of a server's directory; `query` is the body of the request.

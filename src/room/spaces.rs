@@ -186,13 +186,12 @@ impl Rooms {
         limit: usize,
         elsewhere: &dyn Elsewhere,
     ) -> Result<HierarchyPage, Error> {
-        let mut walk = match from {
-            Some(token) => self.walk(token, &asked)?,
-            None => self.set_out(asked).await?,
-        };
-        let mut rooms = Vec::new();
         let clock = &self.core.environment.clock;
         let started = clock.now_ms();
+        let (mut walk, mut rooms) = match from {
+            Some(token) => (self.walk(token, &asked)?, Vec::new()),
+            None => self.set_out(asked, elsewhere).await?,
+        };
         for _ in 0..LOOKED_AT {
             if rooms.len() == limit || clock.now_ms().saturating_sub(started) >= PAGE_TIME {
                 break;
@@ -210,18 +209,16 @@ impl Rooms {
         Ok(HierarchyPage { rooms, next_batch })
     }
 
-    async fn set_out(&self, asked: Hierarchy) -> Result<Walk, Error> {
-        let root = asked.root.clone();
-        let known = match self.by_id(&root).await {
-            Ok(room) => self.may_preview(&room.snapshot(), Some(&asked.user_id)).await?,
-            Err(Error::NotFound(_)) => false,
-            Err(cause) => return Err(cause),
-        };
-        if !known {
-            return Err(Error::forbidden(NO_PREVIEW));
-        }
-        let root = Stop { room_id: root, depth: 0, via: Vec::new() };
-        Ok(Walk { asked, seen: HashSet::new(), waiting: vec![root] })
+    /// A walk that has been to its root alone, which may be a room that others know.
+    async fn set_out(
+        &self,
+        asked: Hierarchy,
+        elsewhere: &dyn Elsewhere,
+    ) -> Result<(Walk, Vec<SpaceRoom>), Error> {
+        let root = Stop { room_id: asked.root.clone(), depth: 0, via: Vec::new() };
+        let mut walk = Walk { seen: HashSet::from([root.room_id.clone()]), waiting: Vec::new(), asked };
+        let room = self.visit(&mut walk, &root, elsewhere).await?;
+        Ok((walk, vec![room.ok_or_else(|| Error::forbidden(NO_PREVIEW))?]))
     }
 
     /// The walk of a token stays, for an answer may get lost.
@@ -332,26 +329,19 @@ impl Rooms {
         stop: &Stop,
         elsewhere: &dyn Elsewhere,
     ) -> Result<Option<SpaceRoom>, Error> {
-        #[derive(Deserialize)]
-        struct Child {
-            state_key: String,
-            content: Content,
-        }
-        #[derive(Deserialize)]
-        struct Content {
-            via: Vec<String>,
-        }
         let user_id = &walk.asked.user_id;
         let room =
             self.shown_elsewhere(&stop.room_id, &stop.via, user_id, walk.asked.suggested_only, elsewhere);
         let Some(mut room) = room.await? else { return Ok(None) };
         room.children_state.truncate(MOST_CHILDREN);
-        let children: Vec<Child> =
-            room.children_state.iter().filter_map(|child| Child::deserialize(child).ok()).collect();
-        walk.go_below(
-            stop.depth,
-            children.iter().map(|child| (child.state_key.as_str(), child.content.via.as_slice())),
-        );
+        // What isn't a child of a space is nothing that a client should have to read.
+        let mut children = Vec::new();
+        room.children_state.retain(|event| {
+            let child = told_child(event);
+            children.extend(child.clone());
+            child.is_some()
+        });
+        walk.go_below(stop.depth, children.iter().map(|(room_id, via)| (room_id.as_str(), via.as_slice())));
         Ok(Some(room))
     }
 }
@@ -366,10 +356,19 @@ impl Rooms {
         suggested_only: bool,
         elsewhere: &dyn Elsewhere,
     ) -> Result<Option<SpaceRoom>, Error> {
-        let room = elsewhere.room(room_id, via, suggested_only).await;
+        let invite = match self.by_id(room_id).await {
+            Ok(known) => known.snapshot().member(user_id).cloned(),
+            Err(Error::NotFound(_)) => None,
+            Err(cause) => return Err(cause),
+        };
+        let invite = invite.filter(|event| event.pdu.membership() == Some(MembershipState::Invite));
+        let mut via = via.to_vec();
+        via.extend(invite.as_ref().map(|invite| invite.pdu.sender.server_name().to_owned()));
+        let room = elsewhere.room(room_id, &via, suggested_only).await;
         let Some(room) = room.filter(|room| room.preview.room.room_id == room_id) else { return Ok(None) };
         let preview = &room.preview;
-        let open = preview.room.world_readable
+        let open = invite.is_some()
+            || preview.room.world_readable
             || matches!(preview.room.join_rule.as_str(), "public" | "knock" | "knock_restricted");
         if !open {
             let allowed: Vec<&str> =
@@ -403,6 +402,26 @@ impl Rooms {
             None => Err(Error::NotFound(NO_PREVIEW)),
         }
     }
+}
+
+/// The room that a stripped event of another server makes a child, and servers that know it.
+fn told_child(event: &Value) -> Option<(OwnedRoomId, Vec<String>)> {
+    #[derive(Deserialize)]
+    struct Child {
+        #[serde(rename = "type")]
+        kind: StateEventType,
+        state_key: OwnedRoomId,
+        content: Content,
+    }
+    #[derive(Deserialize)]
+    struct Content {
+        via: Vec<String>,
+    }
+    let child = Child::deserialize(event).ok()?;
+    UserId::parse(event["sender"].as_str()?).ok()?;
+    event["origin_server_ts"].as_u64()?;
+    let is_child = child.kind == StateEventType::SpaceChild && !child.content.via.is_empty();
+    is_child.then_some((child.state_key, child.content.via))
 }
 
 /// The children of a space, in their order (SP-02); other rooms have none.

@@ -167,6 +167,43 @@ async fn i7_a_forged_event_in_a_state_is_left_out() {
     assert_eq!(world.state(&room, "m.room.join_rules").await["join_rule"], "public");
 }
 
+/// JN-06: an event of a state can't be judged without those that it cites. What an answer lacks of these is asked for, and a
+/// server that hasn't got it is of no help.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_06_what_a_state_cites_and_lacks_is_asked_for() {
+    let world = World::new().await;
+    for gives in [true, false] {
+        let room = Room::new(&world.peer, "11", &format!("lacks{gives}"));
+        let moderator = world.peer.user("moderator");
+        let joined = json!({ "membership": "join" });
+        let renamed = json!({ "membership": "join", "displayname": "Other" });
+        let before = {
+            let mut room = room.lock();
+            let (creator, key) = (room.creator.clone(), moderator.as_str());
+            let levels = json!({ "users": { creator.as_str(): 100, key: 50 }, "state_default": 50 });
+            room.put(&creator, "m.room.power_levels", "", levels);
+            let before = room.put(&moderator, "m.room.member", key, joined);
+            room.put(&moderator, "m.room.topic", "", json!({ "topic": "cites what was before" }));
+            room.put(&moderator, "m.room.member", key, renamed);
+            before
+        };
+        world.peer.keeps(&room);
+        if gives {
+            world.join(&room).await;
+            assert_eq!(world.state(&room, "m.room.topic").await["topic"], "cites what was before");
+        } else {
+            room.lock().events.remove(&before.event_id);
+            let id = room.lock().id.clone();
+            let path = format!("/v3/join/{id}?via={}", world.peer.name);
+            let answer = world.alice.post(&path, json!({})).await;
+            assert!(answer.status >= 400, "{answer:?}");
+            let error = answer.json["error"].as_str().unwrap();
+            assert!(error.contains(before.event_id.as_str()), "{error}");
+            world.cant_join(&room, "what allowed the topic isn't to be had").await;
+        }
+    }
+}
+
 /// A join as a peer builds it from what this server proposes, changed.
 struct Visit {
     room: String,

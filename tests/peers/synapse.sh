@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# One Synapse homeserver on loopback for the benchmark: SQLite, rate limits off, clients only.
+# One Synapse homeserver on loopback: SQLite, rate limits off. By itself it speaks to clients only, as the benchmark wants it;
+# the tests of federation (tests/federation/, tests/pairs/) lay settings over it by which it federates (EXTRA, below).
 #
 #   synapse.sh up PORT DIR     write DIR if it is new, start in the background, wait until it answers
 #   synapse.sh down DIR        stop what `up` started there (data is kept)

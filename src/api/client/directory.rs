@@ -200,10 +200,12 @@ async fn of_another(
         asked["filter"]["room_types"] = serde_json::json!(query.room_types);
     }
     let page = app.peers.public_rooms::<PublicRooms>(server, &asked).await;
-    page.map_err(|cause| {
+    let mut page = page.map_err(|cause| {
         let text = format!("the directory of {server} can't be had: {cause}");
         MatrixError::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", text)
-    })
+    })?;
+    page.rooms.truncate(query.limit);
+    Ok(page)
 }
 
 fn limit(asked: Option<UInt>) -> usize {
