@@ -3,9 +3,16 @@
 use hearth_federation::{BlockedKeys, ServerKeys};
 use http::Method;
 use ruma::{MilliSecondsSinceUnixEpoch, ServerName};
+use serde_json::json;
 use toml::Table;
 
-use crate::common::federating::{Authority, Federating};
+use crate::{
+    common::{
+        User, eventually,
+        federating::{Authority, Federating},
+    },
+    join,
+};
 
 impl Federating {
     async fn published(&self) -> ServerKeys {
@@ -68,5 +75,45 @@ async fn rooms_go_on_with_a_new_key() {
 
     for event in [first, second] {
         alice.get(&format!("/v3/rooms/{room}/event/{event}")).await.expect(200);
+    }
+}
+
+async fn sees(user: &User, room: &str, event: &str) {
+    let path = format!("/v3/rooms/{room}/event/{event}");
+    eventually("an event is seen", || async { (user.get(&path).await.status == 200).then_some(()) }).await;
+}
+
+/// KY-07: what the old key signed verifies for servers that have never seen it in use, and what the new one signs for those
+/// that knew the old one alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn ky_07_events_of_before_and_after_a_new_key_verify_elsewhere() {
+    let authority = Authority::new();
+    let mut here = Federating::start(&authority, Table::new()).await;
+    let mut old = Federating::start(&authority, Table::new()).await;
+    let new = Federating::start(&authority, Table::new()).await;
+    let alice = here.server.register("alice").await;
+    let (bob, carol) = (old.server.register("bob").await, new.server.register("carol").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    join(&bob, &room, &here).await;
+    let first = alice.send_text(&room, "signed with the old key").await;
+    sees(&bob, &room, &first).await;
+
+    here.server.stop().await;
+    assert!(here.run(&["key", "rotate"]).status.success());
+    here.start_again().await;
+    // Nobody is asked for keys twice within a minute. A server that starts anew has the old key, and may ask at once.
+    old.server.stop().await;
+    old.start_again().await;
+
+    let second = alice.send_text(&room, "signed with the new key").await;
+    sees(&bob, &room, &second).await;
+    // The state, and what was said, are signed with the old key.
+    join(&carol, &room, &here).await;
+    let page = carol.get(&format!("/v3/rooms/{room}/messages?dir=b&limit=100")).await.expect(200);
+    let page = page["chunk"].to_string();
+    assert!(page.contains(&first) && page.contains(&second) && page.contains("m.room.create"), "{page}");
+    let third = alice.send_text(&room, "for both").await;
+    for user in [&bob, &carol] {
+        sees(user, &room, &third).await;
     }
 }

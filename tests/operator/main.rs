@@ -11,6 +11,7 @@ mod doctor;
 mod keys;
 mod newcomers;
 mod requests;
+mod third_party;
 mod tls;
 
 use serde_json::json;

@@ -1,13 +1,24 @@
 //! Requests of other servers: who is believed, and what those hear who aren't. The names of tests begin with the requirement
 //! they hold the server to.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use hearth_federation::{Authorization, SignedRequest, SigningKey};
-use http::{HeaderMap, HeaderName, Method, header};
+use http::{HeaderMap, HeaderName, Method, Request, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use ruma::ServerName;
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, RootCertStore, crypto::ring},
 };
 use toml::{Table, toml};
 
@@ -235,6 +246,58 @@ async fn fa_01_the_path_is_signed_as_it_was_sent() {
             assert_eq!(answer.json["errcode"], "M_NOT_FOUND", "{uri}: {}", answer.text());
         }
     }
+}
+
+/// FA-01: what is signed is the same, whatever version of HTTP carries it.
+#[tokio::test(flavor = "multi_thread")]
+async fn fa_01_requests_over_http_2_are_signed_alike() {
+    let authority = Authority::new();
+    let here = Federating::start(&authority, Table::new()).await;
+    let there = Federating::start(&authority, Table::new()).await;
+    let key = there.key();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority.file()).unwrap()).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(("127.0.0.1", here.port())).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+
+    let mut ask = async |signed: &str, method: Method, uri: &str, content: Option<&str>| {
+        let header = sign((&there.name, &key), &here.name, method.as_str(), signed, content);
+        let Authorization { origin, key_id, signature, .. } = header;
+        let to = &here.name;
+        let header =
+            format!(r#"X-Matrix origin="{origin}",destination="{to}",key="{key_id}",sig="{signature}""#);
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("https://{to}{uri}"))
+            .header(header::AUTHORIZATION, header)
+            .body(Full::new(Bytes::from(content.unwrap_or_default().to_owned())))
+            .unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.version(), http::Version::HTTP_2);
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice::<Value>(&body).unwrap()["errcode"].clone())
+    };
+    let encoded = DIRECTORY.replace("%23nothing", "%23n%6Fthing");
+    for uri in [DIRECTORY, encoded.as_str()] {
+        assert_eq!(ask(uri, Method::GET, uri, None).await, (404, json!("M_NOT_FOUND")), "{uri}");
+    }
+    assert_eq!(ask(&encoded, Method::GET, DIRECTORY, None).await, (401, json!("M_UNAUTHORIZED")));
+    // With a body too: the transaction is taken.
+    let uri = "/_matrix/federation/v1/send/1";
+    let body = json!({ "origin": there.name, "origin_server_ts": 1, "pdus": [] }).to_string();
+    assert_eq!(ask(uri, Method::PUT, uri, Some(&body)).await, (200, Value::Null));
 }
 
 #[tokio::test(flavor = "multi_thread")]
