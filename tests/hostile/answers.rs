@@ -181,8 +181,8 @@ async fn sp_06_children_of_others_have_the_form_of_children() {
 /// A profile that was looked up a moment ago isn't asked for again.
 #[tokio::test(flavor = "multi_thread")]
 async fn profiles_of_others_are_asked_for_once_in_a_while() {
-    let world = World::new().await;
     const PROFILE: &str = "/_matrix/federation/v1/query/profile";
+    let world = World::new().await;
     world.peer.on(PROFILE, |_| (200, json!({ "displayname": "Zoe" })));
     let bob = world.here.server.register("bob").await;
     let path = format!("/v3/profile/{}", world.peer.user("zoe"));
