@@ -239,7 +239,8 @@ impl Hearth {
             Arc::clone(&receipts),
             Arc::clone(&to_device),
         );
-        let keys = Arc::new(Keys::new(store.clone(), config.server_name.clone()));
+        let keys =
+            Arc::new(Keys::new(store.clone(), config.server_name.clone(), sessions.device_lists().clone()));
         let resyncs = Resyncs::new(store.clone(), Arc::clone(&peers), environment.clone());
         let lists = sessions.device_lists().clone();
         inbound.hear_lists_by(Arc::new(Followed::new(store.clone(), lists, Arc::clone(&resyncs))));
@@ -255,6 +256,7 @@ impl Hearth {
             Arc::clone(&typing),
             Arc::clone(&presence),
             Arc::clone(&to_device),
+            Arc::clone(&keys),
             epoch,
             shutdown.clone(),
         );

@@ -20,6 +20,8 @@
 //! - What is wrong with a server: [`Discovery::explain`] for each step to it, [`Connector::probe`] for each of its addresses,
 //!   [`KeyRing::problem`] for its keys.
 //!
+//! - What users sign: [`is_signature`], of the text that [`json`] makes.
+//!
 //! What is hashed, signed, stored and served is one text, which [`json`] decides.
 
 use std::{pin::Pin, sync::Arc};

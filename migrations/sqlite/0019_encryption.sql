@@ -27,6 +27,7 @@ CREATE TABLE key_signature (
     signature       TEXT   NOT NULL,
     PRIMARY KEY (user_id, signed, signer, signer_key)
 );
+CREATE INDEX key_signature_by ON key_signature (signer, signer_key);
 
 -- Keys that are handed out once each, in the order in which they came. Those that are gone are remembered for a while, so
 -- that a device which uploads them again doesn't make them be handed out again.

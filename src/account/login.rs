@@ -62,6 +62,10 @@ impl Accounts {
         let (login, statements) = self.open_session(user_id, device)?;
         let mut batch = Batch::from(statements);
         if self.store.device(account.recipient, login.device_id.as_str()).await?.is_none() {
+            // OK-06
+            if self.store.is_public_key(login.user_id.as_str(), login.device_id.as_str()).await? {
+                return Err(Error::NotAllowed("the device's id is one of your public keys"));
+            }
             self.sessions.device_lists().note(&mut batch, &login.user_id, &[&login.device_id]).await?;
         }
         self.store.commit(batch).await.map_err(|cause| match cause {

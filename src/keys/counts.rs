@@ -10,6 +10,7 @@ use std::{
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use serde::Serialize;
 
 use super::{Error, Keys};
 use crate::store::Batch;
@@ -24,11 +25,13 @@ const SHARDS: usize = 64;
 const USUAL: &str = "signed_curve25519";
 
 /// What of a device's keys is left.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Left {
     /// One-time keys by algorithm (`device_one_time_keys_count`).
+    #[serde(rename = "device_one_time_keys_count")]
     pub one_time: BTreeMap<String, u64>,
     /// Algorithms whose fallback key was never handed out (`device_unused_fallback_key_types`).
+    #[serde(rename = "device_unused_fallback_key_types")]
     pub unused_fallback: Vec<String>,
 }
 

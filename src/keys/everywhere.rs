@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     peers::Peers,
-    store::{Batch, Store, followed::follow},
+    store::{Store, followed::follow},
 };
 
 /// How long servers have to answer if the client doesn't say.

@@ -3,11 +3,10 @@
 //!
 //! Specification: [End-to-end encryption](https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption).
 
-#![allow(dead_code, unused_imports)]
-
 pub mod backup;
 mod claim;
 mod counts;
+mod cross_signing;
 mod error;
 mod everywhere;
 mod followed;
@@ -16,36 +15,44 @@ mod lists;
 mod query;
 mod resync;
 mod shape;
+mod signatures;
 pub mod to_device;
+mod upload;
 
 use std::sync::Arc;
 
 use ruma::{OwnedServerName, UserId};
 
-pub use self::{backup::KeyBackups, lists::DeviceLists, to_device::ToDevice};
-use self::{claim::Claims, counts::KeyCounts};
 pub use self::{
+    backup::KeyBackups,
     claim::{ClaimedKeys, WantedKeys},
     counts::Left,
+    cross_signing::SigningKeys,
     error::Error,
-    everywhere::{Everywhere, Failures, PATIENCE},
-    followed::{Followed, KeyUpdate, ListUpdate, ListUpdates},
+    everywhere::{Everywhere, PATIENCE},
+    followed::{Followed, ListUpdates},
+    lists::DeviceLists,
     query::{PublicKeys, WantedDevices, add_signature},
     resync::Resyncs,
+    signatures::ByKey,
+    to_device::ToDevice,
+    upload::{Holder, Upload},
 };
+use self::{claim::Claims, counts::KeyCounts};
 use crate::store::Store;
 
 /// The public keys of users and devices.
 pub struct Keys {
     store: Store,
     server_name: OwnedServerName,
+    lists: DeviceLists,
     counts: Arc<KeyCounts>,
     claims: Claims,
 }
 
 impl Keys {
-    pub fn new(store: Store, server_name: OwnedServerName) -> Self {
-        Self { store, server_name, counts: Arc::default(), claims: Claims::default() }
+    pub fn new(store: Store, server_name: OwnedServerName, lists: DeviceLists) -> Self {
+        Self { store, server_name, lists, counts: Arc::default(), claims: Claims::default() }
     }
 
     fn is_local(&self, user_id: &UserId) -> bool {

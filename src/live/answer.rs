@@ -38,7 +38,8 @@ impl Syncs {
             Span::Trimmed => return Box::pin(self.whole(session, wanted, from, to)).await,
         };
         let mut changes = Changes::of(&entries);
-        let mut body = SyncBody::default();
+        let mut body = self.body(session, to).await?;
+        body.news_of_keys = changes.one_time_keys.contains(&session.device);
         let has_mail = from.has_mail() || changes.mailboxes.contains(&session.device);
         self.add_mail(session.device, &mut body, from, to, has_mail).await?;
         if !changes.account_data.is_empty() {
@@ -126,7 +127,7 @@ impl Syncs {
         to: Place,
     ) -> Result<SyncBody, Error> {
         let (recipient, user_id) = (session.recipient, &session.user_id);
-        let mut body = SyncBody { next_batch: self.token(to), ..SyncBody::default() };
+        let mut body = self.body(session, to).await?;
         let rows = self.global_account_data(session, None).await?;
         body.account_data = account_data_events(rows, |kind| wanted.filter.account_data(kind))?.into();
 

@@ -1,13 +1,13 @@
 //! The answer of `/sync`, as JSON.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::device_lists::DeviceListsBody;
-use crate::queue::Counts;
+use crate::{keys::Left, queue::Counts};
 
 #[derive(Default, Serialize)]
 pub struct SyncBody {
@@ -22,8 +22,11 @@ pub struct SyncBody {
     pub device_lists: DeviceListsBody,
     #[serde(skip_serializing_if = "Events::is_empty")]
     pub to_device: Events,
-    pub device_one_time_keys_count: BTreeMap<String, u64>,
-    pub device_unused_fallback_key_types: Vec<String>,
+    #[serde(flatten)]
+    pub keys_left: Arc<Left>,
+    /// These changed: a reason to answer.
+    #[serde(skip)]
+    pub news_of_keys: bool,
 }
 
 impl SyncBody {
@@ -34,6 +37,7 @@ impl SyncBody {
             && self.rooms.is_empty()
             && self.device_lists.is_empty()
             && self.to_device.is_empty()
+            && !self.news_of_keys
     }
 }
 

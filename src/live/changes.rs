@@ -36,7 +36,6 @@ pub(super) struct Changes {
     /// Changes of devices and keys, by their positions.
     pub(super) device_lists: Vec<i64>,
     /// Devices of the user whose one-time keys became fewer or more.
-    #[allow(dead_code)]
     pub(super) one_time_keys: BTreeSet<i64>,
 }
 

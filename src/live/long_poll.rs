@@ -9,10 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    body::SyncBody,
-    syncs::{Error, Place, Syncs, Wanted, encode},
-};
+use super::syncs::{Error, Place, Syncs, Wanted, encode};
 use crate::{account::Session, queue::Token};
 
 /// The longest that a request waits, whatever it asks for: proxies cut longer ones.
@@ -59,7 +56,7 @@ impl Syncs {
             // Nothing up to here is for this client: it need not be looked at again.
             from = to;
             if Instant::now() >= deadline || self.shutdown.is_set() {
-                return encode(&SyncBody { next_batch: self.token(to), ..SyncBody::default() });
+                return encode(&Box::pin(self.body(&session, to)).await?);
             }
             tokio::select! {
                 () = woken => {}

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     account::{self, Accounts, Session, Sessions},
-    keys::ToDevice,
+    keys::{self, Keys, ToDevice},
     presence::Presence,
     queue::{Queues, Token, TokenError},
     room::Rooms,
@@ -32,6 +32,8 @@ pub enum Error {
     Token(#[from] TokenError),
     #[error(transparent)]
     Account(#[from] account::Error),
+    #[error(transparent)]
+    Keys(#[from] keys::Error),
     #[error(transparent)]
     Room(#[from] crate::room::Error),
     #[error(transparent)]
@@ -95,6 +97,7 @@ pub struct Syncs {
     pub(super) typing: Arc<Typing>,
     pub(super) presence: Arc<Presence>,
     pub(super) to_device: Arc<ToDevice>,
+    pub(super) keys: Arc<Keys>,
     initial: InitialSyncs,
     /// Stored filters never change.
     filters: Mutex<LruCache<(i64, String), Arc<SyncFilter>>>,
@@ -113,6 +116,7 @@ impl Syncs {
         typing: Arc<Typing>,
         presence: Arc<Presence>,
         to_device: Arc<ToDevice>,
+        keys: Arc<Keys>,
         epoch: u64,
         shutdown: Shutdown,
     ) -> Self {
@@ -126,6 +130,7 @@ impl Syncs {
             typing,
             presence,
             to_device,
+            keys,
             initial: InitialSyncs::default(),
             filters: Mutex::new(LruCache::new(FILTERS)),
             epoch,
@@ -183,6 +188,12 @@ impl Syncs {
         let fading = self.queues.tails().fading();
         let position = self.queues.head();
         Place { position, mail: position, fading }
+    }
+
+    /// An answer with what every answer has.
+    pub(super) async fn body(&self, session: &Session, to: Place) -> Result<SyncBody, Error> {
+        let keys_left = self.keys.left(session.device).await?;
+        Ok(SyncBody { next_batch: self.token(to), keys_left, ..SyncBody::default() })
     }
 
     /// The first answer of a device. It is made once, however often its client gives up and tries again.

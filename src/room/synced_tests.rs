@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     account::{DeviceRequest, NewAccount, Origin, Session},
-    keys::to_device::tests::to_device_of,
+    keys::{Keys, to_device::tests::to_device_of},
     live::{self, StateForm, SyncFilter, Syncs, Wanted},
     presence::{self, Presence},
     queue::{Token, flags},
@@ -51,6 +51,8 @@ impl Reader {
             &world.queues,
             &world.environment,
         );
+        let lists = world.sessions.device_lists().clone();
+        let keys = Keys::new(world.store.clone(), accounts.server_name().to_owned(), lists);
         let syncs = Syncs::new(
             world.store.clone(),
             Arc::clone(&world.rooms),
@@ -60,6 +62,7 @@ impl Reader {
             Typing::new(world.queues.clone()),
             presence,
             to_device_of(world, None),
+            Arc::new(keys),
             1,
             Shutdown::default(),
         );

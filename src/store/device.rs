@@ -51,8 +51,37 @@ pub fn rename_device(recipient: i64, device_id: &str, display_name: Option<Strin
 }
 
 /// Devices with all that belongs to them; `ids` is a JSON array of their numbers.
-pub fn delete_devices(recipient: i64, ids: &str) -> [Statement; 5] {
+pub fn delete_devices(recipient: i64, ids: &str) -> [Statement; 10] {
     [
+        statement!("DELETE FROM one_time_key WHERE device IN (SELECT value FROM json_each($1))", ids),
+        statement!("DELETE FROM fallback_key WHERE device IN (SELECT value FROM json_each($1))", ids),
+        statement!(
+            "DELETE FROM key_signature
+             WHERE user_id = (SELECT user_id FROM account WHERE recipient = $1) AND signed IN (
+                 SELECT device_id FROM device
+                 WHERE recipient = $1 AND id IN (SELECT value FROM json_each($2))
+             )",
+            recipient,
+            ids,
+        ),
+        statement!(
+            "DELETE FROM key_signature
+             WHERE signer = (SELECT user_id FROM account WHERE recipient = $1) AND signer_key IN (
+                 SELECT 'ed25519:' || device_id FROM device
+                 WHERE recipient = $1 AND id IN (SELECT value FROM json_each($2))
+             )",
+            recipient,
+            ids,
+        ),
+        statement!(
+            "DELETE FROM device_key
+             WHERE user_id = (SELECT user_id FROM account WHERE recipient = $1) AND device_id IN (
+                 SELECT device_id FROM device
+                 WHERE recipient = $1 AND id IN (SELECT value FROM json_each($2))
+             )",
+            recipient,
+            ids,
+        ),
         statement!(
             "DELETE FROM access_token
              WHERE recipient = $1 AND device IN (SELECT value FROM json_each($2))",

@@ -1,7 +1,7 @@
 //! The tables `device_key`, `cross_signing_key` and `key_signature`: public keys of devices and users, and what was signed
 //! of them later.
 
-use super::{Error, Store, statement};
+use super::{Error, Statement, Store, statement};
 
 /// The keys of a device.
 #[derive(Clone, Debug)]
@@ -28,7 +28,6 @@ pub struct CrossSigningKeyRow {
     /// `master`, `self_signing` or `user_signing`.
     pub usage: String,
     /// In unpadded base64.
-    #[allow(dead_code)]
     pub public_key: String,
     /// JSON: the object.
     pub key: String,
@@ -63,7 +62,138 @@ impl From<SignatureColumns> for SignatureRow {
     }
 }
 
+/// The keys of a device here. Conflicts if the device is gone.
+pub fn set_device_keys(device: i64, user_id: &str, device_id: &str, keys: String) -> Statement {
+    statement!(
+        "INSERT INTO device_key (user_id, device_id, keys)
+         SELECT $2, $3, $4 FROM device WHERE id = $1
+         ON CONFLICT (user_id, device_id) DO UPDATE SET keys = excluded.keys",
+        device,
+        user_id,
+        device_id,
+        keys,
+    )
+    .expecting(1)
+}
+
+/// Signatures of a device's keys, and those that it made.
+pub fn forget_signatures_of_device(user_id: &str, device_id: &str) -> Statement {
+    statement!(
+        "DELETE FROM key_signature
+         WHERE user_id = $1 AND (signed = $2 OR (signer = $1 AND signer_key = 'ed25519:' || $2))",
+        user_id,
+        device_id,
+    )
+}
+
+/// A user's key for a use. Conflicts if there is one.
+pub fn add_cross_signing_key(row: &CrossSigningKeyRow) -> Statement {
+    statement!(
+        "INSERT INTO cross_signing_key (user_id, usage, public_key, key) VALUES ($1, $2, $3, $4)",
+        &row.user_id,
+        &row.usage,
+        &row.public_key,
+        &row.key,
+    )
+}
+
+/// Another key in the place of one. Conflicts if that isn't there any more.
+pub fn replace_cross_signing_key(old: &str, row: &CrossSigningKeyRow) -> Statement {
+    statement!(
+        "UPDATE cross_signing_key SET public_key = $4, key = $5
+         WHERE user_id = $1 AND usage = $2 AND public_key = $3",
+        &row.user_id,
+        &row.usage,
+        old,
+        &row.public_key,
+        &row.key,
+    )
+    .expecting(1)
+}
+
+/// Conflicts if the key isn't there any more.
+pub fn forget_cross_signing_key(row: &CrossSigningKeyRow) -> Statement {
+    statement!(
+        "DELETE FROM cross_signing_key WHERE user_id = $1 AND usage = $2 AND public_key = $3",
+        &row.user_id,
+        &row.usage,
+        &row.public_key,
+    )
+    .expecting(1)
+}
+
+/// Changes nothing; conflicts if a user has no such key.
+pub fn has_cross_signing_key(user_id: &str, public_key: &str) -> Statement {
+    statement!(
+        "UPDATE cross_signing_key SET public_key = public_key WHERE user_id = $1 AND public_key = $2",
+        user_id,
+        public_key,
+    )
+    .expecting(1)
+}
+
+/// Changes nothing; conflicts if a device has other keys, or none.
+pub fn has_device_keys(user_id: &str, device_id: &str, keys: &str) -> Statement {
+    statement!(
+        "UPDATE device_key SET keys = keys WHERE user_id = $1 AND device_id = $2 AND keys = $3",
+        user_id,
+        device_id,
+        keys,
+    )
+    .expecting(1)
+}
+
+pub fn add_signature(row: &SignatureRow) -> Statement {
+    statement!(
+        "INSERT INTO key_signature (user_id, signed, signer, signer_key, signature)
+         VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (user_id, signed, signer, signer_key) DO UPDATE SET signature = excluded.signature",
+        &row.user_id,
+        &row.signed,
+        &row.signer,
+        &row.signer_key,
+        &row.signature,
+    )
+}
+
+/// Signatures of a user's key, and those that it made.
+pub fn forget_signatures_of_key(user_id: &str, public_key: &str) -> [Statement; 2] {
+    [
+        statement!("DELETE FROM key_signature WHERE user_id = $1 AND signed = $2", user_id, public_key),
+        statement!(
+            "DELETE FROM key_signature WHERE signer = $1 AND signer_key = 'ed25519:' || $2",
+            user_id,
+            public_key,
+        ),
+    ]
+}
+
 impl Store {
+    /// Whether something is one of a user's public keys.
+    pub async fn is_public_key(&self, user_id: &str, text: &str) -> Result<bool, Error> {
+        let (found,): (bool,) = self
+            .one(statement!(
+                "SELECT EXISTS (SELECT 1 FROM cross_signing_key WHERE user_id = $1 AND public_key = $2)",
+                user_id,
+                text,
+            ))
+            .await?;
+        Ok(found)
+    }
+
+    /// The keys of a device, JSON.
+    pub async fn keys_of_device(&self, user_id: &str, device_id: &str) -> Result<Option<String>, Error> {
+        let row: Option<(String,)> = self
+            .optional(statement!(
+                "SELECT keys FROM device_key
+                 WHERE user_id = $1 AND device_id = $2 AND keys IS NOT NULL",
+                user_id,
+                device_id,
+            ))
+            .await?;
+        Ok(row.map(|(keys,)| keys))
+    }
+
     /// Which of these users have an account here. `users` is a JSON array.
     pub async fn known_here(&self, users: &str) -> Result<Vec<String>, Error> {
         let rows: Vec<(String,)> = self

@@ -93,6 +93,7 @@ impl From<live::Error> for MatrixError {
         match cause {
             live::Error::Token(cause) => Self::invalid_param(cause.to_string()),
             live::Error::Account(cause) => cause.into(),
+            live::Error::Keys(cause) => cause.into(),
             live::Error::UnknownPos => {
                 Self::new(http::StatusCode::BAD_REQUEST, "M_UNKNOWN_POS", cause.to_string())
             }

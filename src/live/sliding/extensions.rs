@@ -62,8 +62,8 @@ impl Extending<'_> {
         add("typing", self.typing(draft));
         add("io.element.msc4308.thread_subscriptions", self.threads(draft).await?);
         if self.wishes.e2ee {
-            let mut e2ee =
-                json!({ "device_one_time_keys_count": {}, "device_unused_fallback_key_types": [] });
+            let mut e2ee = json!(self.syncs.keys.left(self.session.device).await?);
+            news |= self.changes.one_time_keys.contains(&self.session.device);
             let lists = self.device_lists(draft).await?;
             if !lists.is_empty() {
                 news = true;
