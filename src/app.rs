@@ -319,6 +319,7 @@ impl Hearth {
         tasks.spawn(Arc::clone(&self.to_device).keep_bounded(self.shutdown.clone()));
         tasks.spawn(self.sessions.clone().watch());
         let lists = self.sessions.device_lists().clone();
+        self.rooms.count_arrivals_in(lists.arrivals());
         tasks.spawn(lists.run(self.rooms.arrivals(), self.shutdown.clone()));
         tasks.spawn(Arc::clone(&self.presence).run());
         if self.config.federation.enabled {

@@ -58,7 +58,7 @@ use std::{
     num::NonZeroUsize,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -140,6 +140,7 @@ struct Core {
     horizons: Horizons,
     ask_policy: OnceLock<Arc<dyn AskPolicy>>,
     arrivals: Mutex<Vec<UnboundedSender<Arrivals>>>,
+    arrived: OnceLock<Arc<AtomicU64>>,
 }
 
 /// Who was in a room and who is after a write: people here, and other servers with their numbers as recipients.
@@ -269,6 +270,7 @@ impl Rooms {
             horizons: Horizons::new(),
             ask_policy: OnceLock::new(),
             arrivals: Mutex::default(),
+            arrived: OnceLock::new(),
         };
         let registry = Registry {
             rooms: HashMap::new(),
@@ -297,6 +299,11 @@ impl Rooms {
         let (sender, arrivals) = unbounded_channel();
         self.core.arrivals.lock().push(sender);
         arrivals
+    }
+
+    /// Counts the same there, before any later commit. The first that is given counts.
+    pub fn count_arrivals_in(&self, count: Arc<AtomicU64>) {
+        let _ = self.core.arrived.set(count);
     }
 
     /// The number of a room that this server knows.
@@ -439,13 +446,15 @@ impl Rooms {
 impl Core {
     /// A room is about to become this.
     fn note_arrivals(&self, room: &Room, after: &Snapshot) {
-        let listeners = self.arrivals.lock();
-        if listeners.is_empty() {
+        let (room, before) = (room.number, room.snapshot());
+        if Arc::ptr_eq(&before.local, &after.local) && Arc::ptr_eq(&before.remote, &after.remote) {
             return;
         }
-        let (room, before) = (room.number, room.snapshot());
-        let same = Arc::ptr_eq(&before.local, &after.local) && Arc::ptr_eq(&before.remote, &after.remote);
-        if !same && !after.local.is_empty() && !after.remote.is_empty() {
+        if let Some(count) = self.arrived.get() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let listeners = self.arrivals.lock();
+        if !listeners.is_empty() && !after.local.is_empty() && !after.remote.is_empty() {
             let (position, before, after) = (after.position, Present::of(&before), Present::of(after));
             for listener in listeners.iter() {
                 let (before, after) = (before.clone(), after.clone());

@@ -2,12 +2,21 @@
 //! is a row that each of them gets a pointer to; those of a user here form a chain, by which other servers see that they
 //! missed one.
 //!
-//! Who shares a room is read before a change is written. Somebody who joins in between would miss it, so it is read again
-//! after that, and who is new gets the same change.
+//! Who shares a room is read before a change is written. Somebody who joins in between would miss it: if anybody did, it is
+//! read again after that, and who is new gets the same change.
 //!
 //! Specification: [Device Management](https://spec.matrix.org/v1.19/server-server-api/#device-management).
 
-use std::{collections::BTreeMap, sync::Arc};
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use ruma::{DeviceId, OwnedUserId, UserId};
@@ -26,6 +35,8 @@ use crate::{
 pub struct DeviceLists {
     store: Store,
     noted: UnboundedSender<Noted>,
+    /// How often people here or other servers came into rooms or left.
+    arrivals: Arc<AtomicU64>,
     /// For the one who looks after them.
     news: Arc<Mutex<Option<UnboundedReceiver<Noted>>>>,
 }
@@ -44,7 +55,12 @@ struct Noted {
 impl DeviceLists {
     pub fn new(store: Store) -> Self {
         let (noted, news) = unbounded_channel();
-        Self { store, noted, news: Arc::new(Mutex::new(Some(news))) }
+        Self { store, noted, arrivals: Arc::default(), news: Arc::new(Mutex::new(Some(news))) }
+    }
+
+    /// For whoever knows of people and servers that come into rooms: to be counted up when that is written.
+    pub fn arrivals(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.arrivals)
     }
 
     /// Adds to a batch that devices of a user here changed, were added or removed; without any, that the user's own keys
@@ -79,6 +95,7 @@ impl DeviceLists {
         changed: &[Option<&str>],
         servers: bool,
     ) -> Result<(), store::Error> {
+        let arrived = self.arrivals.load(Ordering::Relaxed);
         let told = self.store.recipients_near(user_id.as_str(), servers).await?;
         let mut steps = Vec::with_capacity(changed.len());
         for device in changed {
@@ -89,11 +106,14 @@ impl DeviceLists {
             batch.deliver(pointer(recipients, step, Kind::DeviceList, 0));
             steps.push(i64::from(step));
         }
-        let (noted, user_id) = (self.noted.clone(), user_id.to_owned());
+        let (noted, arrivals, user_id) = (self.noted.clone(), self.arrivals(), user_id.to_owned());
+        // One after the other, in the order of the commits.
         batch.on_commit(move |base| {
-            let positions = steps.into_iter().map(|step| base + step).collect();
-            // Nobody may look after it any more: the server ends.
-            let _ = noted.send(Noted { user_id, positions, told, servers });
+            if arrivals.load(Ordering::Relaxed) != arrived {
+                let positions = steps.into_iter().map(|step| base + step).collect();
+                // Nobody may look after it any more: the server ends.
+                let _ = noted.send(Noted { user_id, positions, told, servers });
+            }
         });
         Ok(())
     }

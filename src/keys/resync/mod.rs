@@ -6,6 +6,9 @@
 //!
 //! What comes while a list is fetched may be newer than what is fetched: then it is fetched once more.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     hash::{DefaultHasher, Hash as _, Hasher as _},
