@@ -8,6 +8,10 @@
 mod away;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../keys/identity.rs"]
+#[allow(dead_code)]
+mod identity;
+mod keys;
 mod network;
 mod scenarios;
 mod synapse;
@@ -19,10 +23,14 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, stream};
 
 use self::{
+    common::{Answer, User},
     scenarios::{SCENARIOS, Scenario},
     table::Outcome,
     world::{Case, Side, World},
 };
+
+/// One-time keys are of this kind.
+const CURVE: &str = "signed_curve25519";
 
 /// Cases at a time: both servers have two cores between them.
 const AT_ONCE: usize = 4;

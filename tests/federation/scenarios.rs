@@ -4,7 +4,10 @@ use std::{future::Future, pin::Pin};
 
 use serde_json::{Value, json};
 
-use crate::world::{Case, Played, World, becomes, ensure, hears, history, messages, ok, sees, texts, until};
+use crate::{
+    keys::keys,
+    world::{Case, Played, World, becomes, ensure, hears, history, messages, ok, sees, texts, until},
+};
 
 type Play = for<'a> fn(&'a World, &'a Case) -> Pin<Box<dyn Future<Output = Played> + 'a>>;
 
@@ -55,6 +58,7 @@ scenarios! {
     "join by an alias", NEWEST, alias;
     "public rooms", NEWEST, public_rooms;
     "spaces", NEWEST, spaces;
+    "keys of devices and users", NEWEST, keys;
 }
 
 async fn join(case: &Case) -> Played {
