@@ -184,15 +184,18 @@ impl Inbound {
         }
         let mut edus = Edus::read(origin, &transaction.edus.0);
         let events = self.events(origin, transaction.pdus.0);
-        let (verdicts, ()) = tokio::join!(events, self.typing(origin, &edus));
+        // Messages to devices wait for no event: what is missing of events may take long to get.
+        let messages = self.to_device.hear(origin, &edus.to_device);
+        let (verdicts, (), heard) = tokio::join!(events, self.typing(origin, &edus), messages);
         let verdicts = verdicts?;
         self.present(origin, &edus).await;
         self.receipts(origin, &edus).await;
-        // After the events, by which their users may have come in. Whoever is told that it was taken doesn't send it again.
+        // Whoever is told that it was taken doesn't send it again.
+        heard?;
+        // After the events, by which their users may have come in.
         if let Some(lists) = self.lists.get() {
             lists.hear(origin, std::mem::take(&mut edus.lists)).await?;
         }
-        self.to_device.hear(origin, &edus.to_device).await?;
         let answer = answer_of(&verdicts);
         if has_events {
             let row = set_server_txn(origin.as_str(), slot, txn_id, Arc::clone(&answer));

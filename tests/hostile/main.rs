@@ -15,6 +15,7 @@ mod fading;
 mod followed;
 mod handshakes;
 mod kept;
+mod messages;
 mod peer;
 mod room;
 mod transactions;

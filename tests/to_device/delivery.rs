@@ -202,6 +202,76 @@ async fn td_02_messages_of_each_sender_arrive_in_order_and_once() {
     assert!(numbers(&rest).is_empty());
 }
 
+/// A device that was away for long. Eight at once write to it; what it sends on the way isn't held up.
+#[tokio::test]
+async fn td_02_a_full_mailbox_is_paged_through_once_and_in_order() {
+    let server = server().await;
+    let bob = server.register("bob").await;
+    let room = bob.create_room(json!({})).await;
+    let mut device = Device::ready(&bob).await;
+    let each = crate::common::rounds(100, 1_250) as u64;
+    let senders = (0..8).map(async |sender| {
+        let alice = server.register(&format!("alice{sender}")).await;
+        send(&alice, &bob, (0..each).map(|n| sender * 100_000 + n)).await;
+    });
+    futures_util::future::join_all(senders).await;
+    let mut got: Vec<u64> = Vec::new();
+    let mut times = Vec::new();
+    for page in 0..8 * each / 100 {
+        let said = bob.send_text(&room, &page.to_string()).await;
+        let begin = std::time::Instant::now();
+        let answer = device.wait().await;
+        times.push(begin.elapsed());
+        let numbers = numbers(&answer);
+        assert_eq!(numbers.len(), 100, "page {page}");
+        got.extend(numbers);
+        let timeline = &answer["rooms"]["join"][&room]["timeline"]["events"];
+        assert_eq!(timeline.as_array().unwrap().last().unwrap()["event_id"], said.as_str());
+    }
+    assert!(numbers(&device.next().await).is_empty());
+    for sender in 0..8 {
+        let of_sender: Vec<u64> =
+            got.iter().filter(|n| **n / 100_000 == sender).map(|n| n % 100_000).collect();
+        assert_eq!(of_sender, (0..each).collect::<Vec<_>>());
+    }
+    times.sort_unstable();
+    // For measuring: `cargo test --release … -- --nocapture full_mailbox`.
+    eprintln!(
+        "{} pages: {:?} at the median, {:?} at most",
+        times.len(),
+        times[times.len() / 2],
+        times.last()
+    );
+}
+
+/// The first message in a room of a hundred.
+#[tokio::test]
+async fn a_hundred_devices_get_a_message_each_by_one_request() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let mut users = Vec::new();
+    for n in 0..100 {
+        users.push(server.register(&format!("bob{n}")).await);
+    }
+    let messages: serde_json::Map<String, serde_json::Value> = users
+        .iter()
+        .zip(0..)
+        .map(|(user, n)| {
+            let content = json!({ "n": n, "ciphertext": "x".repeat(1_000) });
+            (user.user_id.clone(), json!({ &user.device_id: content }))
+        })
+        .collect();
+    let polls: Vec<_> = futures_util::future::join_all(users.iter().map(Device::ready)).await;
+    let polls: Vec<_> = polls.iter().map(Device::poll).collect();
+    let begin = std::time::Instant::now();
+    send_to(&alice, json!(messages)).await;
+    let sent = begin.elapsed();
+    for (poll, n) in polls.into_iter().zip(0..) {
+        assert_eq!(numbers(&poll.await.unwrap()), [n]);
+    }
+    eprintln!("sent in {sent:?}, all have it after {:?}", begin.elapsed());
+}
+
 /// What waits is said to Prometheus.
 #[tokio::test]
 async fn how_many_messages_wait_and_were_dropped_is_a_metric() {

@@ -159,3 +159,41 @@ async fn ed_05_presence_is_of_users_of_the_server_that_tells_it() {
     presence.flush().await;
     assert!(meeting.story.world.store.present_users().await.unwrap().is_empty());
 }
+
+/// TD-04, I7: what is for a device wakes it while its server is still waiting for what is missing of an event beside it.
+#[tokio::test]
+async fn i7_a_message_to_a_device_waits_for_no_event_of_its_transaction() {
+    let mut meeting = Meeting::new().await;
+    let store = meeting.story.world.store.clone();
+    let missing = meeting.say("missing");
+    let late =
+        meeting.story.by_rita("m.room.message", None, text("late"), std::slice::from_ref(&missing.event_id));
+    meeting.there.has(&[&missing]);
+    let slow = Arc::new(Semaphore::new(0));
+    *meeting.there.slow.lock() = Some(Arc::clone(&slow));
+    let device = store::device::add_device("@bob:localhost", "B1", None, 0);
+    store.commit(Vec::from(device)).await.unwrap();
+    let mailbox = store.addresses(json!(["@bob:localhost"]).to_string()).await.unwrap()[0].device;
+    let content = json!({
+        "sender": "@rita:elsewhere", "type": "m.test", "message_id": "1",
+        "messages": { "@bob:localhost": { "*": {} } },
+    });
+    let edu = json!({ "edu_type": "m.direct_to_device", "content": content });
+    let body = json!({ "pdus": [wire(&late)], "edus": [edu] }).to_string();
+    let heard = async {
+        // An event waits for ten seconds for what is missing.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(8);
+        while !store.has_messages(mailbox, i64::MAX).await.unwrap() {
+            assert!(std::time::Instant::now() < deadline, "it waits for the event");
+            tokio::task::yield_now().await;
+        }
+    };
+    let meeting = &meeting;
+    let mut taking = Box::pin(meeting.take_text("1", &body));
+    tokio::select! {
+        () = heard => {}
+        answer = &mut taking => panic!("nobody had what is missing: {answer}"),
+    }
+    slow.add_permits(10);
+    taking.await;
+}

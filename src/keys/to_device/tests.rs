@@ -299,6 +299,25 @@ async fn td_04_a_message_of_another_server_is_taken_once() {
     assert!(post.world.store.heard_messages(origin.as_str(), ids).await.unwrap().is_empty());
 }
 
+/// A server that was away has many for many: that there are many together is no reason to lose one.
+#[tokio::test]
+async fn td_04_many_messages_to_many_devices_come_whole_and_in_order() {
+    let post = Post::new().await;
+    for n in 0..130 {
+        let device = format!("M{n}");
+        let batch = Vec::from(add_device(post.bob.as_str(), &device, None, 0));
+        post.world.store.commit(batch).await.unwrap();
+    }
+    let to_all = |n: i64| json!({ "@bob:localhost": { "*": { "n": n } } });
+    let edus: Vec<Value> = (0..100).map(|n| heard("@rita:elsewhere", &n.to_string(), &to_all(n))).collect();
+    const { assert!(100 * 132 > MOST_DELIVERED) };
+    post.hear(server_name!("elsewhere"), json!(edus)).await;
+    post.hear(server_name!("elsewhere"), json!(edus)).await;
+    for device in ["B1", "B2", "M0", "M129"] {
+        assert_eq!(post.numbers(post.device(&post.bob, device).await).await, (0..100).collect::<Vec<_>>());
+    }
+}
+
 /// The same, brought by several transactions at the same time.
 #[tokio::test]
 async fn td_04_a_message_that_comes_many_times_at_once_is_taken_once() {
@@ -343,5 +362,8 @@ async fn what_another_server_says_in_the_name_of_others_or_to_others_is_dropped(
     ]);
     post.hear(origin, edus).await;
     assert_eq!(post.numbers(device).await, [9]);
+    let ids: Vec<String> = (1..10).map(|id| id.to_string()).collect();
+    let kept = post.world.store.heard_messages(origin.as_str(), json!(ids).to_string()).await.unwrap();
+    assert_eq!(kept, ["9"], "of what nobody gets nothing is kept");
     assert!(post.world.destinations.known(server_name!("there")).is_none(), "nothing is passed on");
 }
