@@ -2,6 +2,8 @@
 
 use crate::{
     common::User,
+    identity::Identity,
+    keys::{another, sees},
     table::Outcome,
     world::{Case, Played, Side, World, messages, texts, until},
 };
@@ -39,15 +41,21 @@ fn sides(case: &Case, side: Side) -> (&User, &User) {
 async fn hearth_away(world: &mut World, case: &Case, side: Side) -> Played {
     let room = case.shared().await?;
     let (here, there) = sides(case, side);
+    let first = Identity::published(there, 1).await;
+    sees(here, &[&first]).await?;
     world.hearth.server.kill().await;
     say(there, &room).await;
+    let (second, third) = (another(there, 2).await?, another(there, 3).await?);
     world.hearth.start_again().await;
-    arrive(here, &room).await
+    arrive(here, &room).await?;
+    sees(here, &[&first, &second, &third]).await
 }
 
 async fn synapse_away(world: &mut World, case: &Case, side: Side) -> Played {
     let room = case.shared().await?;
     let (here, there) = sides(case, side);
+    let first = Identity::published(here, 1).await;
+    sees(there, &[&first]).await?;
     world.synapse.kill();
     say(here, &room).await;
     // It is given up for the moment: nothing waits in its queue any more.
@@ -59,13 +67,15 @@ async fn synapse_away(world: &mut World, case: &Case, side: Side) -> Played {
     })
     .await?;
     here.send_text(&room, &format!("{MESSAGES}")).await;
+    let (second, third) = (another(here, 2).await?, another(here, 3).await?);
     world.synapse.start_again().await;
     until("all messages arrive", async || {
         let events = messages(there, &room).await;
         let expected: Vec<String> = (0..=MESSAGES).map(|number| number.to_string()).collect();
         (texts(&events) == expected).then_some(())
     })
-    .await
+    .await?;
+    sees(there, &[&first, &second, &third]).await
 }
 
 async fn say(user: &User, room: &str) {
