@@ -1,4 +1,5 @@
--- Backups of the keys of messages, encrypted by their owners' clients.
+-- What users' clients keep here, encrypted, for their next device: backups of the keys of messages, and a device to be brought
+-- to life.
 
 -- Each time that a user begins anew is a version. A deleted one stays, without its keys: no version is given out twice.
 CREATE TABLE key_backup (
@@ -30,3 +31,10 @@ CREATE TABLE doomed_keys (
 );
 
 INSERT INTO counter (name, value) VALUES ('backed up keys', 0);
+
+-- The device of a user that nobody is logged in on.
+CREATE TABLE dehydrated_device (
+    recipient       BIGINT  NOT NULL PRIMARY KEY,
+    device          BIGINT  NOT NULL UNIQUE,
+    data            TEXT    NOT NULL               -- JSON: its secrets, encrypted
+);

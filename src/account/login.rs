@@ -68,11 +68,19 @@ impl Accounts {
             }
             self.sessions.device_lists().note(&mut batch, &login.user_id, &[&login.device_id]).await?;
         }
-        self.store.commit(batch).await.map_err(|cause| match cause {
-            // Deactivated since the password was checked.
-            crate::store::Error::Conflict => Error::Deactivated,
-            cause => cause.into(),
-        })?;
+        match self.store.commit(batch).await {
+            Err(crate::store::Error::Conflict) => {
+                let dehydrated = self.store.dehydrated_device(account.recipient).await?;
+                return Err(match dehydrated {
+                    Some(device) if device.device_id == login.device_id => {
+                        Error::Invalid("nobody can log in on a dehydrated device".to_owned())
+                    }
+                    // Since the password was checked.
+                    _ => Error::Deactivated,
+                });
+            }
+            other => other?,
+        };
         self.sessions.forget(account.recipient);
         Ok(login)
     }
@@ -220,7 +228,7 @@ impl Tokens {
 }
 
 /// A device's display name as it may be stored.
-pub(super) fn checked_display_name(name: &str) -> Result<String, Error> {
+pub fn checked_display_name(name: &str) -> Result<String, Error> {
     if name.len() > MAX_DISPLAY_NAME {
         return Err(Error::TooLarge { what: "the display name", limit: MAX_DISPLAY_NAME });
     }

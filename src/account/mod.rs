@@ -39,7 +39,7 @@ pub use self::{
     ignored::IgnoredUsers,
     interactive::{Challenge, InteractiveError, Operation, Stage},
     invites::{InvitePermissions, InviteVerdict},
-    login::{DeviceRequest, Login},
+    login::{DeviceRequest, Login, checked_display_name},
     moderation::{Measure, OwnLimit},
     name::new_user_id,
     openid::OPENID_LIFETIME_MS,

@@ -31,6 +31,12 @@ const EXTRAS: &[(&str, &str)] = &[
     ("POST", "/_matrix/client/v1/delayed_events/{}/{}"),
     ("PUT", "/_matrix/client/unstable/org.matrix.msc4140/rooms/{}/delayed_event/{}/{}"),
     ("PUT", "/_matrix/client/v3/rooms/{}/delayed_event/{}/{}"),
+    // Dehydrated devices are a proposal, with two ways to get their messages: MSC3814.
+    ("DELETE", "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"),
+    ("GET", "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"),
+    ("GET", "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{}/events"),
+    ("POST", "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{}/events"),
+    ("PUT", "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"),
     // Rendezvous for signing in by a QR code are proposals: MSC4108 in its form of 2024, MSC4388.
     ("DELETE", "/_matrix/client/unstable/io.element.msc4388/rendezvous/{}"),
     ("DELETE", "/_matrix/client/unstable/org.matrix.msc4108/rendezvous/{}"),

@@ -7,6 +7,7 @@ pub mod backup;
 mod claim;
 mod counts;
 mod cross_signing;
+mod dehydrated;
 mod error;
 mod everywhere;
 mod followed;
@@ -28,6 +29,7 @@ pub use self::{
     claim::{ClaimedKeys, WantedKeys},
     counts::Left,
     cross_signing::SigningKeys,
+    dehydrated::Dehydrated,
     error::Error,
     everywhere::{Everywhere, PATIENCE},
     followed::{Followed, ListUpdates},

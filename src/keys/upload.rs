@@ -73,11 +73,13 @@ struct Checked {
 impl Keys {
     /// Publishes keys of a device; how many one-time keys it has then, by algorithm. All of an upload is taken or nothing.
     pub async fn upload(&self, holder: Holder<'_>, upload: Upload) -> Result<BTreeMap<String, u64>, Error> {
-        if upload.one_time_keys.len() + upload.fallback_keys.len() > MAX_UPLOAD {
-            return Err(Error::TooMany { what: "the keys of an upload", limit: MAX_UPLOAD });
-        }
         let mut attempt = 1;
-        while let Some(batch) = self.prepare(holder, &upload).await? {
+        loop {
+            let mut batch = Batch::new();
+            self.add_upload(&mut batch, holder, &upload, false).await?;
+            if batch.is_empty() {
+                break;
+            }
             match self.store.commit(batch).await {
                 Ok(_) => break,
                 Err(store::Error::Conflict) if attempt < ATTEMPTS => attempt += 1,
@@ -90,8 +92,18 @@ impl Keys {
         Ok(self.left(holder.device).await?.one_time.clone())
     }
 
-    /// What has to be written for an upload, if anything.
-    async fn prepare(&self, holder: Holder<'_>, upload: &Upload) -> Result<Option<Batch>, Error> {
+    /// Adds to a batch what has to be written for an upload, if anything. `new`: the batch adds the device too, so
+    /// what is stored under its number, if that was given out meanwhile, is somebody else's.
+    pub(super) async fn add_upload(
+        &self,
+        batch: &mut Batch,
+        holder: Holder<'_>,
+        upload: &Upload,
+        new: bool,
+    ) -> Result<(), Error> {
+        if upload.one_time_keys.len() + upload.fallback_keys.len() > MAX_UPLOAD {
+            return Err(Error::TooMany { what: "the keys of an upload", limit: MAX_UPLOAD });
+        }
         let stored = self.stored_device_keys(holder.user_id, holder.device_id).await?;
         let users =
             self.store.cross_signing_keys(&super::query::list([holder.user_id.to_owned()].iter())).await?;
@@ -109,11 +121,10 @@ impl Keys {
             tokio::task::spawn_blocking(check).await.map_err(|_| Error::Store(store::Error::Closed))??
         };
 
-        let mut batch = Batch::new();
-        let mut anew = false;
+        let mut anew = new;
         if let Some(keys) = checked.device_keys {
-            anew = stored.as_ref().is_some_and(|stored| stored.get("keys") != keys.get("keys"));
-            if anew {
+            if stored.as_ref().is_some_and(|stored| stored.get("keys") != keys.get("keys")) {
+                anew = true;
                 batch.push(forget_one_time_keys(holder.device));
                 batch.push(forget_fallback_keys(holder.device));
                 batch.push(forget_signatures_of_device(holder.user_id.as_str(), holder.device_id.as_str()));
@@ -126,16 +137,15 @@ impl Keys {
                     holder.device_id.as_str(),
                     text,
                 ));
-                self.lists.note(&mut batch, holder.user_id, &[holder.device_id]).await?;
+                self.lists.note(batch, holder.user_id, &[holder.device_id]).await?;
             }
         }
-        self.add_one_time_keys(&mut batch, holder.device, checked.one_time_keys, anew).await?;
-        self.set_fallback_keys(&mut batch, holder.device, checked.fallback_keys, anew).await?;
-        if batch.is_empty() {
-            return Ok(None);
+        self.add_one_time_keys(batch, holder.device, checked.one_time_keys, anew).await?;
+        self.set_fallback_keys(batch, holder.device, checked.fallback_keys, anew).await?;
+        if !batch.is_empty() {
+            self.counts.forget_on_commit(batch, vec![holder.device]);
         }
-        self.counts.forget_on_commit(&mut batch, vec![holder.device]);
-        Ok(Some(batch))
+        Ok(())
     }
 
     /// The keys of a device, as they are stored.

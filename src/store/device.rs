@@ -51,8 +51,9 @@ pub fn rename_device(recipient: i64, device_id: &str, display_name: Option<Strin
 }
 
 /// Devices with all that belongs to them; `ids` is a JSON array of their numbers.
-pub fn delete_devices(recipient: i64, ids: &str) -> [Statement; 10] {
+pub fn delete_devices(recipient: i64, ids: &str) -> [Statement; 11] {
     [
+        statement!("DELETE FROM dehydrated_device WHERE device IN (SELECT value FROM json_each($1))", ids),
         statement!("DELETE FROM one_time_key WHERE device IN (SELECT value FROM json_each($1))", ids),
         statement!("DELETE FROM fallback_key WHERE device IN (SELECT value FROM json_each($1))", ids),
         statement!(

@@ -12,6 +12,7 @@ pub mod account_data;
 pub mod alias;
 mod batch;
 pub mod copy;
+pub mod dehydrated_device;
 pub mod delayed_event;
 pub mod destination;
 pub mod device;

@@ -55,11 +55,13 @@ pub fn delete_messages(mailbox: i64, up_to: i64) -> Statement {
     statement!("DELETE FROM to_device WHERE mailbox = $1 AND position <= $2", mailbox, up_to)
 }
 
-/// At most `limit` of those from before a time.
+/// At most `limit` of those from before a time, but for those that a dehydrated device has: it waits for its user.
 pub fn delete_messages_before(time: i64, limit: i64) -> Statement {
     statement!(
         "DELETE FROM to_device WHERE (mailbox, position) IN (
-             SELECT mailbox, position FROM to_device WHERE created_ts < $1 ORDER BY created_ts LIMIT $2
+             SELECT mailbox, position FROM to_device
+             WHERE created_ts < $1 AND mailbox NOT IN (SELECT device FROM dehydrated_device)
+             ORDER BY created_ts LIMIT $2
          )",
         time,
         limit,
@@ -218,10 +220,15 @@ impl Store {
         Ok(position.map(|position| (position, count)))
     }
 
-    /// How many messages are from before a time.
+    /// How many messages are from before a time, but for those of dehydrated devices.
     pub async fn messages_before(&self, time: i64) -> Result<i64, Error> {
-        let (count,): (i64,) =
-            self.one(statement!("SELECT COUNT(*) FROM to_device WHERE created_ts < $1", time)).await?;
+        let (count,): (i64,) = self
+            .one(statement!(
+                "SELECT COUNT(*) FROM to_device
+                 WHERE created_ts < $1 AND mailbox NOT IN (SELECT device FROM dehydrated_device)",
+                time,
+            ))
+            .await?;
         Ok(count)
     }
 

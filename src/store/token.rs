@@ -30,7 +30,7 @@ pub struct RefreshTokenRow {
     pub locked: bool,
 }
 
-/// Conflicts if the device is unknown, or the account deactivated.
+/// Conflicts if the device is unknown or dehydrated, or the account deactivated.
 pub fn add_access_token(
     hash: &str,
     user_id: &str,
@@ -42,7 +42,8 @@ pub fn add_access_token(
         "INSERT INTO access_token (hash, recipient, device, expires_ts, refresh_hash)
          SELECT $1, a.recipient, d.id, $4, $5
          FROM account a JOIN device d ON d.recipient = a.recipient AND d.device_id = $3
-         WHERE a.user_id = $2 AND a.deactivated_ts IS NULL",
+         WHERE a.user_id = $2 AND a.deactivated_ts IS NULL
+           AND d.id NOT IN (SELECT device FROM dehydrated_device)",
         hash,
         user_id,
         device_id,

@@ -9,6 +9,7 @@ mod common;
 
 mod claims;
 mod cross_signing;
+mod dehydrated;
 mod devices;
 mod identity;
 mod one_time_keys;

@@ -7,6 +7,7 @@ mod admin_register;
 mod body;
 mod capabilities;
 mod create_room;
+mod dehydrated_device;
 mod delayed_events;
 mod device;
 mod directory;
@@ -67,6 +68,7 @@ pub(super) fn routes() -> Routes {
         admin_register::routes(),
         capabilities::routes(),
         create_room::routes(),
+        dehydrated_device::routes(),
         delayed_events::routes(),
         device::routes(),
         directory::routes(),

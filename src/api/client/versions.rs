@@ -48,6 +48,8 @@ const FEATURES: &[&str] = &[
     // Delayed events.
     "org.matrix.msc4140",
     "org.matrix.msc4140.stable",
+    // A device that nobody is logged in on.
+    "org.matrix.msc3814",
     // Redactions by `/send`.
     "org.matrix.msc4169",
     // Sliding sync: clients look for it here alone.
