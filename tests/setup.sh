@@ -62,7 +62,7 @@ build_needs() {
 python_clients() {
   local wanted
   wanted=$(cat tests/clients/requirements.txt)
-  if done_already venv "$wanted" && "$cache/venv/bin/python" -c 'import nio' 2>/dev/null; then
+  if done_already venv "$wanted" && "$cache/venv/bin/python" -c 'import nio, vodozemac' 2>/dev/null; then
     return
   fi
   python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3 python3-venv
