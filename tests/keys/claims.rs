@@ -70,6 +70,30 @@ async fn one_request_claims_of_many_devices_and_passes_over_what_is_not_there() 
     bob.post("/v3/keys/claim", body).await.expect_error(413, "M_TOO_LARGE");
 }
 
+/// As before the first message in a room of a hundred.
+#[tokio::test]
+async fn one_request_claims_a_key_of_each_of_a_hundred_devices() {
+    let server = server().await;
+    let bob = server.register("bob").await;
+    let mut wanted = serde_json::Map::new();
+    let mut expected = serde_json::Map::new();
+    for number in 0..100u8 {
+        let user = server.register(&format!("user{number}")).await;
+        let device = Identity::published(&user, number).await;
+        device.add(1..=3).await;
+        wanted.insert(user.user_id.clone(), json!({ &user.device_id: CURVE }));
+        expected.insert(user.user_id.clone(), json!({ &user.device_id: { name(1): device.key(1) } }));
+    }
+    let body = json!({ "one_time_keys": wanted });
+    let answer = bob.post("/v3/keys/claim", body.clone()).await.expect(200);
+    assert_eq!(answer["one_time_keys"], Value::Object(expected));
+    for _ in 0..2 {
+        bob.post("/v3/keys/claim", body.clone()).await.expect(200);
+    }
+    let answer = bob.post("/v3/keys/claim", body).await.expect(200);
+    assert_eq!(answer["one_time_keys"], json!({}));
+}
+
 /// What was handed out before the power went never comes again, and what the device was told is there is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn ok_01_a_kill_among_claims_gives_no_key_out_twice() {
