@@ -55,7 +55,8 @@ pub struct Position {
     pub depth: i64,
     /// The server's clock.
     pub origin_server_ts: MilliSecondsSinceUnixEpoch,
-    /// For versions 1 and 2 only, the [`Pdu::reference_hash`] of each event named above; else empty.
+    /// For versions 1 and 2 only, the [`Pdu::reference_hash`] of each event named above, empty where it isn't known; else no
+    /// entries. Ids are what counts: servers give such pairs without hashes, too.
     pub reference_hashes: Vec<(OwnedEventId, String)>,
 }
 
@@ -352,8 +353,11 @@ fn write_references(
                 .ok_or_else(|| BuildError::NoReferenceHash(id.clone()))?;
             out.push('[');
             write_string(out, id.as_str());
-            out.push_str(r#",{"sha256":"#);
-            write_string(out, hash);
+            out.push_str(",{");
+            if !hash.is_empty() {
+                out.push_str(r#""sha256":"#);
+                write_string(out, hash);
+            }
             out.push_str("}]");
         } else {
             write_string(out, id.as_str());

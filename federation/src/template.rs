@@ -104,7 +104,11 @@ impl Template {
                     (false, id) => (id.as_str(), None),
                     (true, Value::Array(pair)) => match pair.as_slice() {
                         [id, Value::Object(hashes)] => {
-                            (id.as_str(), Some(hashes.get("sha256").and_then(Value::as_str)))
+                            let hash = match hashes.get("sha256") {
+                                Some(hash) => hash.as_str(),
+                                None => Some(""),
+                            };
+                            (id.as_str(), Some(hash))
                         }
                         _ => return Err(wrong),
                     },

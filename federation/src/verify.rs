@@ -55,9 +55,12 @@ pub enum VerifyError {
     /// We don't know the room's version.
     #[error(transparent)]
     Version(#[from] UnsupportedVersion),
-    /// A server that has to sign the event hasn't, or by no key that we could use.
-    #[error("no signature by a known key of {0}")]
+    /// A server that has to sign the event hasn't.
+    #[error("no signature of {0}")]
     Unsigned(OwnedServerName),
+    /// It has, by no key that we could use: it may hold once that can be had.
+    #[error("no signature by a known key of {0}")]
+    UnknownKey(OwnedServerName),
     /// A signature by a known key is wrong.
     #[error("wrong signature by {key_id} of {server}")]
     BadSignature {
@@ -214,20 +217,25 @@ impl<'a> Received<'a> {
         server: &OwnedServerName,
         public_key: impl Fn(&ServerName, &str) -> Option<[u8; 32]>,
     ) -> Result<(), VerifyError> {
-        let mut signed = false;
+        let (mut signed, mut verified) = (false, false);
         for (key_id, signature) in signatures_of(&self.event, server).into_iter().flat_map(Object::iter) {
             if !key_id.starts_with("ed25519:") {
                 continue;
             }
+            signed = true;
             let Some(key) = public_key(server, key_id) else { continue };
             let right =
                 signature.as_str().is_some_and(|signature| is_signature(signature, &key, &self.signed));
             if !right {
                 return Err(VerifyError::BadSignature { server: server.clone(), key_id: key_id.to_owned() });
             }
-            signed = true;
+            verified = true;
         }
-        if signed { Ok(()) } else { Err(VerifyError::Unsigned(server.clone())) }
+        match (signed, verified) {
+            (_, true) => Ok(()),
+            (true, false) => Err(VerifyError::UnknownKey(server.clone())),
+            (false, false) => Err(VerifyError::Unsigned(server.clone())),
+        }
     }
 }
 

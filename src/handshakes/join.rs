@@ -2,9 +2,10 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use hearth_federation::{Pdu, References, ServerRequest};
+use hearth_federation::{Pdu, Received, References, ServerRequest, VerifyError};
 use ruma::{
-    OwnedServerName, RoomId, RoomVersionId, ServerName, UserId, events::room::member::MembershipState,
+    OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
+    events::room::member::MembershipState,
 };
 use serde::Deserialize;
 use serde_json::{json, value::RawValue, value::to_raw_value};
@@ -129,14 +130,14 @@ impl Handshakes {
         };
         let state = self.verify_all(&template.version, &joined.state, &joined.auth_chain).await;
         drop(joined);
-        let (state, auth_chain) = state;
+        let (state, auth_chain, unverified) = state;
         let members = state.iter().filter(|pdu| pdu.membership() == Some(MembershipState::Join)).count();
         let (version, room_id) = (template.version, room_id.to_owned());
         if members >= self.rooms.policy().max_members {
             self.leave_by(server, &room_id, user_id, None).await?;
             return Err(self.rooms.full().into());
         }
-        let ids = state.iter().map(|pdu| pdu.event_id.clone()).collect();
+        let ids = state.iter().map(|pdu| pdu.event_id.clone()).chain(unverified).collect();
         let mut events: Vec<Pdu> = state.into_iter().chain(auth_chain).collect();
         self.close_gaps(server, &version, &event, &mut events).await?;
         let before = Given { state: ids, events };
@@ -151,29 +152,38 @@ impl Handshakes {
         Ok(verified.ok_or_else(|| Error::Invalid("there is no event".to_owned()))??)
     }
 
-    /// The events of a state and of an auth chain, without those that don't hold.
+    /// The events of a state and of an auth chain, without those that don't hold; and of the state those that may hold if
+    /// their servers' keys can be had some day.
     pub(super) async fn verify_all(
         &self,
         version: &RoomVersionId,
         state: &[Box<RawValue>],
         auth_chain: &[Box<RawValue>],
-    ) -> (Vec<Pdu>, Vec<Pdu>) {
+    ) -> (Vec<Pdu>, Vec<Pdu>, Vec<OwnedEventId>) {
         let texts: Vec<&str> = state.iter().chain(auth_chain).map(|event| event.get()).collect();
         let mut seen = HashSet::new();
         // Most of an auth chain is state too.
         let unique: Vec<(usize, &str)> =
             texts.into_iter().enumerate().filter(|(_, text)| seen.insert(*text)).collect();
-        let texts: Vec<&str> = unique.iter().map(|(_, text)| *text).collect();
-        let verified = self.peers.verified(version, &texts, References::Limited).await;
-        let (mut of_state, mut of_chain) = (Vec::new(), Vec::new());
-        for ((index, _), pdu) in unique.into_iter().zip(verified) {
+        let parsed = unique.iter().map(|(_, text)| Received::parse(text, version, References::Limited));
+        let parsed: Vec<_> = parsed.collect();
+        let id = |received: &Result<Received<'_>, _>| Some(received.as_ref().ok()?.event_id().clone());
+        let ids: Vec<Option<OwnedEventId>> = parsed.iter().map(id).collect();
+        let verified = self.peers.verify(parsed).await;
+        let (mut of_state, mut of_chain, mut unverified) = (Vec::new(), Vec::new(), Vec::new());
+        for (((index, _), id), pdu) in unique.into_iter().zip(ids).zip(verified) {
             match pdu {
                 Ok(pdu) if index < state.len() => of_state.push(pdu),
                 Ok(pdu) => of_chain.push(pdu),
-                Err(cause) => tracing::info!(%cause, "an event of a room's state is dropped"),
+                Err(cause) => {
+                    tracing::info!(%cause, "an event of a room's state is dropped");
+                    if index < state.len() && matches!(cause, VerifyError::UnknownKey(_)) {
+                        unverified.extend(id);
+                    }
+                }
             }
         }
-        (of_state, of_chain)
+        (of_state, of_chain, unverified)
     }
 
     /// What this server refuses to its users, wherever the room is.

@@ -63,7 +63,16 @@ impl History {
         };
         let texts: Vec<&str> = texts.iter().map(|text| text.get()).collect();
         let verified = self.peers.verified(&room.version, &texts, References::Limited).await;
-        Ok(Given { state: ids.pdu_ids, events: verified.into_iter().flatten().collect() })
+        let mut events = Vec::with_capacity(verified.len());
+        for event in verified {
+            match event {
+                Ok(event) => events.push(event),
+                Err(cause) => {
+                    tracing::info!(%server, room_id = %room.room_id, %cause, "an event of a room's state is dropped");
+                }
+            }
+        }
+        Ok(Given { state: ids.pdu_ids, events })
     }
 
     /// An event by its id.

@@ -113,6 +113,7 @@ impl Inbound {
         events: Vec<Pdu>,
     ) -> Result<Vec<Outcome>, Error> {
         let events = self.rooms.asked_of_policy(room, events).await;
+        self.ask_for_state_again(origin, room, &events).await?;
         let mut outcomes = self.rooms.receive(room, events.clone()).await?;
         let waits = |outcome: &Outcome| matches!(outcome, Outcome::Missing(_));
         let held: Vec<Pdu> = events

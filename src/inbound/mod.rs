@@ -9,6 +9,7 @@
 //!
 //! Specification: [Transactions](https://spec.matrix.org/v1.19/server-server-api/#transactions).
 
+mod doubt;
 mod edus;
 mod events;
 mod gaps;
@@ -31,7 +32,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 pub use self::transaction::Transaction;
-use self::{edus::Edus, gaps::Gaps};
+use self::{doubt::Doubts, edus::Edus, gaps::Gaps};
 use crate::{
     history::History,
     keys::{Followed, ToDevice},
@@ -85,6 +86,7 @@ pub struct Inbound {
     lists: OnceLock<Arc<Followed>>,
     running: Mutex<Running>,
     gaps: Gaps,
+    doubts: Doubts,
     /// Transactions that had no events: their answer needs no database.
     recent: Mutex<LruCache<(OwnedServerName, String), ()>>,
 }
@@ -102,6 +104,7 @@ impl Inbound {
         to_device: Arc<ToDevice>,
     ) -> Arc<Self> {
         let (running, gaps, recent) = (Mutex::default(), Gaps::new(), Mutex::new(LruCache::new(RECENT)));
+        let doubts = Doubts::default();
         Arc::new(Self {
             store,
             peers,
@@ -114,6 +117,7 @@ impl Inbound {
             lists: OnceLock::new(),
             running,
             gaps,
+            doubts,
             recent,
         })
     }

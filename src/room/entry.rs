@@ -119,6 +119,8 @@ impl Work<'_> {
         }
         let known = self.judged_outliers(&mut batch, step, &entry.before, &entry.event).await?;
         let state = given_state(&entry.before, &known)?;
+        self.note_lack(&mut batch, &entry.before, &known);
+        self.end_lack(&mut batch, &entry.before, &known).await?;
         self.check_entry(&entry.event, &state, &known)?;
 
         let last = self.snapshot.last_seq;
@@ -171,14 +173,17 @@ impl Work<'_> {
             Some(_) => return Ok(Outcome::Known),
             None => {}
         }
+        let mark = self.mark();
         let mut batch = Batch::new();
         let step = batch.step();
         let known = self.judged_outliers(&mut batch, step, before, pdu).await?;
         let state = given_state(before, &known)?;
+        self.note_lack(&mut batch, before, &known);
         let mut references = self.references(pdu).await?;
         let unjudged: Vec<OwnedEventId> =
             references.missing.iter().filter(|id| pdu.auth_events.contains(id)).cloned().collect();
         if !unjudged.is_empty() {
+            self.batch().append(batch);
             return Ok(Outcome::Missing(unjudged));
         }
         // What was known of the state here stays a side of it.
@@ -187,6 +192,8 @@ impl Work<'_> {
             states.push(self.state_after(previous).await?);
         }
         let state = self.resolved(states).await?;
+        // What others told of it now is part of what the room is now.
+        let now = self.resolved(vec![self.snapshot.state.clone(), state.clone()]).await?;
         let floor = self.snapshot.last_seq;
         let gone = std::mem::take(&mut references.missing);
         if !gone.is_empty() {
@@ -196,7 +203,21 @@ impl Work<'_> {
             batch.push(insert_hole(self.snapshot.number, &hole));
             self.snapshot.last_hole = seq;
         }
-        let outcome = self.take(batch, step, pdu, &references, state, false).await?;
+        let outcome = self.take(batch, step, pdu, &references, state, Some(now)).await?;
+        if matches!(outcome, Outcome::Missing(_)) {
+            let why = "the state that is given for it lacks what couldn't be had";
+            drop(self.kept_if_done(mark, Err::<(), _>(Error::BadState(why.to_owned())))?);
+            // Not for ever.
+            let mut batch = Batch::new();
+            self.note_lack(&mut batch, before, &known);
+            self.batch().append(batch);
+            return Ok(Outcome::Refused(why.to_owned()));
+        }
+        if outcome == Outcome::Accepted {
+            let mut batch = Batch::new();
+            self.end_lack(&mut batch, before, &known).await?;
+            self.batch().append(batch);
+        }
         if outcome == Outcome::Accepted && !gone.is_empty() {
             self.repeat_state();
         }

@@ -12,6 +12,7 @@ mod create;
 pub mod delayed;
 mod departures;
 mod directory;
+mod doubt;
 mod entry;
 mod error;
 mod event;
@@ -532,6 +533,9 @@ impl Core {
         snapshot.extremities = extremities.into_iter().map(end).collect();
         snapshot.last_silent = self.store.last_silent_change(number).await?;
         snapshot.last_hole = self.store.holes(number).await?.first().map_or(0, |hole| hole.seq);
+        let lacking = self.store.lacking_state(number).await?;
+        let lacking = lacking.into_iter().filter_map(|(id, since)| Some((id.try_into().ok()?, since)));
+        snapshot.lacking = Arc::new(lacking.collect());
         snapshot.outliers = self.store.last_outlier(number).await?;
         if let Some(hearsay) = self.store.hearsay(number).await? {
             let hearsay = serde_json::from_str::<Vec<Box<RawValue>>>(&hearsay);

@@ -17,7 +17,7 @@ use crate::store::Batch;
 /// A state as a server gives it. Each of the events has been verified.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
-    /// The events that are the state.
+    /// The events that are the state, those among them that couldn't be had or verified.
     pub state: Vec<OwnedEventId>,
     /// Those of them that weren't here, and those that allowed them, and so on.
     pub events: Vec<Pdu>,

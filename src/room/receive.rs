@@ -50,7 +50,7 @@ pub enum Outcome {
     Rejected(String),
     /// It is here already; nothing was done.
     Known,
-    /// These events that it names aren't here. Nothing was kept.
+    /// These events that it names aren't here; none, if it is the state that may lack something. Nothing was kept.
     Missing(Vec<OwnedEventId>),
     /// It can't be judged. Nothing was kept.
     Refused(String),
@@ -117,10 +117,12 @@ impl Work<'_> {
         };
         let mut batch = Batch::new();
         let step = batch.step();
-        self.take(batch, step, pdu, &references, before, follows_all).await
+        let now = (!follows_all).then(|| self.snapshot.state.clone());
+        self.take(batch, step, pdu, &references, before, now).await
     }
 
-    /// Steps 4 to 6, and what follows from them.
+    /// Steps 4 to 6, and what follows from them. `now` is the current state, if it isn't that before the event, which then
+    /// follows all others.
     pub(super) async fn take(
         &mut self,
         mut batch: Batch,
@@ -128,11 +130,16 @@ impl Work<'_> {
         pdu: &Pdu,
         references: &References,
         before: State,
-        follows_all: bool,
+        now: Option<State>,
     ) -> Result<Outcome, Error> {
-        let (verdict, why) = match self.check(pdu, references, &before, follows_all) {
-            Ok(()) => (Verdict::Accepted, String::new()),
-            Err((verdict, why)) => (verdict, why),
+        let follows_all = now.is_none();
+        let (verdict, why) = match self.check_citations(pdu, references) {
+            Err(why) => (Verdict::Rejected, why),
+            Ok(()) => match self.check_by_state(pdu, &before, now.as_ref()) {
+                Ok(()) => (Verdict::Accepted, String::new()),
+                Err(_) if self.is_in_doubt() => return Ok(Outcome::Missing(Vec::new())),
+                Err(refused) => refused,
+            },
         };
         let verdict = match verdict {
             Verdict::Accepted if !self.snapshot.recommends(pdu) => Verdict::SoftFailed,
@@ -196,22 +203,15 @@ impl Work<'_> {
         named == ends
     }
 
-    /// Steps 4 to 6.
-    fn check(
-        &self,
-        pdu: &Pdu,
-        references: &References,
-        before: &State,
-        follows_all: bool,
-    ) -> Result<(), (Verdict, String)> {
+    /// Step 4.
+    fn check_citations(&self, pdu: &Pdu, references: &References) -> Result<(), String> {
         let version = &self.snapshot.version;
-        let rejected = |why: &dyn ToString| (Verdict::Rejected, why.to_string());
         // A room has one beginning, whatever the rules of its version say of a second.
         if pdu.kind == TimelineEventType::RoomCreate || pdu.prev_events.is_empty() {
-            return Err(rejected(&"the room has a beginning already"));
+            return Err("the room has a beginning already".to_owned());
         }
         if references.elsewhere {
-            return Err(rejected(&"it names events of another room"));
+            return Err("it names events of another room".to_owned());
         }
         let create = self.snapshot.create();
         let auth = references
@@ -220,11 +220,21 @@ impl Work<'_> {
             .chain(create.filter(|_| self.snapshot.rules.authorization.room_create_event_id_as_room_id));
         let auth: Vec<&Pdu> = auth.map(|event| &event.pdu).collect();
         let by_id = |id: &EventId| auth.iter().copied().find(|pdu| pdu.event_id == *id);
-        hearth_federation::authorize_received(version, pdu, by_id).map_err(|why| rejected(&why))?;
+        hearth_federation::authorize_received(version, pdu, by_id).map_err(|why| why.to_string())
+    }
+
+    /// Steps 5 and 6.
+    fn check_by_state(
+        &self,
+        pdu: &Pdu,
+        before: &State,
+        now: Option<&State>,
+    ) -> Result<(), (Verdict, String)> {
+        let version = &self.snapshot.version;
         let then = |kind: &StateEventType, key: &str| before.get(kind, key).map(|event| &event.pdu);
-        hearth_federation::authorize_by_state(version, pdu, then).map_err(|why| rejected(&why))?;
-        if !follows_all {
-            let current = &self.snapshot.state;
+        let then = hearth_federation::authorize_by_state(version, pdu, then);
+        then.map_err(|why| (Verdict::Rejected, why.to_string()))?;
+        if let Some(current) = now {
             let now = |kind: &StateEventType, key: &str| current.get(kind, key).map(|event| &event.pdu);
             let now = hearth_federation::authorize_by_state(version, pdu, now);
             now.map_err(|why| (Verdict::SoftFailed, why.to_string()))?;

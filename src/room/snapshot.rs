@@ -134,6 +134,8 @@ pub struct Snapshot {
     pub last_silent: i64,
     /// The first event after the last hole in the log; 0 if it has none.
     pub last_hole: i64,
+    /// Events that belong to the state and couldn't be had or verified, each since when (milliseconds).
+    pub lacking: Arc<BTreeMap<OwnedEventId, i64>>,
     /// The `seq` of the last outlier.
     pub outliers: i64,
     /// Stripped events about a room that this server isn't in.
@@ -164,6 +166,7 @@ impl Snapshot {
             last_relation: 0,
             last_silent: 0,
             last_hole: 0,
+            lacking: Arc::default(),
             outliers: OUTLIER,
             hearsay: None,
             early_relations: false,

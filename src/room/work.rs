@@ -59,7 +59,7 @@ pub(super) struct Work<'a> {
     /// When the events happen, if that isn't now.
     time: Option<MilliSecondsSinceUnixEpoch>,
     /// When they are put into the log: now, whatever they say themselves, and never before those that were there.
-    arrived: i64,
+    pub(super) arrived: i64,
 }
 
 /// A moment of a work.

@@ -27,6 +27,7 @@ pub mod fork;
 pub mod guest;
 pub mod hole;
 pub mod key_backup;
+pub mod lacking_state;
 pub mod notice_room;
 pub mod one_time_key;
 mod open;

@@ -36,6 +36,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (19, "encryption", include_str!("../../migrations/sqlite/0019_encryption.sql")),
     (20, "key backup", include_str!("../../migrations/sqlite/0020_key_backup.sql")),
     (21, "failing since", include_str!("../../migrations/sqlite/0021_failing_since.sql")),
+    (22, "doubtful state", include_str!("../../migrations/sqlite/0022_doubtful_state.sql")),
 ];
 
 /// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.

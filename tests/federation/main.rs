@@ -16,6 +16,7 @@ mod network;
 mod scenarios;
 mod synapse;
 mod table;
+mod ways;
 mod world;
 
 use std::sync::Arc;

@@ -18,6 +18,8 @@ pub(crate) struct Scenario {
 }
 
 const ALL: &[&str] = &["6", "10", "11", "12"];
+/// … and those in which events carry their own ids, of which some rooms are left.
+const EVEN_OLD: &[&str] = &["1", "2", "6", "10", "11", "12"];
 /// Those in which one may knock.
 const KNOCKABLE: &[&str] = &["10", "11", "12"];
 /// What has nothing to do with the rules of a room.
@@ -31,22 +33,22 @@ macro_rules! scenarios {
     };
 }
 scenarios! {
-    "join a public room", ALL, join;
-    "invite and accept", ALL, invite_and_accept;
-    "invite and reject", ALL, invite_and_reject;
+    "join a public room", EVEN_OLD, join;
+    "invite and accept", EVEN_OLD, invite_and_accept;
+    "invite and reject", EVEN_OLD, invite_and_reject;
     "take an invite back", ALL, take_back;
     "invite when the room is made", NEWEST, invite_at_once;
     "knock and be let in", KNOCKABLE, knock;
     "join for being in another room", KNOCKABLE, restricted;
     "kick, and come back", ALL, kick;
     "ban, and no coming back", ALL, ban;
-    "leave, and come back", ALL, leave;
-    "messages both ways at once", ALL, both_ways;
+    "leave, and come back", EVEN_OLD, leave;
+    "messages both ways at once", EVEN_OLD, both_ways;
     "page back to the first event", ALL, first_event;
     "edit", ALL, edit;
     "thread", ALL, thread;
     "reaction", ALL, reaction;
-    "redaction", ALL, redaction;
+    "redaction", EVEN_OLD, redaction;
     "change of a name", ALL, rename;
     "upgrade", ALL, upgrade;
     "server ACL", ALL, acl;

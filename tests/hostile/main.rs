@@ -18,6 +18,7 @@ mod kept;
 mod messages;
 mod peer;
 mod room;
+mod splits;
 mod transactions;
 
 use serde_json::{Value, json};

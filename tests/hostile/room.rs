@@ -122,13 +122,35 @@ impl Room {
     }
 
     pub(crate) fn say(&mut self, text: &str) -> Pdu {
-        let pdu = self.draft(&self.creator, "m.room.message", None, message(text));
+        self.said_by(&self.creator.clone(), text)
+    }
+
+    pub(crate) fn said_by(&mut self, sender: &OwnedUserId, text: &str) -> Pdu {
+        let pdu = self.draft(sender, "m.room.message", None, message(text));
         self.add(pdu.clone());
         pdu
     }
 
     pub(crate) fn state_events(&self) -> Vec<Value> {
         self.state.values().map(wire).collect()
+    }
+
+    /// All that allowed the state, and what allowed that.
+    fn auth_chain(&self) -> Vec<&Pdu> {
+        let mut wanted: Vec<&OwnedEventId> = self.state.values().flat_map(|pdu| &pdu.auth_events).collect();
+        let mut chain: BTreeMap<&OwnedEventId, &Pdu> = BTreeMap::new();
+        while let Some(id) = wanted.pop() {
+            if let Some(pdu) = self.events.get(id)
+                && chain.insert(id, pdu).is_none()
+            {
+                wanted.extend(&pdu.auth_events);
+            }
+        }
+        chain.into_values().collect()
+    }
+
+    fn auth_chain_events(&self) -> Vec<Value> {
+        self.auth_chain().into_iter().map(wire).collect()
     }
 
     /// What `make_join` proposes.
@@ -173,25 +195,23 @@ impl Peer {
         let at = |version: &str, endpoint: &str| format!("/_matrix/federation/{version}/{endpoint}/{id}");
         self.on(&at("v1", "make_join"), answer(|room, asked| room.proposal(last(asked))));
         let joined = answer(|room, asked| {
-            let state = room.state_events();
+            let (state, chain) = (room.state_events(), room.auth_chain_events());
             let id = OwnedEventId::try_from(last(asked)).unwrap();
             let event = Pdu::from_stored(id, asked.body.to_string(), &room.version).unwrap();
             room.add(event);
-            json!({ "state": state, "auth_chain": state, "event": asked.body, "members_omitted": false })
+            json!({ "state": state, "auth_chain": chain, "event": asked.body, "members_omitted": false })
         });
         self.on(&at("v2", "send_join"), move |asked| {
             let (status, mut body) = joined(asked);
             body["origin"] = json!(name);
             (status, body)
         });
-        let state = |room: &mut Room, _: &Asked| {
-            let state = room.state_events();
-            json!({ "pdus": state, "auth_chain": state })
-        };
+        let state = |room: &mut Room, _: &Asked| json!({ "pdus": room.state_events(), "auth_chain": room.auth_chain_events() });
         self.on(&at("v1", "state"), answer(state));
         let ids = |room: &mut Room, _: &Asked| {
             let ids: Vec<_> = room.state.values().map(|pdu| pdu.event_id.clone()).collect();
-            json!({ "pdu_ids": ids, "auth_chain_ids": ids })
+            let chain: Vec<_> = room.auth_chain().into_iter().map(|pdu| pdu.event_id.clone()).collect();
+            json!({ "pdu_ids": ids, "auth_chain_ids": chain })
         };
         self.on(&at("v1", "state_ids"), answer(ids));
         let missing = |room: &mut Room, asked: &Asked| {

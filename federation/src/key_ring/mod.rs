@@ -4,7 +4,8 @@
 //! believed, [`ServerKeys`] decides.
 //!
 //! - Servers are independent: waiting for one keeps nobody waiting for another. One that doesn't answer is asked again after
-//!   a time that doubles, to an hour at most; one whose answer lacks a wanted key, too.
+//!   a time that doubles, to an hour at most; one whose answer lacks a wanted key, too. Where somebody speaks in the name of
+//!   one that didn't answer, it is there again, probably, and can't be believed without its keys: then the time doesn't double.
 //! - However many ask for the keys of one server at the same time, it is asked once.
 //! - A server that is gone is known by its stored keys, as long as these are valid for what is to be verified.
 //! - Memory holds a bounded number of servers. What is forgotten there is in the store.
@@ -114,8 +115,10 @@ struct State {
     in_vain: u32,
     /// It didn't answer, the last time.
     silent: bool,
-    /// It isn't asked before this.
+    /// It isn't asked before this …
     not_before: Option<MilliSecondsSinceUnixEpoch>,
+    /// … and for somebody who speaks in its name not before this.
+    not_for_requests_before: Option<MilliSecondsSinceUnixEpoch>,
     problem: Option<String>,
 }
 
@@ -187,7 +190,8 @@ impl KeyRing {
         if let Some(slot) = slot {
             let mut state = lock(&slot.state);
             if state.silent {
-                (state.silent, state.in_vain, state.not_before) = (false, 0, None);
+                (state.silent, state.in_vain) = (false, 0);
+                (state.not_before, state.not_for_requests_before) = (None, None);
             }
         }
     }
@@ -266,7 +270,9 @@ impl KeyRing {
         {
             // Whoever had the turn before may have fetched what we want, or in vain.
             let state = lock(&slot.state);
-            let too_soon = state.not_before.is_some_and(|time| now < time);
+            let speaks = by_notary.is_some_and(|needs| needs.values().any(|need| need.is_request()));
+            let not_before = if speaks { state.not_for_requests_before } else { state.not_before };
+            let too_soon = not_before.is_some_and(|time| now < time);
             if too_soon || state.known.as_deref().is_some_and(fits) {
                 return state.known.clone();
             }
@@ -305,7 +311,10 @@ impl KeyRing {
         let first = if answered { LEAST_INTERVAL } else { FIRST_RETRY };
         let doublings = state.in_vain.saturating_sub(1).min(16);
         // From when the answer came: it may have taken long.
-        state.not_before = Some(later((self.clock)(), (first * (1 << doublings)).min(LONGEST_RETRY)));
+        let now = (self.clock)();
+        state.not_before = Some(later(now, (first * (1 << doublings)).min(LONGEST_RETRY)));
+        state.not_for_requests_before =
+            if answered { state.not_before } else { Some(later(now, FIRST_RETRY)) };
         state.problem = problem;
         state.known.clone()
     }

@@ -70,6 +70,11 @@ impl Need {
         })
     }
 
+    /// Whether somebody speaks in the server's name.
+    pub(super) fn is_request(self) -> bool {
+        self.request
+    }
+
     /// Until when the keys have to be valid.
     pub(super) fn valid_until(self, now: MilliSecondsSinceUnixEpoch) -> MilliSecondsSinceUnixEpoch {
         let request = if self.request { now } else { MilliSecondsSinceUnixEpoch(ruma::UInt::MIN) };

@@ -205,7 +205,7 @@ async fn ky_08_a_dead_server_is_asked_ever_less_often_up_to_an_hour() {
     let mut times = Vec::new();
     for second in 0..4 * HOUR {
         let before = world.asked();
-        assert!(!has(&keys, "ed25519:a").await);
+        assert!(find(&keys, peer(), "ed25519:a", Purpose::Event(None)).await.is_none());
         if world.asked() > before {
             times.push(second);
         }
@@ -215,6 +215,25 @@ async fn ky_08_a_dead_server_is_asked_ever_less_often_up_to_an_hour() {
     assert_eq!(gaps[..4], [5, 10, 20, 40]);
     assert_eq!(gaps.last(), Some(&HOUR));
     assert_eq!(keys.problem(peer()).as_deref(), Some("dead"));
+}
+
+#[tokio::test]
+async fn ky_08_who_speaks_in_the_name_of_a_dead_server_has_it_asked_soon() {
+    let (world, clock) = (Arc::new(World::default()), TestClock::new());
+    let keys = alone(&world, &clock);
+    for _ in 0..10 {
+        assert!(find(&keys, peer(), "ed25519:a", Purpose::Event(None)).await.is_none());
+        clock.advance_seconds(HOUR);
+    }
+    assert!(!has(&keys, "ed25519:a").await);
+    world.publish(peer(), document(peer(), &[&key("a")], &clock));
+    let asked = world.asked();
+    clock.advance_seconds(4);
+    assert!(!has(&keys, "ed25519:a").await);
+    assert_eq!(world.asked(), asked, "not each time");
+    clock.advance_seconds(1);
+    assert!(find(&keys, peer(), "ed25519:a", Purpose::Event(None)).await.is_none());
+    assert!(has(&keys, "ed25519:a").await);
 }
 
 #[tokio::test]

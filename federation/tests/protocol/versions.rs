@@ -243,3 +243,34 @@ fn changed_content_leaves_the_redacted_event() {
         assert_eq!(redacted.json.get(), pdu.redacted(&version).unwrap().json.get(), "{version}");
     }
 }
+
+/// JN-02, RV-06: servers give the references of old versions without hashes too. Ids are what counts.
+#[test]
+fn jn_02_references_of_old_versions_need_no_hashes() {
+    for version in [RoomVersionId::V1, RoomVersionId::V2] {
+        let user = ruma::owned_user_id!("@alice:domain");
+        let room = owned_room_id!("!room:domain");
+        let proposal = |hashes: serde_json::Value| {
+            let reference = |id: &str| json!([format!("${id}:other"), hashes.clone()]);
+            json!({ "room_version": version, "event": {
+                "type": "m.room.member", "room_id": room, "sender": user, "state_key": user, "depth": 3,
+                "content": { "membership": "join" },
+                "prev_events": [reference("p")], "auth_events": [reference("a"), reference("b")],
+            } })
+            .to_string()
+        };
+        let join = ruma::events::room::member::MembershipState::Join;
+        let read = |hashes| hearth_federation::Template::read(&proposal(hashes), &room, &user, &join);
+        for (hashes, written) in [(json!({}), r"{}"), (json!({ "sha256": "abc" }), r#"{"sha256":"abc"}"#)] {
+            let template = read(hashes).unwrap();
+            let content = serde_json::value::to_raw_value(&json!({ "membership": "join" })).unwrap();
+            let now = crate::common::now();
+            let pdu = template.build(&room, &user, content, now, &crate::common::key()).unwrap();
+            let expected = format!(r#""prev_events":[["$p:other",{written}]]"#);
+            assert!(pdu.json.get().contains(&expected), "{}", pdu.json);
+            assert_eq!(intact(pdu.json.get(), &version).event_id, pdu.event_id);
+        }
+        assert!(read(json!({ "sha256": 7 })).is_err());
+        assert!(read(json!("abc")).is_err());
+    }
+}
