@@ -83,7 +83,7 @@ async fn matrix_sdk_ui_has_its_rooms_by_sliding_sync() {
         let server = Server::start(toml::Table::new()).await;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut command = Command::new(env!("CARGO"));
-        command.args(["run", "--quiet", "--locked", "--manifest-path"]);
+        command.args(["run", "--quiet", "--locked", "--bin", "sliding-play", "--manifest-path"]);
         command.arg(root.join("tests/clients-rust/Cargo.toml"));
         command.args(["--", server.url()]).env("RUST_BACKTRACE", "0");
         let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");

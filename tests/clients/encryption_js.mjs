@@ -3,7 +3,7 @@
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
-import { Failure, Person, compareEmojis, until } from "./device.mjs";
+import { Device, Failure, Person, compareEmojis, until } from "./device.mjs";
 
 const WHOLE_PLAY = 240_000; // milliseconds; each step has its own deadline, whose message says more
 
@@ -19,6 +19,7 @@ const { values: options } = parseArgs({
         here: { type: "string" }, // URL of alice's server
         there: { type: "string" }, // URL of bob's, which may be the same
         password: { type: "string" },
+        dehydrated: { type: "boolean", default: false }, // whether bob's server has dehydrated devices
     },
 });
 const apart = options.here !== options.there;
@@ -172,6 +173,7 @@ async function play() {
 
     let everybody = seven;
     if (apart) everybody = await away(room, alice, bob, everybody);
+    if (options.dehydrated) await dehydrated(room, bob, mobile, phone);
 
     // Every message was read by everybody it was for. Where keys and messages come from one server, they came in that order.
     const late = everybody.flatMap((device) => [...device.undecrypted].filter((eventId) => device.due.has(eventId)));
@@ -213,6 +215,27 @@ async function away(room, alice, bob, devices) {
         step(`${gone.name}'s server was away`);
     }
     return everybody;
+}
+
+/** All of bob's devices are off; one that he left on the server gets the keys, for the next that he has. */
+async function dehydrated(room, bob, mobile, speaker) {
+    if (!(await mobile.crypto.isDehydrationSupported())) throw new Failure("bob's server has no dehydrated devices");
+    await mobile.crypto.startDehydration();
+    await until("others see the dehydrated device", async () => {
+        const known = (await speaker.crypto.getUserDeviceInfo([bob.id])).get(bob.id);
+        return [...known.values()].some((device) => device.dehydrated);
+    });
+    for (const device of bob.devices) device.stop();
+    await speaker.crypto.forceDiscardSession(room);
+    const body = "while all of bob's devices are off";
+    const eventId = await speaker.say(room, body);
+    const next = await bob.login();
+    await next.recover();
+    const wire = await next.wire(room, eventId);
+    await hiddenFrom(next, wire); // the backup doesn't have it
+    await next.crypto.startDehydration();
+    await next.reads(room, eventId, body);
+    step("a dehydrated device kept the keys");
 }
 
 const late = setTimeout(() => end(new Failure(`not within ${WHOLE_PLAY} ms`)), WHOLE_PLAY);

@@ -24,6 +24,7 @@ use self::{
     common::{
         PASSWORD,
         federating::{Authority, Federating},
+        rounds,
     },
     synapse::Synapse,
 };
@@ -69,28 +70,28 @@ impl Home {
 async fn matrix_js_sdk_encrypts_on_one_server() {
     let authority = Authority::new();
     let mut home = [Home::hearth(&authority).await];
-    play(matrix_js_sdk(), &mut home).await;
+    play(matrix_js_sdk(&["--dehydrated"]), &mut home).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn matrix_js_sdk_encrypts_between_two_servers() {
     let authority = Authority::new();
     let mut homes = [Home::hearth(&authority).await, Home::hearth(&authority).await];
-    play(matrix_js_sdk(), &mut homes).await;
+    play(matrix_js_sdk(&["--dehydrated"]), &mut homes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn matrix_js_sdk_encrypts_from_this_server_to_synapse() {
     let authority = Authority::new();
     let mut homes = [Home::hearth(&authority).await, Home::synapse(&authority).await];
-    play(matrix_js_sdk(), &mut homes).await;
+    play(matrix_js_sdk(&[]), &mut homes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn matrix_js_sdk_encrypts_from_synapse_to_this_server() {
     let authority = Authority::new();
     let mut homes = [Home::synapse(&authority).await, Home::hearth(&authority).await];
-    play(matrix_js_sdk(), &mut homes).await;
+    play(matrix_js_sdk(&["--dehydrated"]), &mut homes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,6 +99,16 @@ async fn matrix_nio_encrypts_between_two_servers() {
     let authority = Authority::new();
     let mut homes = [Home::hearth(&authority).await, Home::hearth(&authority).await];
     play(matrix_nio(), &mut homes).await;
+}
+
+/// As Element X does it. It takes minutes to build, so only the longer tests do.
+#[tokio::test(flavor = "multi_thread")]
+async fn matrix_sdk_encrypts_between_two_servers() {
+    for _ in 0..rounds(0, 1) {
+        let authority = Authority::new();
+        let mut homes = [Home::hearth(&authority).await, Home::hearth(&authority).await];
+        play(matrix_sdk(), &mut homes).await;
+    }
 }
 
 /// The plays themselves, on servers of somebody else: when one of the above fails, these say whether that is new.
@@ -113,7 +124,7 @@ mod on_synapse {
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "tests the play, not this server"]
     async fn the_play_of_matrix_js_sdk() {
-        comes_true(matrix_js_sdk()).await;
+        comes_true(matrix_js_sdk(&[])).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -121,17 +132,30 @@ mod on_synapse {
     async fn the_play_of_matrix_nio() {
         comes_true(matrix_nio()).await;
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "tests the play, not this server"]
+    async fn the_play_of_matrix_sdk() {
+        comes_true(matrix_sdk()).await;
+    }
 }
 
-fn matrix_js_sdk() -> Command {
+fn matrix_js_sdk(more: &[&str]) -> Command {
     let mut command = Command::new(installed(root().join(".cache/node")));
-    command.arg(root().join("tests/clients/encryption_js.mjs"));
+    command.arg(root().join("tests/clients/encryption_js.mjs")).args(more);
     command
 }
 
 fn matrix_nio() -> Command {
     let mut command = Command::new(installed(root().join(".cache/venv/bin/python")));
     command.arg(root().join("tests/clients/encryption_nio.py"));
+    command
+}
+
+fn matrix_sdk() -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["run", "--quiet", "--locked", "--bin", "encryption-play", "--manifest-path"]);
+    command.arg(root().join("tests/clients-rust/Cargo.toml")).arg("--").env("RUST_BACKTRACE", "0");
     command
 }
 
