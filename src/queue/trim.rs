@@ -117,8 +117,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        queue::Tails,
-        store::{Durability, TxnRow},
+        environment::Environment,
+        queue::{Kind, Tails, pointer},
+        room::tests::World,
+        store::{
+            Durability, TxnRow,
+            dehydrated_device::{NewDevice, add_silent_device},
+            device::add_device,
+        },
     };
 
     #[tokio::test]
@@ -156,5 +162,27 @@ mod tests {
             .collect();
         left.sort();
         assert_eq!(left, devices.map(|device| (device, "new".to_owned())));
+    }
+
+    /// It presents no position, and must not keep everything until the horizon.
+    #[tokio::test]
+    async fn a_queue_is_not_kept_for_a_dehydrated_device() {
+        let world = World::keeping(&["@bob:localhost"], Environment::real(), None).await;
+        let (store, queues) = (&world.store, &world.queues);
+        let recipient = store.account_of("@bob:localhost").await.unwrap().unwrap().recipient;
+        store.commit(Vec::from(add_device("@bob:localhost", "B1", None, 0))).await.unwrap();
+        let device = store.last_device().await.unwrap();
+        let silent =
+            NewDevice { recipient, device: device + 1, device_id: "DEHYDRATED", display_name: None, now: 0 };
+        let mut batch = Batch::from(Vec::from(add_silent_device(silent)));
+        let step = batch.step();
+        batch.deliver(pointer([recipient], step, Kind::ToDevice, device));
+        store.commit(batch).await.unwrap();
+
+        let head = queues.head();
+        assert!(head > 0);
+        queues.present(device, head);
+        trim(queues, 0, &mut 0).await.unwrap();
+        assert_eq!(store.queue_trimmed(recipient).await.unwrap(), head);
     }
 }

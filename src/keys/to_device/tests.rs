@@ -15,7 +15,10 @@ use crate::{
     environment::Clock,
     peers::OwnKeys,
     room::{received_tests::SEED, tests::World},
-    store::device::{add_device, delete_devices},
+    store::{
+        dehydrated_device::set_dehydrated,
+        device::{add_device, delete_devices},
+    },
 };
 
 /// The mailboxes of a world; without `peers` with some that nobody is asked by.
@@ -264,6 +267,20 @@ async fn what_nobody_fetches_in_thirty_days_goes() {
     assert_eq!(post.numbers(device).await, [2]);
     let server = post.world.destinations.known(server_name!("elsewhere")).unwrap();
     assert!(post.waiting(server).await.is_empty());
+}
+
+/// MSC3814: its user comes back when they have lost all others.
+#[tokio::test]
+async fn what_a_dehydrated_device_has_waits_however_long() {
+    let post = Post::new().await;
+    let (dehydrated, other) = (post.device(&post.bob, "B1").await, post.device(&post.bob, "B2").await);
+    let account = post.world.store.account_of(post.bob.as_str()).await.unwrap().unwrap();
+    post.world.store.commit(set_dehydrated(account.recipient, dehydrated, "{}", None)).await.unwrap();
+    post.send(json!({ "@bob:localhost": { "*": { "n": 1 } } })).await;
+    post.hands.0.fetch_add(400 * DAY, Ordering::Relaxed);
+    post.all.tidy().await.unwrap();
+    assert_eq!(post.numbers(dehydrated).await, [1]);
+    assert_eq!(post.numbers(other).await, [0; 0]);
 }
 
 fn heard(sender: &str, id: &str, messages: &Value) -> Value {
