@@ -140,3 +140,64 @@ impl Store {
         Ok(row.map(DeviceRow::from))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        queue::Tails,
+        store::{
+            Batch, Durability,
+            account::add_account,
+            device_key::{SignatureRow, add_signature, set_device_keys},
+            one_time_key::{PlacedKey, add_one_time_key, set_fallback_key},
+        },
+    };
+
+    /// OK-12: nobody can ask for what is left of a device that is gone, so nothing would ever take it away.
+    #[tokio::test]
+    async fn ok_12_nothing_of_a_devices_keys_outlives_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        let (store, _) = Store::open(&path, Durability::Normal, Arc::new(Tails::new(1))).await.unwrap();
+        store.commit(add_account("@a:x", None, false, 0)).await.unwrap();
+        let mut devices = Vec::new();
+        for device_id in ["A", "B"] {
+            store.commit(Vec::from(add_device("@a:x", device_id, None, 0))).await.unwrap();
+            let device = store.device(1, device_id).await.unwrap().unwrap().id;
+            devices.push(device);
+            let mut batch = Batch::new();
+            let (step, key) = (batch.step(), "{}".to_owned());
+            let placed = PlacedKey { device, algorithm: "m", key_id: "K", step, place: 0, key };
+            add_one_time_key(&mut batch, placed, false);
+            batch.push(set_fallback_key(device, "m", "F", "{}".to_owned()));
+            batch.push(set_device_keys(device, "@a:x", device_id, "{}".to_owned()));
+            for (signed, signer_key) in [(device_id, "ed25519:U"), ("U", &*format!("ed25519:{device_id}"))] {
+                batch.push(add_signature(&SignatureRow {
+                    user_id: "@a:x".to_owned(),
+                    signed: signed.to_owned(),
+                    signer: "@a:x".to_owned(),
+                    signer_key: signer_key.to_owned(),
+                    signature: "s".to_owned(),
+                }));
+            }
+            store.commit(batch).await.unwrap();
+        }
+        let left = async |device: i64, device_id: &str| {
+            let signatures = store.signatures(r#"["@a:x"]"#, None).await.unwrap();
+            let by = format!("ed25519:{device_id}");
+            (
+                store.count_one_time_keys(device).await.unwrap().len(),
+                store.unused_fallback_keys(device).await.unwrap().len(),
+                store.keys_of_device("@a:x", device_id).await.unwrap().is_some(),
+                signatures.iter().filter(|row| row.signed == device_id || row.signer_key == by).count(),
+            )
+        };
+        assert_eq!(left(devices[0], "A").await, (1, 1, true, 2));
+        store.commit(Vec::from(delete_devices(1, &format!("[{}]", devices[0])))).await.unwrap();
+        assert_eq!(left(devices[0], "A").await, (0, 0, false, 0));
+        assert_eq!(left(devices[1], "B").await, (1, 1, true, 2));
+    }
+}
