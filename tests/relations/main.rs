@@ -13,6 +13,8 @@ mod listing;
 mod threads;
 mod unread;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use common::{Server, User};
 use serde_json::{Value, json};
 
@@ -56,8 +58,15 @@ fn reaction_to(parent: &str, key: &str) -> Value {
 }
 
 impl User {
+    /// The next edit is of a later millisecond: of those of the same the greater id counts.
     async fn edit(&self, room: &str, parent: &str, body: &str) -> String {
-        self.send_event(room, "m.room.message", edit_of(parent, body)).await
+        let event = self.send_event(room, "m.room.message", edit_of(parent, body)).await;
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        let sent = now();
+        while now() == sent {
+            tokio::task::yield_now().await;
+        }
+        event
     }
 
     async fn react(&self, room: &str, parent: &str, key: &str) -> String {
