@@ -1,7 +1,7 @@
 # Every command of the project. Each installs what it needs first (tests/setup.sh; by apt as root or with sudo).
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-more bench bench-federation lint setup
+.PHONY: help run test test-more bench bench-federation audit lint setup
 
 # `make run ARGS="--config hearth.toml"`
 ARGS ?=
@@ -31,6 +31,10 @@ bench: ## measure Hearth side by side with Synapse
 bench-federation: setup ## measure what federation costs: pairs of servers, many others, silent ones; Synapse beside it
 	cargo build --release --locked
 	HEARTH_BINARY=$(CURDIR)/target/release/hearth cargo test --locked --test pairs -- --ignored --nocapture --test-threads=1
+
+audit: ## hold the dependencies against deny.toml, and against published vulnerabilities where these can be had
+	@tests/setup.sh build
+	tests/audit.sh
 
 lint: ## what must hold before any commit: formatting and clippy
 	@tests/setup.sh build
