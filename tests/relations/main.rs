@@ -61,7 +61,7 @@ impl User {
     /// The next edit is of a later millisecond: of those of the same the greater id counts.
     async fn edit(&self, room: &str, parent: &str, body: &str) -> String {
         let event = self.send_event(room, "m.room.message", edit_of(parent, body)).await;
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_millis();
         let sent = now();
         while now() == sent {
             tokio::task::yield_now().await;
