@@ -56,20 +56,12 @@ pub(super) fn make(command: &Backup) -> Result<(), Failure> {
         fs::remove_dir_all(&partial)
             .map_err(|cause| cant("remove what an earlier backup left,", &partial, &cause))?;
     }
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&partial);
-    made.map_err(|cause| cant("make", &partial, &cause))?;
-    for key in KEYS {
-        copy_file(&config.data_dir.join(key), &partial.join(key))?;
-    }
-    let target = partial.join(DATABASE);
     let now = Environment::real().clock.now_ms();
-    copy::make(&database, &target, now).map_err(|cause| match cause {
-        store::Error::Full => Failure::new(format!("the disk that holds {} is full", partial.display())),
-        cause => cause.into(),
-    })?;
-    private(&target)?;
-    sync(&target)?;
-    sync(&partial)?;
+    if let Err(failure) = fill(&partial, &config.data_dir, &database, now) {
+        // Half a backup is none, and on a full disk it would keep the server from going on.
+        let _ = fs::remove_dir_all(&partial);
+        return Err(failure);
+    }
     fs::rename(&partial, folder).map_err(|cause| cant("rename", &partial, &cause))?;
     sync(&parent(folder))?;
     let bytes = fs::metadata(folder.join(DATABASE)).map_or(0, |file| file.len());
@@ -78,15 +70,34 @@ pub(super) fn make(command: &Backup) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Makes the folder and all that is in it, and waits until it is on the disk.
+fn fill(folder: &Path, data_dir: &Path, database: &Path, now: i64) -> Result<(), Failure> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|cause| cant("make", folder, &cause))?;
+    for key in KEYS {
+        copy_file(&data_dir.join(key), &folder.join(key))?;
+    }
+    let target = folder.join(DATABASE);
+    copy::make(database, &target, now).map_err(|cause| match cause {
+        store::Error::Full => Failure::new(format!("the disk that was to hold {} is full", folder.display())),
+        cause => cause.into(),
+    })?;
+    private(&target)?;
+    sync(&target)?;
+    sync(folder)
+}
+
 pub(super) fn restore(command: &Restore) -> Result<(), Failure> {
     let config = command.options.load()?;
     let (folder, database) = (&command.folder, config.database_path());
     serve::prepare(&config.data_dir)?;
     let _lock = serve::lock(&config.data_dir)?;
-    if database.exists() {
+    // SQLite would take what is left in a log beside a database for a part of it, whichever that is.
+    if let Some(left) = files(&database).into_iter().find(|file| file.exists()) {
         return Err(Failure::new(format!(
-            "{0} exists: a backup takes the place of a database that is lost; to give this one up, move it away first, and with it \
-             {0}-wal and {0}-shm",
+            "{} exists: a backup takes the place of a database that is lost; to give this one up, move it away, with all \
+             files whose names begin with {}",
+            left.display(),
             database.display()
         )));
     }
@@ -122,7 +133,10 @@ pub(super) fn restore(command: &Restore) -> Result<(), Failure> {
         copy_file(&from, &to)?;
     }
     let partial = beside(&database);
-    copy_file(&source, &partial)?;
+    if let Err(failure) = copy_file(&source, &partial) {
+        let _ = fs::remove_file(&partial);
+        return Err(failure);
+    }
     fs::rename(&partial, &database).map_err(|cause| cant("rename", &partial, &cause))?;
     sync(&parent(&database))?;
     let ago = (Environment::real().clock.now_ms() - origin.made_at).max(0);
@@ -133,6 +147,15 @@ pub(super) fn restore(command: &Restore) -> Result<(), Failure> {
          in again."
     );
     Ok(())
+}
+
+/// What a database consists of while it is in use, and after a kill.
+fn files(database: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|end| {
+        let mut name = database.as_os_str().to_owned();
+        name.push(end);
+        name.into()
+    })
 }
 
 /// Where a file or folder is made before it gets its name.

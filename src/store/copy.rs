@@ -38,7 +38,11 @@ pub fn make(database: &Path, copy: &Path, now: i64) -> Result<(), Error> {
     let name = copy.to_str().ok_or_else(|| Error::Encoding(format!("the path {}", copy.display())))?;
     source.execute("VACUUM INTO ?1", [name])?;
     let connection = Connection::open(copy)?;
-    connection.execute("INSERT INTO server (name, value) VALUES (?1, ?2)", params![MARK, now.to_string()])?;
+    // A copy of a copy that nobody has opened yet has the mark already.
+    connection.execute(
+        "INSERT INTO server (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        params![MARK, now.to_string()],
+    )?;
     connection.close().map_err(|(_, cause)| cause)?;
     Ok(())
 }
@@ -66,6 +70,9 @@ pub fn inspect(copy: &Path) -> Result<Option<Origin>, Error> {
 pub(super) fn take_over(connection: &mut Connection) -> Result<(), Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if transaction.execute("DELETE FROM server WHERE name = ?1", [MARK])? == 1 {
+        tracing::info!(
+            "this database was restored from a backup: it goes on beyond all that the one before may have given out"
+        );
         transaction.execute("DELETE FROM server WHERE name = 'epoch'", [])?;
         transaction.execute("UPDATE head SET position = position + ?1", [POSITIONS])?;
         transaction.execute("UPDATE one_time_key SET claimed = TRUE WHERE NOT claimed", [])?;
@@ -104,6 +111,9 @@ mod tests {
         let origin = Origin { server_name: "example.org".to_owned(), made_at: 1000 };
         assert_eq!(inspect(&copy).unwrap(), Some(origin));
         assert_eq!(inspect(&database).unwrap(), None);
+        let again = dir.path().join("again.db");
+        make(&copy, &again, 2000).unwrap();
+        assert_eq!(inspect(&again).unwrap().unwrap().made_at, 2000);
         let ask = |connection: &Connection, text: &str| -> i64 {
             connection.query_row(text, [], |row| row.get(0)).unwrap()
         };

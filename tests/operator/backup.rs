@@ -160,6 +160,33 @@ async fn i3_a_restored_server_is_behind_its_clients_and_its_peers() {
     anna.sync(None, 0).await["rooms"]["join"][&room]["timeline"]["events"].as_array().unwrap();
 }
 
+/// What is left of a lost database is never taken for part of the one that takes its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_restored_beside_what_a_killed_server_left() {
+    let authority = Authority::new();
+    let mut here = Federating::start(&authority, Table::new()).await;
+    let alice = here.server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let folder = here.backup("backup");
+    alice.send_text(&room, "since").await;
+    here.server.kill().await;
+    let (data, kept) = (here.server.data_dir(), here.folder());
+    let left = ["hearth.db", "hearth.db-wal", "hearth.db-shm"];
+    assert!(left.iter().all(|name| data.join(name).exists()), "a killed server leaves three files");
+
+    for name in left {
+        let refused = here.run(&["restore", folder.to_str().unwrap()]);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(said(&refused).contains(name), "{name} in {}", said(&refused));
+        fs::rename(data.join(name), kept.join(name)).unwrap();
+    }
+    here.restore(&folder);
+    here.start_again().await;
+    assert!(!bodies(&alice, &room).await.contains("since"));
+    assert!(here.server.log().contains("restored"), "{}", here.server.log());
+    alice.send_text(&room, "after").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_backup_is_not_restored_and_nothing_is_overwritten() {
     let authority = Authority::new();
@@ -198,6 +225,14 @@ async fn what_is_no_backup_is_not_restored_and_nothing_is_overwritten() {
     bytes[middle..middle + 8192].fill(7);
     fs::write(damaged.join("hearth.db"), bytes).unwrap();
     refused(&here, "restore", &damaged, "damaged");
+
+    // A backup that can't be finished leaves nothing behind.
+    fs::remove_dir_all(here.server.data_dir()).ok();
+    fs::create_dir(here.server.data_dir()).unwrap();
+    fs::write(here.server.data_dir().join("hearth.db"), [7; 8192]).unwrap();
+    refused(&here, "backup", &here.folder().join("half"), "damaged");
+    assert!(!here.folder().join("half").exists() && !here.folder().join("half.partial").exists());
+    fs::remove_dir_all(here.server.data_dir()).unwrap();
 
     // After all that, it is still restored, by somebody who then finds their account.
     here.restore(&folder);
