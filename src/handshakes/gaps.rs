@@ -19,16 +19,17 @@ const MOST_LACKING: usize = 200;
 const AT_ONCE: usize = 8;
 
 impl Handshakes {
-    /// Adds to events that a server gave of a room what they and `citing` cite, and so on. What it gives and isn't valid is
-    /// left out, here as everywhere.
+    /// Adds to events of a room what they and `citing` cite, and so on, but for what the server has `given` already. What it
+    /// gives and isn't valid is left out, here as everywhere.
     pub(super) async fn close_gaps(
         &self,
         server: &ServerName,
         version: &RoomVersionId,
         citing: &Pdu,
         events: &mut Vec<Pdu>,
+        given: HashSet<OwnedEventId>,
     ) -> Result<(), Error> {
-        let mut known: HashSet<OwnedEventId> = events.iter().map(|event| event.event_id.clone()).collect();
+        let mut known = given;
         let mut left = MOST_LACKING;
         let mut from = 0;
         loop {

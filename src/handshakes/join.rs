@@ -31,6 +31,17 @@ struct Joined {
     members_omitted: bool,
 }
 
+/// A state and an auth chain, without those of their events that don't hold.
+#[derive(Default)]
+pub(super) struct Verified {
+    state: Vec<Pdu>,
+    auth_chain: Vec<Pdu>,
+    /// Those of the state that may hold if their servers' keys can be had some day.
+    unverified: Vec<OwnedEventId>,
+    /// All that was there, whether it holds or not.
+    given: HashSet<OwnedEventId>,
+}
+
 impl Handshakes {
     /// Joins a room, wherever it is; nothing happens if the user is in already (MB-06).
     pub async fn join(
@@ -130,7 +141,7 @@ impl Handshakes {
         };
         let state = self.verify_all(&template.version, &joined.state, &joined.auth_chain).await;
         drop(joined);
-        let (state, auth_chain, unverified) = state;
+        let Verified { state, auth_chain, unverified, given } = state;
         let members = state.iter().filter(|pdu| pdu.membership() == Some(MembershipState::Join)).count();
         let (version, room_id) = (template.version, room_id.to_owned());
         if members >= self.rooms.policy().max_members {
@@ -139,7 +150,7 @@ impl Handshakes {
         }
         let ids = state.iter().map(|pdu| pdu.event_id.clone()).chain(unverified).collect();
         let mut events: Vec<Pdu> = state.into_iter().chain(auth_chain).collect();
-        self.close_gaps(server, &version, &event, &mut events).await?;
+        self.close_gaps(server, &version, &event, &mut events, given).await?;
         let before = Given { state: ids, events };
         let room = self.rooms.enter(Entry { room_id, version, event, before }).await?;
         self.rooms.settle_in(&room, user_id).await;
@@ -152,14 +163,13 @@ impl Handshakes {
         Ok(verified.ok_or_else(|| Error::Invalid("there is no event".to_owned()))??)
     }
 
-    /// The events of a state and of an auth chain, without those that don't hold; and of the state those that may hold if
-    /// their servers' keys can be had some day.
+    /// What holds of a state and of an auth chain.
     pub(super) async fn verify_all(
         &self,
         version: &RoomVersionId,
         state: &[Box<RawValue>],
         auth_chain: &[Box<RawValue>],
-    ) -> (Vec<Pdu>, Vec<Pdu>, Vec<OwnedEventId>) {
+    ) -> Verified {
         let texts: Vec<&str> = state.iter().chain(auth_chain).map(|event| event.get()).collect();
         let mut seen = HashSet::new();
         // Most of an auth chain is state too.
@@ -170,20 +180,20 @@ impl Handshakes {
         let id = |received: &Result<Received<'_>, _>| Some(received.as_ref().ok()?.event_id().clone());
         let ids: Vec<Option<OwnedEventId>> = parsed.iter().map(id).collect();
         let verified = self.peers.verify(parsed).await;
-        let (mut of_state, mut of_chain, mut unverified) = (Vec::new(), Vec::new(), Vec::new());
+        let mut all = Verified { given: ids.iter().flatten().cloned().collect(), ..Verified::default() };
         for (((index, _), id), pdu) in unique.into_iter().zip(ids).zip(verified) {
             match pdu {
-                Ok(pdu) if index < state.len() => of_state.push(pdu),
-                Ok(pdu) => of_chain.push(pdu),
+                Ok(pdu) if index < state.len() => all.state.push(pdu),
+                Ok(pdu) => all.auth_chain.push(pdu),
                 Err(cause) => {
                     tracing::info!(%cause, "an event of a room's state is dropped");
                     if index < state.len() && matches!(cause, VerifyError::UnknownKey(_)) {
-                        unverified.extend(id);
+                        all.unverified.extend(id);
                     }
                 }
             }
         }
-        (of_state, of_chain, unverified)
+        all
     }
 
     /// What this server refuses to its users, wherever the room is.

@@ -176,6 +176,18 @@ async fn jn_05_members_who_could_not_be_verified_at_a_join_are_found_later() {
     found(&split).await;
 }
 
+/// What a state gives and can't be verified isn't asked for a second time because of what cites it.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_06_what_was_given_and_can_not_be_verified_is_not_asked_for_again() {
+    let split = Split::new("cited").await;
+    let guest = split.world.peer.user("guest");
+    split.member_joins();
+    split.put_by_member("m.room.member", guest.as_str(), json!({ "membership": "invite" }));
+    split.room.lock().put(&guest, "m.room.member", guest.as_str(), json!({ "membership": "join" }));
+    split.world.join(&split.room).await;
+    assert_eq!(split.world.peer.asked("/_matrix/federation/v1/event/").len(), 0);
+}
+
 async fn found(split: &Split) {
     eventually("the member is known", || async {
         let said = split.room.lock().say("and another thing");
