@@ -130,7 +130,10 @@ impl Asking {
 #[tokio::test]
 async fn dl_02_lists_that_an_earlier_run_left_are_asked_for_a_few_at_a_time() {
     let asking = Asking::new(40).await;
+    asking.there.script.lock().held = true;
     asking.run();
+    asking.until("some are asked for", |script| script.at_work == OF_SERVER).await;
+    asking.there.script.lock().held = false;
     asking.until("all are asked for", |script| script.asked == 40 && script.at_work == 0).await;
     for _ in 0..1_000 {
         if asking.stale().await == 0 {
