@@ -57,7 +57,7 @@ impl Inbound {
         events: &[Pdu],
     ) -> Result<(), Error> {
         let Some(event) = events.first() else { return Ok(()) };
-        if room.snapshot().lacking.is_empty() {
+        if !self.rooms.is_in_doubt(room) {
             return Ok(());
         }
         let named: Vec<_> = event.prev_events.iter().chain([&event.event_id]).cloned().collect();
@@ -79,7 +79,7 @@ impl Inbound {
                 tracing::info!(%origin, room_id = %room.room_id, cause, "a state in doubt can't be had");
             }
         }
-        if room.snapshot().lacking.is_empty() {
+        if !self.rooms.is_in_doubt(room) {
             self.doubts.end(room.number);
         }
         Ok(())

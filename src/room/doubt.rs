@@ -21,9 +21,10 @@ use std::{
 use ruma::{OwnedEventId, events::StateEventType};
 
 use super::{
-    Error,
+    Error, Room, Rooms,
     event::Verdict,
     outliers::{Given, Known, given_state},
+    snapshot::Snapshot,
     work::Work,
 };
 use crate::store::{
@@ -37,10 +38,24 @@ const LONGEST: i64 = 24 * 60 * 60 * 1000;
 /// Events of one room whose lack is remembered.
 const MOST: usize = 4096;
 
+impl Snapshot {
+    /// Whether the state may be the reason why an event is refused. What is lacking for longer stays written down, or it would
+    /// be new each time.
+    fn is_in_doubt(&self, now: i64) -> bool {
+        self.lacking.values().any(|since| now - since < LONGEST)
+    }
+}
+
+impl Rooms {
+    /// Whether the state of a room is worth being asked for again.
+    pub fn is_in_doubt(&self, room: &Room) -> bool {
+        room.snapshot().is_in_doubt(self.core.environment.clock.now_ms())
+    }
+}
+
 impl Work<'_> {
-    /// Whether the state may be the reason why an event is refused.
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.snapshot.lacking.values().any(|since| self.arrived - since < LONGEST)
+        self.snapshot.is_in_doubt(self.arrived)
     }
 
     /// Notes what a given state lacks.
@@ -87,5 +102,21 @@ impl Work<'_> {
         }
         self.snapshot.lacking = Arc::new(lacking);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{RoomVersionId, owned_event_id, owned_room_id};
+
+    use super::*;
+
+    #[test]
+    fn doubt_lasts_a_day_from_when_something_was_found_lacking() {
+        let mut room = Snapshot::empty(1, owned_room_id!("!a:a"), RoomVersionId::V11).unwrap();
+        assert!(!room.is_in_doubt(5));
+        room.lacking = Arc::new(BTreeMap::from([(owned_event_id!("$a"), 5)]));
+        assert!(room.is_in_doubt(5) && room.is_in_doubt(4 + LONGEST));
+        assert!(!room.is_in_doubt(5 + LONGEST));
     }
 }

@@ -26,7 +26,10 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName, OwnedUserId};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_rustls::{TlsAcceptor, rustls};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{self, crypto::ring},
+};
 
 use crate::common::{
     Answer,
@@ -77,6 +80,21 @@ pub(crate) fn now() -> MilliSecondsSinceUnixEpoch {
     MilliSecondsSinceUnixEpoch::now()
 }
 
+/// What a server of that name shows.
+pub(crate) fn acceptor(authority: &Authority, name: &str) -> TlsAcceptor {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, private) = authority.certify(name, dir.path());
+    let certificate = CertificateDer::from_pem_file(certificate).unwrap();
+    let private = PrivateKeyDer::from_pem_file(private).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], private)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
 pub(crate) fn wire(pdu: &Pdu) -> Value {
     serde_json::from_str(pdu.json.get()).unwrap()
 }
@@ -84,18 +102,7 @@ pub(crate) fn wire(pdu: &Pdu) -> Value {
 impl Peer {
     pub(crate) async fn start(authority: &Authority) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let dir = tempfile::tempdir().unwrap();
-        let (certificate, private) = authority.certify("127.0.0.1", dir.path());
-        let certificate = CertificateDer::from_pem_file(certificate).unwrap();
-        let private = PrivateKeyDer::from_pem_file(private).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], private)
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = acceptor(authority, "127.0.0.1");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let name = OwnedServerName::try_from(format!("127.0.0.1:{port}")).unwrap();

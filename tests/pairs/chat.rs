@@ -19,7 +19,6 @@ use crate::{
     crowd::Crowd,
     load::{cpu, percentile},
     peer::Peer,
-    room::Room,
     synapse::Synapse,
 };
 
@@ -83,16 +82,7 @@ async fn a_message_to_another_server() {
 
     let crowd = Crowd::start(&authority, 97).await;
     let peer = Peer::start(&authority).await;
-    let room = Room::new(&peer, "11", "crowded");
-    {
-        let mut room = room.lock();
-        for server in &crowd.servers {
-            room.signs(&server.name, &server.key);
-            let user = server.user("user");
-            room.put(&user, "m.room.member", user.as_str(), json!({ "membership": "join" }));
-        }
-    }
-    peer.keeps(&room);
+    let room = crowd.room(&peer, "crowded");
     let id = room.lock().id.to_string();
     join(&alice, &id, peer.name.as_str()).await;
     join(&bob, &id, &here.name).await;

@@ -18,14 +18,18 @@ use http_body_util::Full;
 use hyper::{body::Bytes, service::service_fn};
 use hyper_util::{rt::TokioIo, server::conn::auto::Builder};
 use ruma::{OwnedServerName, OwnedUserId};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-use tokio_rustls::{TlsAcceptor, rustls};
+use tokio_rustls::TlsAcceptor;
 
-use crate::{common::federating::Authority, peer::now};
+use crate::{
+    common::federating::Authority,
+    peer::{Peer, acceptor, now},
+    room::{Room, Shared},
+};
 
 pub(crate) struct Crowd {
     pub(crate) servers: Vec<Arc<Server>>,
@@ -43,23 +47,12 @@ pub(crate) struct Server {
 
 impl Server {
     fn new(authority: &Authority, address: Ipv4Addr, port: u16, number: u32) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (certificate, private) = authority.certify(&address.to_string(), dir.path());
-        let certificate = CertificateDer::from_pem_file(certificate).unwrap();
-        let private = PrivateKeyDer::from_pem_file(private).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], private)
-            .unwrap();
         let name = OwnedServerName::try_from(format!("{address}:{port}")).unwrap();
         let mut seed = [9; 32];
         seed[..4].copy_from_slice(&number.to_le_bytes());
         let key = SigningKey::new("crowd", seed).unwrap();
         let document = own_server_keys(&name, &[&key], &[], now());
-        Self { name, key, document, acceptor: TlsAcceptor::from(Arc::new(config)) }
+        Self { name, key, document, acceptor: acceptor(authority, &address.to_string()) }
     }
 
     pub(crate) fn user(&self, name: &str) -> OwnedUserId {
@@ -68,6 +61,20 @@ impl Server {
 }
 
 impl Crowd {
+    /// A room that a peer keeps, with somebody of each of these servers.
+    pub(crate) fn room(&self, peer: &Peer, name: &str) -> Shared {
+        let shared = Room::new(peer, "11", name);
+        let mut room = shared.lock();
+        for server in &self.servers {
+            room.signs(&server.name, &server.key);
+            let user = server.user("user");
+            room.put(&user, "m.room.member", user.as_str(), json!({ "membership": "join" }));
+        }
+        drop(room);
+        peer.keeps(&shared);
+        shared
+    }
+
     pub(crate) async fn start(authority: &Authority, count: u32) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();

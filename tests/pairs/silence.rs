@@ -13,7 +13,6 @@ use crate::{
     crowd::Crowd,
     load::{cpu, memory, percentile},
     peer::Peer,
-    room::Room,
 };
 
 /// How long a message takes to be acknowledged, one every few milliseconds.
@@ -46,16 +45,7 @@ async fn a_thousand_servers_that_are_silent() {
     let own = alice.create_room(json!({ "preset": "public_chat" })).await;
     bob.join(&own).await;
 
-    let room = Room::new(&peer, "11", "wide");
-    {
-        let mut room = room.lock();
-        for server in &crowd.servers {
-            room.signs(&server.name, &server.key);
-            let user = server.user("user");
-            room.put(&user, "m.room.member", user.as_str(), json!({ "membership": "join" }));
-        }
-    }
-    peer.keeps(&room);
+    let room = crowd.room(&peer, "wide");
     let id = room.lock().id.to_string();
     let began = Instant::now();
     alice.post(&format!("/v3/join/{id}?via={}", peer.name), json!({})).await.expect(200);
