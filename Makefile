@@ -1,10 +1,12 @@
 # Every command of the project. Each installs what it needs first (tests/setup.sh; by apt as root or with sudo).
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-more bench bench-federation audit lint setup
+.PHONY: help run test test-more bench bench-federation soak audit lint setup
 
 # `make run ARGS="--config hearth.toml"`
 ARGS ?=
+# `make soak MINUTES=10`
+MINUTES ?= 60
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -24,11 +26,15 @@ test: setup lint ## formatting, lints and all tests, real clients among them
 test-more: setup ## all tests with their longer versions: more rounds, more data
 	HEARTH_TEST_MORE=1 cargo test --workspace --locked --lib --bins --tests
 
-bench: ## measure Hearth side by side with Synapse
-	@tests/setup.sh build
+bench: ## measure Hearth side by side with Synapse on SQLite and on PostgreSQL (twenty minutes)
+	@tests/setup.sh bench
 	tests/bench/run.sh $(ARGS)
 
-bench-federation: setup ## measure what federation costs: pairs of servers, many others, silent ones; Synapse beside it
+soak: ## two servers that federate under load for MINUTES=60, while things go wrong: nothing lost, nothing grows
+	@tests/setup.sh bench
+	tests/bench/soak.sh $(MINUTES) $(ARGS)
+
+bench-federation: setup ## measure what federation costs: pairs of servers, many others, silent ones
 	cargo build --release --locked
 	HEARTH_BINARY=$(CURDIR)/target/release/hearth cargo test --locked --test pairs -- --ignored --nocapture --test-threads=1
 

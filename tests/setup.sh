@@ -5,6 +5,7 @@
 #
 #   tests/setup.sh          all of it
 #   tests/setup.sh build    only what `cargo build` needs
+#   tests/setup.sh bench    what `make bench` and `make soak` need: that, Synapse, PostgreSQL, openssl
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 cache=$PWD/.cache
@@ -118,8 +119,22 @@ peers() {
   tests/peers/setup.sh >/dev/null
 }
 
+# The database that Synapse is measured on too, and what makes certificates for servers that federate on this machine.
+bench() {
+  local missing=()
+  tests/peers/postgres.sh version >/dev/null 2>&1 || missing+=(postgresql)
+  command -v openssl >/dev/null || missing+=(openssl)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+  [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
+}
+
 case ${1:-all} in
   build) build_needs ;;
+  bench)
+    build_needs
+    bench
+    peers
+    ;;
   all)
     build_needs
     python_clients

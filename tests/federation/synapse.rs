@@ -102,7 +102,6 @@ federation:
     }
 
     /// The process id of the running server.
-    #[allow(dead_code, reason = "benchmarks use it, and share this file")]
     pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().unwrap().id()
     }

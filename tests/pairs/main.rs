@@ -1,5 +1,5 @@
-//! What federation costs: a release build in pairs, with many other servers, and Synapse on the same work. `make
-//! bench-federation` builds that and runs these, one after the other; each prints its figures.
+//! What federation costs: a release build in pairs and with many other servers. `make bench-federation` builds that and runs
+//! these, one after the other; each prints its figures.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -16,6 +16,3 @@ mod peer;
 #[allow(dead_code)]
 mod room;
 mod silence;
-#[path = "../federation/synapse.rs"]
-#[allow(dead_code)]
-mod synapse;

@@ -1,13 +1,21 @@
 #!/usr/bin/env bash
-# Installs the homeservers that Hearth is compared with, into `.cache/` of the repository.
+# Installs the homeserver that Hearth is compared with, into `.cache/` of the repository.
 #
 #   setup.sh            idempotent: does nothing when the pinned version is already there
+#   setup.sh version    the pinned version
 #
 # Prints the path of the virtual environment on its last line. Needs Python 3.10 or later; about 30 s and 240 MB.
 set -euo pipefail
 
 # Pinned, because a table of numbers means nothing without the version beside it.
 SYNAPSE_VERSION=1.163.2
+# What `matrix-synapse[postgres]` asks for, as its authors build it; psycopg2 itself would need PostgreSQL's headers.
+DRIVER=psycopg2-binary==2.9.13
+
+if [ "${1:-}" = version ]; then
+  echo "$SYNAPSE_VERSION"
+  exit
+fi
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 CACHE=${HEARTH_PEER_CACHE:-$REPO/.cache}
@@ -33,5 +41,9 @@ if [ ! -f "$STAMP" ]; then
   "$PYTHON" -m venv "$VENV" >&2
   "$VENV/bin/pip" install --quiet --disable-pip-version-check "matrix-synapse==$SYNAPSE_VERSION" >&2
   touch "$STAMP"
+fi
+if [ "$(cat "$STAMP")" != "$DRIVER" ]; then
+  "$VENV/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: "$DRIVER" >&2
+  echo "$DRIVER" >"$STAMP"
 fi
 echo "$VENV"

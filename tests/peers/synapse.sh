@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One Synapse homeserver on loopback: SQLite, rate limits off. By itself it speaks to clients only, as the benchmark wants it;
-# the tests of federation (tests/federation/, tests/pairs/) lay settings over it by which it federates (EXTRA, below).
+# One Synapse homeserver on loopback: SQLite or PostgreSQL, rate limits off. By itself it speaks to clients only; the benchmark
+# and the tests of federation (tests/federation/, tests/pairs/) lay settings over it by which it federates (EXTRA, below).
 #
 #   synapse.sh up PORT DIR     write DIR if it is new, start in the background, wait until it answers
 #   synapse.sh down DIR        stop what `up` started there (data is kept)
@@ -11,6 +11,7 @@
 # What differs from Synapse's own defaults is said where it is set, and why.
 #
 # Environment: SECRET (registration_shared_secret; default bench-secret), SERVER_NAME (default localhost),
+# POSTGRES (folder of a PostgreSQL's socket and name of a database, in place of SQLite; see postgres.sh),
 # LOG_LEVEL (default INFO, as Synapse's own); EXTRA (a YAML file of more settings, for `run`).
 set -euo pipefail
 
@@ -19,7 +20,7 @@ SECRET=${SECRET:-bench-secret}
 SERVER_NAME=${SERVER_NAME:-localhost}
 
 usage() {
-  sed -n '2,13p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2
+  sed -n '2,14p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2
   exit 2
 }
 
@@ -29,6 +30,11 @@ prepare() { # PORT DIR
   local port=$1 dir=$2
   VENV=$("$HERE/setup.sh" | tail -n 1)
   mkdir -p "$dir/data/media"
+  local database="{name: sqlite3, args: {database: '$dir/data/homeserver.db'}}"
+  if [ -n "${POSTGRES:-}" ]; then
+    # The size of the pool is that of Synapse's own example.
+    database="{name: psycopg2, args: {host: '${POSTGRES% *}', dbname: '${POSTGRES##* }', user: postgres, cp_min: 5, cp_max: 10}}"
+  fi
   local unlimited='{per_second: 1000000, burst_count: 1000000}'
   cat >"$dir/homeserver.yaml" <<YAML
 server_name: "$SERVER_NAME"
@@ -40,9 +46,7 @@ media_store_path: "$dir/data/media"
 report_stats: false
 trusted_key_servers: []
 suppress_key_server_warning: true
-database:
-  name: sqlite3
-  args: {database: "$dir/data/homeserver.db"}
+database: $database
 listeners:
   - {port: $port, bind_addresses: ["127.0.0.1"], type: http, tls: false, x_forwarded: false, resources: [{names: [client]}]}
 registration_shared_secret: "$SECRET"

@@ -5,6 +5,7 @@
 //! a message is not fast. It never looks at timings.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,16 +38,16 @@ impl Verdict {
 
 /// `acknowledged` are the event ids of one sender in one room in the order of their acknowledgements (each was sent after
 /// the one before it was acknowledged); `received` is what one reader saw of them, in its order.
-pub(crate) fn compare<'a>(
-    acknowledged: impl IntoIterator<Item = &'a str>,
-    received: impl IntoIterator<Item = &'a str>,
+pub(crate) fn compare<Id: Hash + Eq>(
+    acknowledged: impl IntoIterator<Item = Id>,
+    received: impl IntoIterator<Item = Id>,
 ) -> Verdict {
-    let mut times_seen: HashMap<&str, (usize, u32)> =
+    let mut times_seen: HashMap<Id, (usize, u32)> =
         acknowledged.into_iter().enumerate().map(|(place, id)| (id, (place, 0))).collect();
     let mut verdict = Verdict { due: times_seen.len() as u64, ..Verdict::default() };
     let mut furthest = None;
     for id in received {
-        let Some((place, times)) = times_seen.get_mut(id) else {
+        let Some((place, times)) = times_seen.get_mut(&id) else {
             verdict.unknown += 1;
             continue;
         };

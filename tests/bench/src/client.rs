@@ -22,6 +22,12 @@ pub(crate) struct User {
     pub(crate) token: Rc<str>,
 }
 
+impl User {
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        Some(self.id.split_once(':')?.1)
+    }
+}
+
 /// The password of every account that the benchmark makes.
 const PASSWORD: &str = "correct-horse-battery-staple";
 
@@ -61,6 +67,10 @@ impl Session {
         Self { user, connection: Connection::new(address), transactions: 0 }
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.connection.address()
+    }
+
     async fn post(&mut self, target: &str, body: &serde_json::Value) -> Result<&[u8]> {
         let body = body.to_string();
         let token = Rc::clone(&self.user.token);
@@ -74,17 +84,37 @@ impl Session {
 
     /// A room that anybody of the server can join. Returns its id.
     pub(crate) async fn create_room(&mut self, name: &str) -> Result<Rc<str>> {
+        self.create_room_of_version(name, None).await
+    }
+
+    /// The same, of another version than the server's own choice.
+    pub(crate) async fn create_room_of_version(
+        &mut self,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<Rc<str>> {
         #[derive(Deserialize)]
         struct Created {
             room_id: String,
         }
-        let body = json!({ "preset": "public_chat", "name": name });
+        let mut body = json!({ "preset": "public_chat", "name": name });
+        if let Some(version) = version {
+            body["room_version"] = json!(version);
+        }
         let answer = self.post("/_matrix/client/v3/createRoom", &body).await?;
         Ok(serde_json::from_slice::<Created>(answer)?.room_id.into())
     }
 
     pub(crate) async fn join(&mut self, room: &str) -> Result<()> {
         self.post(&format!("/_matrix/client/v3/join/{}", encode(room)), &json!({})).await.map(drop)
+    }
+
+    /// Joins a room that another server has.
+    pub(crate) async fn join_by_way_of(&mut self, room: &str, server: &str) -> Result<()> {
+        // The second parameter is the older name of the first.
+        let (room, server) = (encode(room), encode(server));
+        let target = format!("/_matrix/client/v3/join/{room}?via={server}&server_name={server}");
+        self.post(&target, &json!({})).await.map(drop)
     }
 
     /// Stores a filter that asks for up to `limit` events a room, as a client does at its start. Returns the filter's id.
@@ -109,12 +139,37 @@ impl Session {
         self.send_as(room, content, self.transactions).await
     }
 
-    async fn send_as(&mut self, room: &str, content: &str, transaction: u64) -> Result<Box<str>> {
+    /// Sends a message under a transaction id of the caller's, which may have been used for the same message before.
+    pub(crate) async fn send_as(&mut self, room: &str, content: &str, transaction: u64) -> Result<Box<str>> {
         let target = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/b{transaction}", encode(room));
         let token = Rc::clone(&self.user.token);
         let answer =
             succeed(&mut self.connection, "PUT", &target, Some(&token), Some(content.as_bytes())).await?;
         Ok(serde_json::from_slice::<EventId>(answer)?.event_id)
+    }
+
+    /// Says that everything up to `event` has been read.
+    pub(crate) async fn receipt(&mut self, room: &str, event: &str) -> Result<()> {
+        let target = format!("/_matrix/client/v3/rooms/{}/receipt/m.read/{}", encode(room), encode(event));
+        self.post(&target, &json!({})).await.map(drop)
+    }
+
+    pub(crate) async fn typing(&mut self, room: &str, typing: bool) -> Result<()> {
+        let user = Rc::clone(&self.user.id);
+        let target = format!("/_matrix/client/v3/rooms/{}/typing/{}", encode(room), encode(&user));
+        let body = json!({ "typing": typing, "timeout": 20_000 }).to_string();
+        let token = Rc::clone(&self.user.token);
+        succeed(&mut self.connection, "PUT", &target, Some(&token), Some(body.as_bytes())).await.map(drop)
+    }
+
+    pub(crate) async fn leave(&mut self, room: &str) -> Result<()> {
+        self.post(&format!("/_matrix/client/v3/rooms/{}/leave", encode(room)), &json!({})).await.map(drop)
+    }
+
+    /// Closes the connection, as somebody does who loses it; the next request opens another. Needed after a request that was
+    /// given up before its answer.
+    pub(crate) fn hang_up(&mut self) {
+        self.connection.hang_up();
     }
 
     /// Sets a state event whose content is a number.

@@ -66,6 +66,15 @@ impl Connection {
         Self { address, stream: None, outgoing: Vec::new(), incoming: Vec::new(), unchunked: Vec::new() }
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Closes the connection; the next request opens another.
+    pub(crate) fn hang_up(&mut self) {
+        self.stream = None;
+    }
+
     /// Sends one request and reads its whole answer. `target` is the path with its query, already encoded.
     ///
     /// A connection that the server closed while it was idle is opened again, once, and only if not one byte of an

@@ -1,18 +1,33 @@
-//! What a run found: a list of measures, the checker's verdict and what went wrong, as JSON and as a markdown table.
+//! What a run found: a list of measures, the checker's verdict and what went wrong, as JSON (described in
+//! `docs/benchmarks.md`).
 //!
 //! A comparison is made from the JSON of several runs, so that each server can be measured alone and at its own scale.
 
-use std::fmt::Write;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::checker::Verdict;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Report {
+    /// Of this form of JSON. A field that is added keeps it, one whose meaning changes raises it.
+    #[serde(default)]
+    format: u32,
     /// The server's name as the table shows it.
     pub(crate) name: String,
+    /// What was measured, as whoever ran it put it.
+    #[serde(default)]
+    pub(crate) version: String,
+    /// When the run began, in seconds since 1970.
+    #[serde(default)]
+    pub(crate) taken_at: u64,
     pub(crate) machine: Machine,
+    /// What each scenario did.
+    #[serde(default)]
+    pub(crate) sizes: Vec<Size>,
     pub(crate) measures: Vec<Measure>,
     pub(crate) verdict: Verdict,
     /// Scenarios that could not be finished, with the reason.
@@ -27,6 +42,12 @@ pub(crate) struct Machine {
 }
 
 #[derive(Serialize, Deserialize)]
+pub(crate) struct Size {
+    pub(crate) scenario: String,
+    pub(crate) text: String,
+}
+
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Measure {
     pub(crate) scenario: String,
     pub(crate) label: String,
@@ -35,7 +56,7 @@ pub(crate) struct Measure {
     pub(crate) better: Better,
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Better {
     Higher,
@@ -58,9 +79,14 @@ impl Machine {
 }
 
 impl Report {
-    pub(crate) fn new(name: String) -> Self {
+    pub(crate) fn new(name: String, version: String) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
+            format: 1,
             name,
+            version,
+            taken_at: now.as_secs(),
+            sizes: Vec::new(),
             machine: Machine::this(),
             measures: Vec::new(),
             verdict: Verdict::default(),
@@ -88,171 +114,78 @@ impl Report {
         }
     }
 
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let json = std::fs::read(path).with_context(|| path.display().to_string())?;
+        serde_json::from_slice(&json).with_context(|| path.display().to_string())
+    }
+
+    pub(crate) fn find(&self, scenario: &str, label: &str) -> Option<&Measure> {
+        self.measures.iter().find(|measure| measure.scenario == scenario && measure.label == label)
+    }
+
+    /// The day on which the run began, in UTC.
+    pub(crate) fn day(&self) -> String {
+        day(self.taken_at)
+    }
+
     pub(crate) fn is_good(&self) -> bool {
         self.failures.is_empty() && self.verdict.is_clean()
     }
 }
 
-/// One table with a column a report, and the ratio of the last to the first where there are two or more.
-pub(crate) fn markdown(reports: &[Report]) -> String {
-    let mut out = String::new();
-    let mut line = |cells: Vec<String>| {
-        let _ = writeln!(out, "| {} |", cells.join(" | "));
-    };
-    let compared = reports.len() > 1;
-    let names = reports.iter().map(|report| report.name.clone());
-    let mut head: Vec<_> =
-        ["scenario", "measure", "unit"].map(str::to_owned).into_iter().chain(names).collect();
-    if compared {
-        head.push(format!("{} is better by", reports[0].name));
-    }
-    let rule = head
-        .iter()
-        .enumerate()
-        .map(|(column, _)| if column < 3 { "---" } else { "---:" }.to_owned())
-        .collect();
-    line(head);
-    line(rule);
-    for (scenario, label) in rows(reports) {
-        let cells: Vec<_> = reports.iter().map(|report| find(report, scenario, label)).collect();
-        let Some(any) = cells.iter().flatten().next() else { continue };
-        let mut row = vec![scenario.to_owned(), label.to_owned(), any.unit.clone()];
-        row.extend(
-            cells.iter().map(|cell| cell.map_or_else(|| "–".to_owned(), |measure| number(measure.value))),
-        );
-        if compared {
-            row.push(ratio(cells[0], cells[cells.len() - 1]).unwrap_or_default());
+impl Measure {
+    /// How many times better this is than `other`, the same measure elsewhere. What compares a server with itself is not
+    /// compared again.
+    pub(crate) fn times_better(&self, other: &Self) -> Option<f64> {
+        if self.unit == "×" {
+            return None;
         }
-        line(row);
+        let ratio = match self.better {
+            Better::Higher => self.value / other.value,
+            Better::Lower => other.value / self.value,
+            Better::Context => return None,
+        };
+        (ratio.is_finite() && ratio > 0.0).then_some(ratio)
     }
-    for (label, count) in verdict_rows() {
-        let mut row = vec!["checker".to_owned(), label.to_owned(), String::new()];
-        row.extend(reports.iter().map(|report| count(&report.verdict).to_string()));
-        if compared {
-            row.push(String::new());
-        }
-        line(row);
-    }
-    for report in reports {
-        for failure in &report.failures {
-            let _ = writeln!(out, "\n**{} failed**: {failure}", report.name);
-        }
-    }
-    if let Some(report) = reports.first() {
-        let Machine { cpus, processor, kernel } = &report.machine;
-        let _ =
-            writeln!(out, "\n{cpus} CPUs shared by the server and the load ({processor}), Linux {kernel}.");
-    }
-    out
 }
 
-type Count = fn(&Verdict) -> u64;
-
-fn verdict_rows() -> [(&'static str, Count); 6] {
-    [
-        ("deliveries due", |verdict| verdict.due),
-        ("lost", |verdict| verdict.lost),
-        ("duplicated", |verdict| verdict.duplicated),
-        ("reordered", |verdict| verdict.reordered),
-        ("unknown", |verdict| verdict.unknown),
-        ("transaction ids answered with another event", |verdict| verdict.forked_transactions),
-    ]
-}
-
-/// Scenario and label of each row: the first report's in its order, with those that only others have set in after their scenario.
-fn rows(reports: &[Report]) -> Vec<(&str, &str)> {
-    let mut rows: Vec<(&str, &str)> = Vec::new();
-    for measure in reports.iter().flat_map(|report| &report.measures) {
-        let row = (&*measure.scenario, &*measure.label);
-        if !rows.contains(&row) {
-            let after = rows.iter().rposition(|(scenario, _)| *scenario == row.0);
-            rows.insert(after.map_or(rows.len(), |place| place + 1), row);
-        }
-    }
-    rows
-}
-
-fn find<'a>(report: &'a Report, scenario: &str, label: &str) -> Option<&'a Measure> {
-    report.measures.iter().find(|measure| measure.scenario == scenario && measure.label == label)
-}
-
-/// How many times better `first` is than `last`.
-fn ratio(first: Option<&Measure>, last: Option<&Measure>) -> Option<String> {
-    let (first, last) = (first?, last?);
-    let ratio = match first.better {
-        Better::Higher => first.value / last.value,
-        Better::Lower => last.value / first.value,
-        Better::Context => return None,
-    };
-    ratio.is_finite().then(|| format!("{}×", number(ratio)))
-}
-
-/// Three significant digits, no more than two of them after the point.
-fn number(value: f64) -> String {
-    let decimals = match value.abs() {
-        size if size >= 100.0 || size == 0.0 => 0,
-        size if size >= 10.0 => 1,
-        size if size >= 0.1 => 2,
-        _ => 3,
-    };
-    format!("{value:.decimals$}")
+/// `2026-11-26` of seconds since 1970 (Howard Hinnant's `civil_from_days`).
+fn day(seconds: u64) -> String {
+    let days = seconds / 86_400 + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+    format!("{:04}-{month:02}-{date:02}", year + era * 400)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn report(name: &str, measures: &[(&str, Better, f64)]) -> Report {
-        let mut report = Report::new(name.to_owned());
-        for (label, better, value) in measures {
-            report.add("send", *label, "u", *better, *value);
-        }
-        report
-    }
-
-    #[test]
-    fn a_comparison_lines_measures_up_and_says_who_is_better() {
-        let ours = report(
-            "a",
-            &[("rate", Better::Higher, 3000.0), ("cpu", Better::Lower, 0.25), ("only a", Better::Lower, 1.0)],
-        );
-        let theirs = report(
-            "b",
-            &[
-                ("only b", Better::Context, 64.0),
-                ("cpu", Better::Lower, 20.0),
-                ("rate", Better::Higher, 40.0),
-            ],
-        );
-        let table = markdown(&[ours, theirs]);
-        let lines: Vec<_> = table.lines().skip(2).take(4).collect();
-        assert_eq!(
-            lines,
-            [
-                "| send | rate | u | 3000 | 40.0 | 75.0× |",
-                "| send | cpu | u | 0.25 | 20.0 | 80.0× |",
-                "| send | only a | u | 1.00 | – |  |",
-                "| send | only b | u | – | 64.0 |  |",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_measure_that_was_not_taken_has_no_row() {
-        let mut only = report("a", &[]);
-        only.add("send", "cpu", "ms", Better::Lower, None);
-        assert!(!markdown(&[only]).contains("cpu"));
-    }
-
     #[test]
     fn a_run_with_a_lost_delivery_or_a_failed_scenario_is_not_good() {
-        let mut run = report("a", &[]);
+        let mut run = Report::new("a".to_owned(), String::new());
         assert!(run.is_good());
         run.verdict.lost = 1;
         assert!(!run.is_good());
-        let mut run = report("a", &[]);
+        let mut run = Report::new("a".to_owned(), String::new());
         run.failures.push("send: broke".to_owned());
         assert!(!run.is_good());
-        assert!(markdown(&[run]).contains("**a failed**: send: broke"));
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        assert_eq!([0, 951_782_400, 1_795_651_200].map(day), ["1970-01-01", "2000-02-29", "2026-11-26"]);
+    }
+
+    #[test]
+    fn a_report_of_before_there_were_sizes_can_be_read() {
+        let old = r#"{"name":"a","machine":{"cpus":2,"processor":"","kernel":""},"measures":[],
+            "verdict":{"due":1,"lost":0,"duplicated":0,"reordered":0,"unknown":0,"forked_transactions":0},"failures":[]}"#;
+        let report: Report = serde_json::from_str(old).unwrap();
+        assert!(report.is_good() && report.sizes.is_empty());
     }
 }

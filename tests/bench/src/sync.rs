@@ -64,6 +64,10 @@ impl<'a> SyncBody<'a> {
 }
 
 impl Event<'_> {
+    pub(crate) fn is(&self, kind: &str) -> bool {
+        self.r#type == kind
+    }
+
     /// The number that the benchmark gave its message; `None` for any other event.
     pub(crate) fn number(&self) -> Option<usize> {
         if self.r#type == "m.room.message" { self.content.number } else { None }

@@ -80,21 +80,15 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
     let with = settled(&bench.server).await;
     polls.shutdown().await;
 
+    bench.size(NAME, format!("{} long-polls of {} users", settings.polls, users.len()));
     let report = &mut bench.report;
-    report.add(NAME, "long-polls", "", Better::Context, settings.polls as f64);
-    report.add(NAME, "users", "", Better::Context, users.len() as f64);
-    report.add(
-        NAME,
-        "resident without",
-        "MiB",
-        Better::Lower,
-        before.map(|memory| mebibytes(memory.resident)),
-    );
-    report.add(NAME, "resident with", "MiB", Better::Lower, with.map(|memory| mebibytes(memory.resident)));
+    let size = |memory: Option<Memory>| memory.map(|memory| mebibytes(memory.proportional));
+    report.add(NAME, "memory without", "MiB", Better::Lower, size(before));
+    report.add(NAME, "memory with", "MiB", Better::Lower, size(with));
     let each = before.zip(with).map(|(before, with)| {
-        (with.resident as f64 - before.resident as f64) / 1024.0 / settings.polls as f64
+        (with.proportional as f64 - before.proportional as f64) / 1024.0 / settings.polls as f64
     });
-    report.add(NAME, "resident memory a long-poll", "KiB", Better::Lower, each);
+    report.add(NAME, "memory a long-poll", "KiB", Better::Lower, each);
     Ok(())
 }
 
@@ -103,7 +97,7 @@ async fn settled(server: &Server) -> Option<Memory> {
     let mut smallest: Option<Memory> = None;
     for _ in 0..5 {
         let memory = server.memory()?;
-        if smallest.is_none_or(|smallest| memory.resident < smallest.resident) {
+        if smallest.is_none_or(|smallest| memory.proportional < smallest.proportional) {
             smallest = Some(memory);
         }
         tokio::time::sleep(Duration::from_millis(300)).await;

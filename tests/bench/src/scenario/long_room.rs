@@ -31,6 +31,7 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
     let address = bench.address();
     let users = bench.users(SENDERS).await?;
     let room = room_of(address, users.clone()).await?;
+    bench.size(NAME, format!("{} messages of {SENDERS} members", settings.messages));
     let disk_before = bench.server.disk();
     let began = Instant::now();
     let mut tasks = JoinSet::new();
@@ -69,7 +70,6 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
 
     let report = &mut bench.report;
     let messages = (each * SENDERS) as f64;
-    report.add(NAME, "messages", "", Better::Context, messages);
     report.add(NAME, "sends while it fills", "/s", Better::Higher, messages / filled.as_secs_f64());
     let disk =
         disk_before.zip(bench.server.disk()).map(|(before, after)| (after as f64 - before as f64) / messages);

@@ -4,9 +4,12 @@
 //! that already holds something.
 
 pub(crate) mod chat;
+pub(crate) mod hot_room;
 pub(crate) mod idle;
+pub(crate) mod join_storm;
 pub(crate) mod long_room;
 pub(crate) mod old_room;
+pub(crate) mod pair;
 pub(crate) mod send;
 pub(crate) mod sliding_rooms;
 pub(crate) mod sockets;
@@ -24,8 +27,8 @@ use tokio::task::JoinSet;
 
 use crate::client::{Session, User, register};
 use crate::connection::Connection;
-use crate::report::{Better, Report};
-use crate::server::Server;
+use crate::report::{Better, Report, Size};
+use crate::server::{Server, Window};
 
 /// Requests at once while users and rooms are made: enough to let a server batch, too few to upset one.
 const SETUP_WIDTH: usize = 8;
@@ -33,6 +36,8 @@ const SETUP_WIDTH: usize = 8;
 /// A run: the server, what is known of it so far, and the accounts made on it.
 pub(crate) struct Bench {
     pub(crate) server: Server,
+    /// Another server, with which it federates; it runs only while it is needed.
+    pub(crate) peer: Option<Server>,
     pub(crate) secret: Option<String>,
     pub(crate) report: Report,
     /// Begins every localpart of this run, so that a run can be repeated on the same data.
@@ -41,22 +46,41 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(server: Server, secret: Option<String>, name: String) -> Self {
+    pub(crate) fn new(server: Server, peer: Option<Server>, secret: Option<String>, report: Report) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let tag = format!("b{:x}", now.as_millis());
-        Self { server, secret, report: Report::new(name), tag, users_made: 0 }
+        Self { server, peer, secret, report, tag, users_made: 0 }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.server.address
     }
 
+    /// Says under the name of a scenario what was done, so that reports of runs of other sizes are seen to differ.
+    pub(crate) fn size(&mut self, scenario: &str, text: impl Into<String>) {
+        self.report.sizes.push(Size { scenario: scenario.to_owned(), text: text.into() });
+    }
+
+    /// The servers whose CPU is counted.
+    pub(crate) fn servers(&self) -> Vec<&Server> {
+        let peer = self.peer.iter().filter(|peer| peer.is_known());
+        std::iter::once(&self.server).chain(peer).collect()
+    }
+
+    pub(crate) fn window(&self) -> Window {
+        Window::open(&self.servers())
+    }
+
     /// Makes `count` accounts.
     pub(crate) async fn users(&mut self, count: usize) -> Result<Vec<User>> {
+        self.users_at(self.address(), count).await
+    }
+
+    /// Makes `count` accounts on the server at that address.
+    pub(crate) async fn users_at(&mut self, address: SocketAddr, count: usize) -> Result<Vec<User>> {
         let localparts =
             (0..count).map(|index| format!("{}-{}", self.tag, self.users_made + index)).collect();
         self.users_made += count;
-        let address = self.address();
         let secret: Option<Rc<str>> = self.secret.as_deref().map(Into::into);
         in_parallel(localparts, move |localpart: String| {
             let secret = secret.clone();
@@ -65,15 +89,15 @@ impl Bench {
         .await
     }
 
-    /// Adds the resident memory of the server now, under `scenario`.
+    /// Adds the memory of the server now, under `scenario`.
     pub(crate) fn add_memory(&mut self, scenario: &str) {
         let memory = self.server.memory();
-        let mut add = |label: &str, bytes: Option<u64>| {
-            self.report.add(scenario, label, "MiB", Better::Lower, bytes.map(mebibytes));
+        let mut add = |label: &str, better: Better, bytes: Option<u64>| {
+            self.report.add(scenario, label, "MiB", better, bytes.map(mebibytes));
         };
-        add("resident after", memory.map(|memory| memory.resident));
-        add("proportional set after", memory.map(|memory| memory.proportional));
-        add("peak resident", memory.map(|memory| memory.peak));
+        add("memory after", Better::Lower, memory.map(|memory| memory.proportional));
+        add("resident after", Better::Context, memory.map(|memory| memory.resident));
+        add("peak resident", Better::Context, memory.map(|memory| memory.peak));
     }
 }
 

@@ -14,7 +14,6 @@ use crate::client::{Session, User};
 use crate::content;
 use crate::latency::Latencies;
 use crate::report::Better;
-use crate::server::Window;
 
 const NAME: &str = "old-room";
 
@@ -35,6 +34,7 @@ pub(crate) struct Settings {
 pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
     let address = bench.address();
     let users = bench.users(settings.members).await?;
+    bench.size(NAME, format!("{} members, {} state changes", settings.members, settings.changes));
     let fresh = room(bench, &users).await?;
     let old = room(bench, &users).await?;
     let mut member = Session::new(address, users.first().context("a room needs a member")?.clone());
@@ -55,7 +55,7 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
     // The first turn of each warms up.
     for turn in 0..=TURNS {
         for (room, latencies, cpu) in &mut costs {
-            let (window, end) = (Window::open(&bench.server), Instant::now() + Duration::from_secs(1));
+            let (window, end) = (bench.window(), Instant::now() + Duration::from_secs(1));
             let mut sent = 0;
             while Instant::now() < end {
                 number += 1;
@@ -67,7 +67,7 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
                     latencies.record(began.elapsed());
                 }
             }
-            let each = window.close(&bench.server).server_each(sent);
+            let each = window.close(&bench.servers()).server_each(sent);
             if turn > 0 {
                 *cpu += each.unwrap_or(f64::NAN) / TURNS as f64;
             }
@@ -86,8 +86,6 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
 
     let [(_, fresh, fresh_cpu), (_, old, old_cpu)] = costs;
     let report = &mut bench.report;
-    report.add(NAME, "members", "", Better::Context, settings.members as f64);
-    report.add(NAME, "state changes", "", Better::Context, settings.changes as f64);
     let (fresh_p50, old_p50) = (fresh.percentile(50), old.percentile(50));
     report.add(NAME, "fresh room: acknowledgement p50", "ms", Better::Lower, fresh_p50);
     report.add(NAME, "old room: acknowledgement p50", "ms", Better::Lower, old_p50);

@@ -18,8 +18,8 @@ use crate::checker::{Verdict, compare};
 use crate::client::{Session, User};
 use crate::content;
 use crate::latency::Latencies;
+use crate::pace::Pace;
 use crate::report::Better;
-use crate::server::Window;
 
 const NAME: &str = "send";
 
@@ -74,6 +74,8 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
         acknowledged: Vec::new(),
     });
 
+    let seconds = settings.duration.as_secs();
+    bench.size(NAME, format!("{} senders in {room_count} rooms, {seconds} s each way", settings.senders));
     let disk_before = bench.server.disk();
     let top = phase(bench, senders.collect(), settings.duration, None).await?;
     let half = phase(bench, top.senders, settings.duration, Some(top.rate / 2.0)).await?;
@@ -84,8 +86,6 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
         .map(|(before, after)| (after as f64 - before as f64) / sent as f64);
 
     let report = &mut bench.report;
-    report.add(NAME, "senders", "", Better::Context, settings.senders as f64);
-    report.add(NAME, "rooms", "", Better::Context, room_count as f64);
     report.add(NAME, "top rate", "sends/s", Better::Higher, top.rate);
     report.add(
         NAME,
@@ -150,19 +150,18 @@ async fn phase(
     let interval = rate.map(|rate| Duration::from_secs_f64(senders.len() as f64 / rate));
     let begin = Instant::now() + Duration::from_millis(10);
     let mut tasks = JoinSet::new();
-    let count = senders.len() as u32;
+    let count = senders.len();
     for (index, sender) in senders.into_iter().enumerate() {
         let phase = Rc::clone(&phase);
-        // Spread over the interval, for people do not send in step.
-        let pace = interval.map(|interval| Pace { next: begin + interval * index as u32 / count, interval });
+        let pace = interval.map(|interval| Pace::new(begin, interval, index, count));
         tasks.spawn_local(send_until_over(sender, phase, pace));
     }
     tokio::time::sleep(WARM_UP).await;
-    let window = Window::open(&bench.server);
+    let window = bench.window();
     phase.counting.set(true);
     tokio::time::sleep(duration).await;
     phase.counting.set(false);
-    let spent = window.close(&bench.server);
+    let spent = window.close(&bench.servers());
     phase.over.set(true);
     let mut senders = Vec::new();
     while let Some(sender) = tasks.join_next().await {
@@ -180,28 +179,15 @@ async fn phase(
     })
 }
 
-struct Pace {
-    next: Instant,
-    interval: Duration,
-}
-
 async fn send_until_over(mut sender: Sender, phase: Rc<Phase>, mut pace: Option<Pace>) -> Result<Sender> {
     while !phase.over.get() {
         let content = content::message(sender.seed, sender.acknowledged.len());
-        let mut began = Instant::now();
-        if let Some(pace) = &mut pace {
-            if began < pace.next {
-                // The timer's own lateness is not the server's.
-                tokio::time::sleep_until(pace.next.into()).await;
-                began = Instant::now();
-            } else {
-                // Late, since the answer before was slow: that wait counts, or a stall would be one sample and not many.
-                began = pace.next;
-            }
-            pace.next += pace.interval;
-            if phase.over.get() {
-                break;
-            }
+        let began = match &mut pace {
+            Some(pace) => pace.due().await,
+            None => Instant::now(),
+        };
+        if phase.over.get() {
+            break;
         }
         let event = sender.session.send(&sender.room, &content).await?;
         if phase.counting.get() {

@@ -18,7 +18,6 @@ use crate::client::Session;
 use crate::content;
 use crate::latency::Latencies;
 use crate::report::Better;
-use crate::server::Window;
 
 const NAME: &str = "sliding-rooms";
 const FIRST_ANSWERS: usize = 5;
@@ -65,6 +64,7 @@ async fn ask(session: &mut Session, pos: Option<&str>, window: usize) -> Result<
 }
 
 pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
+    bench.size(NAME, format!("{} rooms", settings.sizes()));
     let mut all = Vec::new();
     for (index, count) in settings.counts.iter().enumerate() {
         all.push(member_of(bench, *count, settings.duration, 3_000_000 + index as u64).await?);
@@ -138,12 +138,12 @@ async fn member_of(
         pos = answer.pos;
     }
     tokio::time::sleep(SETTLING).await;
-    let (spent, end, mut repeats) = (Window::open(&bench.server), Instant::now() + duration, 0);
+    let (spent, end, mut repeats) = (bench.window(), Instant::now() + duration, 0);
     while Instant::now() < end {
         ask(&mut session, Some(&before_last), window).await?;
         repeats += 1;
     }
-    let cpu = spent.close(&bench.server).server_each(repeats);
+    let cpu = spent.close(&bench.servers()).server_each(repeats);
     let mut add = |what: &str, unit: &str, value: Option<f64>| {
         bench.report.add(NAME, format!("{what}, {count} rooms"), unit, Better::Lower, value);
     };

@@ -11,7 +11,6 @@ use super::{Bench, in_parallel, mebibytes, room_of};
 use crate::client::{Session, User};
 use crate::content;
 use crate::report::Better;
-use crate::server::Window;
 use crate::socket::Socket;
 
 const NAME: &str = "sockets";
@@ -53,9 +52,9 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
     for socket in opened {
         sockets.spawn_local(socket.idle());
     }
-    let window = Window::open(&bench.server);
+    let window = bench.window();
     tokio::time::sleep(WATCHED).await;
-    let spent = window.close(&bench.server);
+    let spent = window.close(&bench.servers());
     let with = bench.server.memory();
     if let Some(ended) = sockets.try_join_next() {
         ended??;
@@ -65,13 +64,16 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
     let count = settings.sockets as f64;
     let each = before
         .zip(with)
-        .map(|(before, with)| (with.resident as f64 - before.resident as f64) / 1024.0 / count);
+        .map(|(before, with)| (with.proportional as f64 - before.proportional as f64) / 1024.0 / count);
     let cpu = spent.server_each(settings.sockets).map(|each| each * 1000.0 / spent.elapsed.as_secs_f64());
-    let resident = with.map(|memory| mebibytes(memory.resident));
+    let memory = with.map(|memory| mebibytes(memory.proportional));
+    bench.size(
+        NAME,
+        format!("{} sockets of {} users, {} cut", settings.sockets, settings.users, settings.cut),
+    );
     let report = &mut bench.report;
-    report.add(NAME, "sockets", "", Better::Context, count);
-    report.add(NAME, "resident with", "MiB", Better::Lower, resident);
-    report.add(NAME, "resident memory a socket", "KiB", Better::Lower, each);
+    report.add(NAME, "memory with", "MiB", Better::Lower, memory);
+    report.add(NAME, "memory a socket", "KiB", Better::Lower, each);
     report.add(NAME, "server CPU a socket", "µs/s", Better::Lower, cpu);
     storm(bench, settings, &known, &groups, &rooms).await
 }
@@ -98,7 +100,7 @@ async fn storm(
         let mut session = Session::new(address, members[0].clone());
         session.send(room, &content::message(2_000_000, 0)).await?;
     }
-    let window = Window::open(&bench.server);
+    let window = bench.window();
     let began = Instant::now();
     let mut coming = JoinSet::new();
     for (user, position) in positions {
@@ -113,7 +115,7 @@ async fn storm(
         back.push(socket??);
     }
     let seconds = began.elapsed().as_secs_f64();
-    let spent = window.close(&bench.server);
+    let spent = window.close(&bench.servers());
     let label = format!("{} back after a cut, each with what it missed", settings.cut);
     bench.report.add(NAME, label, "s", Better::Lower, Some(seconds));
     bench.report.add(NAME, "server CPU a resume", "ms", Better::Lower, spent.server_each(settings.cut));

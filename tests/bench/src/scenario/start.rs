@@ -20,10 +20,11 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
     for _ in 0..settings.repeats {
         starts.record(bench.server.restart().await?);
     }
-    let resident = bench.server.memory().map(|memory| mebibytes(memory.resident));
+    let memory = bench.server.memory().map(|memory| mebibytes(memory.proportional));
+    bench.size(NAME, format!("started {} times", settings.repeats));
     let report = &mut bench.report;
     report.add(NAME, "first answer (median)", "ms", Better::Lower, starts.percentile(50));
     report.add(NAME, "first answer (slowest)", "ms", Better::Lower, starts.percentile(100));
-    report.add(NAME, "resident then", "MiB", Better::Lower, resident);
+    report.add(NAME, "memory then", "MiB", Better::Lower, memory);
     Ok(())
 }

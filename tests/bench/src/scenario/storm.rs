@@ -13,7 +13,6 @@ use crate::client::{Session, User};
 use crate::content;
 use crate::latency::Latencies;
 use crate::report::Better;
-use crate::server::Window;
 use crate::socket::Socket;
 use crate::sync::SyncBody;
 
@@ -60,18 +59,18 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     talk.latencies.take();
-    let window = Window::open(&bench.server);
+    let window = bench.window();
     tokio::time::sleep(CALM).await;
-    let (calm, calm_spent) = (talk.latencies.take(), window.close(&bench.server));
+    let (calm, calm_spent) = (talk.latencies.take(), window.close(&bench.servers()));
 
     let mut coming = JoinSet::new();
     let count = crowd.len() as u32;
     for (index, (user, since)) in crowd.into_iter().enumerate() {
         coming.spawn_local(visit(address, user, since, index as u32, count));
     }
-    let window = Window::open(&bench.server);
+    let window = bench.window();
     tokio::time::sleep(STORM).await;
-    let (storm, storm_spent) = (talk.latencies.take(), window.close(&bench.server));
+    let (storm, storm_spent) = (talk.latencies.take(), window.close(&bench.servers()));
     while let Some(visited) = coming.join_next().await {
         visited??;
     }
@@ -80,10 +79,10 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
         ended??;
     }
 
+    bench.size(NAME, format!("{PAIRS} pairs, {count} who come and go"));
     let mut add = |label: String, unit: &str, better: Better, value: Option<f64>| {
         bench.report.add(NAME, label, unit, better, value);
     };
-    add("users who come and go".to_owned(), "", Better::Context, Some(f64::from(count)));
     for (name, latencies, spent) in [("calm", &calm, calm_spent), ("storm", &storm, storm_spent)] {
         add(format!("{name}: messages"), "", Better::Context, Some(latencies.count() as f64));
         add(format!("{name}: delivery p50"), "ms", Better::Lower, latencies.percentile(50));

@@ -15,7 +15,6 @@ use crate::client::{Session, User};
 use crate::content;
 use crate::latency::Latencies;
 use crate::report::Better;
-use crate::server::Window;
 use crate::sync::SyncBody;
 
 const NAME: &str = "sync-rooms";
@@ -32,6 +31,17 @@ pub(crate) struct Settings {
     pub(crate) duration: Duration,
 }
 
+impl Settings {
+    /// The numbers of rooms, as people write them.
+    pub(super) fn sizes(&self) -> String {
+        let counts: Vec<_> = self.counts.iter().map(usize::to_string).collect();
+        match counts.split_last() {
+            Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+            _ => counts.concat(),
+        }
+    }
+}
+
 /// What one number of rooms came to, as far as it is compared with the others.
 struct Costs {
     empty_p50: Option<f64>,
@@ -41,6 +51,7 @@ struct Costs {
 }
 
 pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
+    bench.size(NAME, format!("{} rooms", settings.sizes()));
     let mut all = Vec::new();
     for (index, count) in settings.counts.iter().enumerate() {
         all.push(member_of(bench, *count, settings.duration, 2_000_000 + index as u64).await?);
@@ -93,14 +104,14 @@ async fn member_of(bench: &mut Bench, count: usize, duration: Duration, seed: u6
     // The first after an initial sync may have something left to say.
     since = session.sync_token(Some(&since)).await?;
     tokio::time::sleep(SETTLING).await;
-    let (window, end) = (Window::open(&bench.server), Instant::now() + duration);
+    let (window, end) = (bench.window(), Instant::now() + duration);
     while Instant::now() < end {
         let began = Instant::now();
         let body = session.sync_raw(Some(&since), None, 0).await?;
         empty.record(began.elapsed());
         since = SyncBody::parse(body)?.next_batch.into_owned();
     }
-    let empty_cpu = window.close(&bench.server).server_each(empty.count());
+    let empty_cpu = window.close(&bench.servers()).server_each(empty.count());
 
     let mut message = Latencies::default();
     let (mut acknowledged, mut received) = (Vec::new(), Vec::new());
@@ -129,12 +140,12 @@ async fn member_of(bench: &mut Bench, count: usize, duration: Duration, seed: u6
 
     // What the server still has to tidy after all those messages is theirs, not the syncs'.
     tokio::time::sleep(SETTLING).await;
-    let (window, end, mut repeats) = (Window::open(&bench.server), Instant::now() + duration, 0);
+    let (window, end, mut repeats) = (bench.window(), Instant::now() + duration, 0);
     while Instant::now() < end {
         session.sync_raw(Some(&before_last), None, 0).await?;
         repeats += 1;
     }
-    let message_cpu = window.close(&bench.server).server_each(repeats);
+    let message_cpu = window.close(&bench.servers()).server_each(repeats);
 
     let costs = Costs {
         empty_p50: empty.percentile(50),
@@ -142,12 +153,13 @@ async fn member_of(bench: &mut Bench, count: usize, duration: Duration, seed: u6
         message_p50: message.percentile(50),
         message_cpu,
     };
+    let size = Some(mebibytes(size as u64));
+    bench.report.add(NAME, format!("initial sync's size, {count} rooms"), "MiB", Better::Context, size);
     let mut add = |what: &str, unit: &str, value: Option<f64>| {
         bench.report.add(NAME, format!("{what}, {count} rooms"), unit, Better::Lower, value);
     };
     add("initial sync (median of 3)", "ms", initial.percentile(50));
     add("initial sync (slowest of 3)", "ms", initial.percentile(100));
-    add("initial sync's size", "MiB", Some(mebibytes(size as u64)));
     add("empty sync p50", "ms", costs.empty_p50);
     add("empty sync p99", "ms", empty.percentile(99));
     add("empty sync CPU", "ms/sync", costs.empty_cpu);
