@@ -11,9 +11,16 @@ use crate::table::{Rows, markdown};
 const BEGIN: &str = "<!-- results: begin (written by tests/bench/run.sh --write-docs) -->";
 const END: &str = "<!-- results: end -->";
 
-/// What was measured and when, and the table.
-pub(crate) fn results(reports: &[Report]) -> String {
+/// What was measured and when, the plot (a file beside the document), and the table.
+pub(crate) fn results(reports: &[Report], plot: Option<&str>) -> String {
     let mut out = String::new();
+    if let (Some(plot), Some(first)) = (plot, reports.first()) {
+        let _ = writeln!(
+            out,
+            "![How many times better {} is, a row a measure; the table has all]({plot})\n",
+            first.name
+        );
+    }
     for report in reports {
         let version = if report.version.is_empty() { "of unknown version" } else { &report.version };
         let (day, due) = (report.day(), report.verdict.due);
@@ -38,6 +45,24 @@ pub(crate) fn put_in(document: &str, part: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_show_the_plot_and_say_what_was_wrong() {
+        let mut report = Report::new("a".to_owned(), "1.2".to_owned());
+        report.taken_at = 0;
+        report.verdict.due = 7;
+        let good = results(&[report], Some("a.svg"));
+        assert!(
+            good.starts_with("![How many times better a is, a row a measure; the table has all](a.svg)\n"),
+            "{good}"
+        );
+        assert!(good.contains(
+            "- **a** 1.2, 1970-01-01: nothing was lost, doubled or out of order among 7 deliveries."
+        ));
+        let mut bad = Report::new("a".to_owned(), String::new());
+        bad.verdict.lost = 1;
+        assert!(results(&[bad], None).contains("not all were right"));
+    }
 
     #[test]
     fn only_what_is_between_the_markers_changes() {

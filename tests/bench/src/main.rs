@@ -102,14 +102,16 @@ impl Compare {
         if let Some(path) = &self.markdown {
             write(path, &table)?;
         }
-        if let Some(drawn) = plot::of(&reports) {
+        let drawn = plot::of(&reports);
+        if let Some(drawn) = &drawn {
             for path in self.plot.iter().chain(&self.docs_plot) {
-                write(path, &drawn)?;
+                write(path, drawn)?;
             }
         }
         if let Some(path) = &self.docs {
             let document = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            let part = docs::results(&reports);
+            let name = self.docs_plot.as_deref().and_then(|plot| plot.file_name()?.to_str());
+            let part = docs::results(&reports, name.filter(|_| drawn.is_some()));
             write(path, &docs::put_in(&document, &part).with_context(|| path.display().to_string())?)?;
         }
         print!("{table}");

@@ -88,8 +88,9 @@ const ROWS: [(&str, &[(&str, &str)]); 11] = [
 const WIDTH: f64 = 860.0;
 const ROW: f64 = 20.0;
 const LEFT: f64 = 264.0;
-const RIGHT: f64 = 720.0;
 const TOP: f64 = 96.0;
+/// Of the numbers of one series.
+const COLUMN: f64 = 58.0;
 
 struct Row {
     label: &'static str,
@@ -113,7 +114,8 @@ pub(crate) fn of(reports: &[Report]) -> Option<String> {
     // Whole decades, with 1 among them.
     let lowest = ratios().fold(1.0, f64::min).log10().floor();
     let highest = ratios().fold(10.0, f64::max).log10().ceil();
-    let place = |ratio: f64| LEFT + (RIGHT - LEFT) * (ratio.log10() - lowest) / (highest - lowest);
+    let right = WIDTH - 24.0 - COLUMN * others.len() as f64;
+    let place = |ratio: f64| LEFT + (right - LEFT) * (ratio.log10() - lowest) / (highest - lowest);
 
     let lines: usize = groups.iter().map(|(_, rows)| rows.len() + 1).sum();
     let bottom = TOP + ROW * lines as f64 + 6.0;
@@ -137,6 +139,10 @@ pub(crate) fn of(reports: &[Report]) -> Option<String> {
         }
     }
     drawing.text((place(1.0), bottom + 32.0), Anchor::Middle, 11.0, FAINT, "the same");
+    let column = |series: usize| WIDTH - 14.0 - COLUMN * (others.len() - 1 - series) as f64;
+    for series in 0..others.len() {
+        drawing.marker((column(series) - 16.0, TOP - 16.0), series);
+    }
     let mut y = TOP;
     for (title, rows) in &groups {
         y += ROW;
@@ -144,19 +150,14 @@ pub(crate) fn of(reports: &[Report]) -> Option<String> {
         for row in rows {
             y += ROW;
             drawing.text((28.0, y), Anchor::Start, 13.0, INK, row.label);
-            drawing.line((LEFT, y - 4.0), (RIGHT, y - 4.0), GRID, 0.5);
-            // The first series is drawn last, above the others.
-            for (series, ratio) in row.ratios.iter().enumerate().rev() {
+            drawing.line((LEFT, y - 4.0), (right, y - 4.0), GRID, 0.5);
+            for (series, ratio) in row.ratios.iter().enumerate() {
                 if let Some(ratio) = ratio {
                     drawing.marker((place(*ratio), y - 4.0), series);
                 }
+                let text = ratio.map_or_else(|| "–".to_owned(), |ratio| number(ratio) + "×");
+                drawing.text((column(series), y), Anchor::End, 12.0, FAINT, &text);
             }
-            let texts = row
-                .ratios
-                .iter()
-                .map(|ratio| ratio.map_or_else(|| "–".to_owned(), |ratio| number(ratio) + "×"));
-            let texts: Vec<_> = texts.collect();
-            drawing.text((WIDTH - 14.0, y), Anchor::End, 12.0, FAINT, &texts.join("  "));
         }
     }
     let others: Vec<_> = others.iter().map(|other| other.name.as_str()).collect();
@@ -191,10 +192,13 @@ mod tests {
     #[test]
     fn each_ratio_is_a_marker_and_a_number() {
         let drawn = of(&[report("a", 300.0, 10.0), report("b", 3.0, 5.0), report("c", 30.0, 20.0)]).unwrap();
-        assert!(drawn.contains("100×  10.0×") && drawn.contains("0.50×  2.00×"), "{drawn}");
-        // Two rows and the legend.
-        assert_eq!(drawn.matches("<circle").count(), 3);
-        assert_eq!(drawn.matches("l5 5l-5 5").count(), 3);
+        assert!(
+            [">100×<", ">10.0×<", ">0.50×<", ">2.00×<"].iter().all(|ratio| drawn.contains(ratio)),
+            "{drawn}"
+        );
+        // Two rows, the legend, and the head of the numbers.
+        assert_eq!(drawn.matches("<circle").count(), 4);
+        assert_eq!(drawn.matches("l6 6l-6 6").count(), 4);
         // From a tenth, since something is worse, to a hundred.
         assert!([0.1, 1.0, 10.0, 100.0].iter().all(|ratio| drawn.contains(&format!(">{ratio}×<"))));
     }

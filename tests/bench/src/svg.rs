@@ -75,14 +75,15 @@ impl Drawing {
         );
     }
 
-    /// The marker of the `series`th series: disc, diamond, square, triangle; the second and the fourth are hollow.
+    /// The marker of the `series`th series: disc, diamond, square, triangle; the second and the fourth are hollow, so that what
+    /// lies below them is seen.
     pub(crate) fn marker(&mut self, (x, y): (f64, f64), series: usize) {
         let colour = COLOURS[series % COLOURS.len()];
-        let fill = if series.is_multiple_of(2) { colour } else { "#ffffff" };
+        let fill = if series.is_multiple_of(2) { colour } else { "none" };
         let style = format!(r#"fill="{fill}" stroke="{colour}" stroke-width="1.8""#);
         let _ = match series % 4 {
             0 => writeln!(self.elements, r#"<circle cx="{x:.1}" cy="{y:.1}" r="4" {style}/>"#),
-            1 => writeln!(self.elements, r#"<path d="M{x:.1} {:.1}l5 5l-5 5l-5 -5z" {style}/>"#, y - 5.0),
+            1 => writeln!(self.elements, r#"<path d="M{x:.1} {:.1}l6 6l-6 6l-6 -6z" {style}/>"#, y - 6.0),
             2 => writeln!(
                 self.elements,
                 r#"<rect x="{:.1}" y="{:.1}" width="8" height="8" {style}/>"#,

@@ -127,11 +127,8 @@ fn panel(drawing: &mut Drawing, soak: &Soak, top: f64, title: &str, lines: &[(&s
     let down = |value: f64| lower - (lower - upper) * (value - lowest) / span;
     let across = |at: f64| LEFT + (RIGHT - LEFT) * at / soak.seconds.max(1.0);
 
-    let ticks: Vec<f64> = if logarithmic {
-        (lowest as i32..=highest as i32).map(f64::from).collect()
-    } else {
-        vec![lowest, lowest + span / 2.2, lowest + span / 1.1]
-    };
+    let step = if logarithmic { 1.0 } else { round_step(span / 2.5) };
+    let ticks = (0..).map(|count| lowest + step * f64::from(count)).take_while(|tick| *tick <= highest);
     for tick in ticks {
         drawing.line((LEFT, down(tick)), (RIGHT, down(tick)), GRID, 0.8);
         let text = number(if logarithmic { 10f64.powf(tick) } else { tick });
@@ -158,6 +155,12 @@ fn panel(drawing: &mut Drawing, soak: &Soak, top: f64, title: &str, lines: &[(&s
     }
 }
 
+/// The largest of 1, 2, 5, 10, 20, … that is no larger.
+fn round_step(step: f64) -> f64 {
+    let decade = 10f64.powf(step.max(f64::MIN_POSITIVE).log10().floor());
+    [5.0, 2.0, 1.0].into_iter().map(|digit| digit * decade).find(|round| *round <= step).unwrap_or(decade)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +180,12 @@ mod tests {
         assert!(
             text.contains("**too much**") && text.contains("3 lost") && text.ends_with("**Not good.**\n")
         );
+    }
+
+    #[test]
+    fn steps_are_round() {
+        let steps = [0.07, 1.0, 24.2, 60.5, 4999.0].map(|step| number(round_step(step)));
+        assert_eq!(steps, ["0.050", "1.00", "20.0", "50.0", "2000"]);
     }
 
     #[test]
