@@ -254,7 +254,6 @@ impl Work<'_> {
         let before = self.snapshot.clone();
         self.snapshot.last_seq = event.seq;
         self.snapshot.add_end(event);
-        self.ends_changed = true;
         self.store_event(batch, step, event);
         self.events.push(Arc::clone(event));
 

@@ -52,8 +52,8 @@ pub(super) struct Work<'a> {
     pub(super) fetched: Fetched,
     /// Users of this server's name without an account, each with the event that is about them.
     strangers: Vec<(OwnedUserId, i64)>,
-    /// Whether other events than before are without a follower.
-    pub(super) ends_changed: bool,
+    /// The ends of the room as they are stored, see [`stored_ends`].
+    ends: Vec<i64>,
     /// Whether guests may be here, before all this.
     access: Access,
     /// When the events happen, if that isn't now.
@@ -67,7 +67,6 @@ pub(super) struct Mark {
     snapshot: Snapshot,
     events: usize,
     last_step: u32,
-    ends_changed: bool,
 }
 
 impl<'a> Work<'a> {
@@ -80,6 +79,7 @@ impl<'a> Work<'a> {
         Ok(Self {
             core,
             access: Access::of(&snapshot),
+            ends: stored_ends(&snapshot),
             snapshot,
             wishes,
             batch: Batch::new(),
@@ -90,7 +90,6 @@ impl<'a> Work<'a> {
             sent_by: None,
             fetched: Fetched::default(),
             strangers: Vec::new(),
-            ends_changed: false,
             time: None,
             arrived,
         })
@@ -144,7 +143,7 @@ impl<'a> Work<'a> {
 
     pub(super) fn mark(&self) -> Mark {
         let (snapshot, events) = (self.snapshot.clone(), self.events.len());
-        Mark { snapshot, events, last_step: self.last_step, ends_changed: self.ends_changed }
+        Mark { snapshot, events, last_step: self.last_step }
     }
 
     /// Goes back to where it was if what was tried since failed, which is for those who tried to know; an error of the
@@ -158,7 +157,7 @@ impl<'a> Work<'a> {
             self.states.retain(|seq, _| *seq <= mark.snapshot.last_seq);
             self.snapshot = mark.snapshot;
             self.events.truncate(mark.events);
-            (self.last_step, self.ends_changed) = (mark.last_step, mark.ends_changed);
+            self.last_step = mark.last_step;
         }
         match done {
             Err(cause @ Error::Store(_)) => Err(cause),
@@ -245,7 +244,6 @@ impl<'a> Work<'a> {
             // It leaves some ends aside, so it has to say what it was judged by.
             self.keep_state_before(batch, event.seq, &before.state);
         }
-        self.ends_changed = true;
         self.snapshot.follow(&event, target.clone());
         if let (Some(_), Some(Ok(user_id))) =
             (event.pdu.membership(), event.pdu.state_key.as_deref().map(<&UserId>::try_from))
@@ -552,9 +550,9 @@ impl<'a> Work<'a> {
 
     /// All of it as one batch, for [`Self::commit`] or to go along with another.
     pub(super) fn into_batch(mut self, room: Option<&Arc<Room>>) -> Batch {
-        if self.ends_changed {
-            let ends = self.snapshot.extremities.iter().map(|end| end.seq);
-            for statement in room_table::replace_extremities(self.snapshot.number, ends) {
+        let ends = stored_ends(&self.snapshot);
+        if ends != self.ends {
+            for statement in room_table::replace_extremities(self.snapshot.number, &ends) {
                 self.batch.push(statement);
             }
         }
@@ -596,6 +594,15 @@ impl Core {
         let (step, kind, item, thread) = (batch.step(), Kind::Event, Item::Value(seq), String::new());
         batch.deliver(Delivery { step, kind, room, item, thread, recipients });
         self.store.commit(batch).await.map(drop)
+    }
+}
+
+/// The ends of a room as its rows of `extremity` have them. Where the last event is the only end, as it nearly always is,
+/// these say just that, so that no message changes them.
+fn stored_ends(snapshot: &Snapshot) -> Vec<i64> {
+    match &*snapshot.extremities {
+        [end] if end.seq == snapshot.last_seq => vec![event_table::LAST],
+        ends => ends.iter().map(|end| end.seq).collect(),
     }
 }
 

@@ -1,10 +1,13 @@
-//! The table `event`.
+//! The tables `event` and `event_time`.
 
 use super::{Error, Statement, Store, statement};
 
 /// An event at or below this `seq` is an *outlier*: it has no place in the log of its room. It is part of a state that others
 /// told of, or of what allowed that.
 pub const OUTLIER: i64 = -(1 << 40);
+
+/// In place of the `seq` of a room's last event, whichever that is, where a row says that it is the room's only end.
+pub const LAST: i64 = i64::MAX;
 
 /// A row of `event`, but for the position, which only [`Store::seq_at`] needs.
 pub struct StoredEvent {
@@ -58,22 +61,23 @@ impl Store {
         forwards: bool,
         ranges: String,
     ) -> Result<Option<i64>, Error> {
+        self.settled().await?;
         let question = if forwards {
             statement!(
-                "SELECT e.seq FROM event e
-                 WHERE e.room = $1 AND e.ts >= $2 AND e.verdict = 0
-                   AND EXISTS (SELECT 1 FROM json_each($3) v WHERE e.seq BETWEEN v.value ->> 0 AND v.value ->> 1)
-                 ORDER BY e.ts, e.seq LIMIT 1",
+                "SELECT t.seq FROM event_time t CROSS JOIN event e
+                 WHERE t.room = $1 AND t.ts >= $2 AND e.room = t.room AND e.seq = t.seq AND e.verdict = 0
+                   AND EXISTS (SELECT 1 FROM json_each($3) v WHERE t.seq BETWEEN v.value ->> 0 AND v.value ->> 1)
+                 ORDER BY t.ts, t.seq LIMIT 1",
                 room,
                 ts,
                 ranges,
             )
         } else {
             statement!(
-                "SELECT e.seq FROM event e
-                 WHERE e.room = $1 AND e.ts <= $2 AND e.verdict = 0
-                   AND EXISTS (SELECT 1 FROM json_each($3) v WHERE e.seq BETWEEN v.value ->> 0 AND v.value ->> 1)
-                 ORDER BY e.ts DESC, e.seq DESC LIMIT 1",
+                "SELECT t.seq FROM event_time t CROSS JOIN event e
+                 WHERE t.room = $1 AND t.ts <= $2 AND e.room = t.room AND e.seq = t.seq AND e.verdict = 0
+                   AND EXISTS (SELECT 1 FROM json_each($3) v WHERE t.seq BETWEEN v.value ->> 0 AND v.value ->> 1)
+                 ORDER BY t.ts DESC, t.seq DESC LIMIT 1",
                 room,
                 ts,
                 ranges,

@@ -37,6 +37,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (20, "key backup", include_str!("../../migrations/sqlite/0020_key_backup.sql")),
     (21, "failing since", include_str!("../../migrations/sqlite/0021_failing_since.sql")),
     (22, "doubtful state", include_str!("../../migrations/sqlite/0022_doubtful_state.sql")),
+    (24, "fewer pages", include_str!("../../migrations/sqlite/0024_fewer_pages.sql")),
 ];
 
 /// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.
@@ -231,6 +232,63 @@ mod tests {
                 .await
                 .unwrap();
         assert_eq!(threads, [("$1".to_owned(), 2, 3, 2)]);
+    }
+
+    /// Ends that are the last event say so, others name their events; what was found by its time is found.
+    #[tokio::test]
+    async fn older_databases_keep_their_ends_and_times() {
+        let dir = tempfile::tempdir().unwrap();
+        let options =
+            SqliteConnectOptions::new().filename(dir.path().join("hearth.db")).create_if_missing(true);
+        let pool = SqlitePool::connect_with(options).await.unwrap();
+        let before = MIGRATIONS.iter().position(|(version, ..)| *version == 24).unwrap();
+        migrate(&pool, &MIGRATIONS[..before]).await.unwrap();
+        let outlier = crate::store::event::OUTLIER - 1;
+        for (room, seq) in [(7, 1), (7, 2), (8, 1), (8, 2), (9, 1), (9, 2), (9, 3), (10, 5), (10, outlier)] {
+            sqlx::query(
+                "INSERT INTO event (room, seq, event_id, position, pdu, ts) VALUES ($1, $2, $3, 0, '{}', $4)",
+            )
+            .bind(room)
+            .bind(seq)
+            .bind(format!("${room}{seq}"))
+            .bind(100 - seq)
+            .execute(&pool)
+            .await
+            .unwrap();
+        }
+        // The second of the third room's was soft-failed; the last room has an end that came before others did.
+        for (room, event) in [(7, 2), (8, 1), (8, 2), (9, 2), (10, 5)] {
+            sqlx::query("INSERT INTO extremity (room, event) VALUES ($1, $2)")
+                .bind(room)
+                .bind(event)
+                .execute(&pool)
+                .await
+                .unwrap();
+        }
+        sqlx::query(
+            "INSERT INTO delivery (position, kind, room, item, thread, recipients)
+             VALUES (1, 1, 7, 2, '', '[[5,3],[-2,0]]')",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        migrate(&pool, MIGRATIONS).await.unwrap();
+        let (waiting,): (String,) =
+            sqlx::query_as("SELECT recipients FROM delivery").fetch_one(&pool).await.unwrap();
+        assert_eq!(waiting, "[327683,-131072]");
+        let ends: Vec<(i64, i64)> = sqlx::query_as("SELECT room, event FROM extremity ORDER BY room, event")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+        let last = crate::store::event::LAST;
+        assert_eq!(ends, [(7, last), (8, 1), (8, 2), (9, 2), (10, last)]);
+        let times: Vec<(i64, i64, i64)> =
+            sqlx::query_as("SELECT room, ts, seq FROM event_time ORDER BY room, ts")
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+        assert_eq!(times.len(), 8);
+        assert_eq!(times[..2], [(7, 98, 2), (7, 99, 1)]);
     }
 
     /// Events of older databases came when they say, but none before the one before it.

@@ -137,6 +137,11 @@ pub fn delete(room: i64, seqs: &str) -> Vec<Statement> {
         statement("DELETE FROM event_state WHERE room = $1 AND seq IN (SELECT value FROM json_each($2))"),
         statement("DELETE FROM held_redaction WHERE room = $1 AND seq IN (SELECT value FROM json_each($2))"),
         statement("DELETE FROM purge_rest WHERE room = $1 AND seq IN (SELECT value FROM json_each($2))"),
+        statement(
+            "DELETE FROM event_time WHERE room = $1 AND (ts, seq) IN (
+                 SELECT ts, seq FROM event WHERE room = $1 AND seq IN (SELECT value FROM json_each($2))
+             )",
+        ),
         statement("DELETE FROM event WHERE room = $1 AND seq IN (SELECT value FROM json_each($2))"),
     ]
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     Error, Statement, Store,
-    event::{OUTLIER, StoredEvent},
+    event::{LAST, OUTLIER, StoredEvent},
     statement,
 };
 
@@ -149,9 +149,13 @@ impl Store {
     pub async fn extremities(&self, room: i64) -> Result<Vec<StoredEvent>, Error> {
         self.event_rows(statement!(
             "SELECT e.room, e.seq, e.event_id, e.pdu, e.verdict, e.redacted_by, e.sender_device, e.txn_id
-             FROM extremity x JOIN event e ON e.room = x.room AND e.seq = x.event
+             FROM extremity x JOIN event e ON e.room = x.room AND e.seq = CASE
+                 WHEN x.event = $2 THEN (SELECT MAX(seq) FROM event WHERE room = $1 AND seq > $3) ELSE x.event
+             END
              WHERE x.room = $1 ORDER BY e.seq",
             room,
+            LAST,
+            OUTLIER,
         ))
         .await
     }
@@ -349,6 +353,7 @@ impl Store {
 
     /// The answers that were given to these transactions, each `[device, path, txn_id]` in JSON.
     pub async fn txns(&self, keys: String) -> Result<Vec<(i64, i64, String, String)>, Error> {
+        self.settled().await?;
         self.all(statement!(
             "SELECT t.device, t.path, t.txn_id, t.event FROM json_each($1) k
              JOIN txn t ON t.device = k.value ->> 0 AND t.path = k.value ->> 1 AND t.txn_id = k.value ->> 2",
@@ -372,10 +377,10 @@ fn insert_extremity(room: i64, event: i64) -> Statement {
     statement!("INSERT INTO extremity (room, event) VALUES ($1, $2)", room, event)
 }
 
-/// The events that have no follower.
-pub fn replace_extremities(room: i64, events: impl Iterator<Item = i64>) -> Vec<Statement> {
+/// The events that have no follower, by their `seq`; [`LAST`] for one that is the room's last.
+pub fn replace_extremities(room: i64, events: &[i64]) -> Vec<Statement> {
     let mut statements = vec![statement!("DELETE FROM extremity WHERE room = $1", room)];
-    statements.extend(events.map(|event| insert_extremity(room, event)));
+    statements.extend(events.iter().map(|event| insert_extremity(room, *event)));
     statements
 }
 

@@ -22,6 +22,8 @@ pub struct Waiting {
 impl Store {
     /// At most `limit` events that aren't indexed yet, oldest first, and the position up to which all others are.
     pub async fn waiting_for_index(&self, limit: i64) -> Result<(i64, Vec<Waiting>), Error> {
+        // All that lies below one of them is there too.
+        self.settled().await?;
         let (indexed,): (i64,) = self.one(statement!("SELECT indexed FROM head WHERE id = 1")).await?;
         let rows: Vec<(i64, i64, String)> = self
             .all(statement!(
@@ -99,14 +101,20 @@ pub fn set_indexed(from: i64, to: i64) -> Statement {
     statement!("UPDATE head SET indexed = $2 WHERE id = 1 AND indexed = $1", from, to).expecting(1)
 }
 
-/// Takes an event out, whose words these are (if it has any).
+/// Takes an event out, whose words these are (if it has any). What was delivered before has to be settled.
 pub fn remove(room: i64, seq: i64, words: Option<String>) -> Vec<Statement> {
-    let forget = statement!("DELETE FROM searchable WHERE room = $1 AND seq = $2", room, seq);
+    let forget = statement!(
+        "DELETE FROM searchable WHERE position = (SELECT position FROM event WHERE room = $1 AND seq = $2)
+           AND room = $1 AND seq = $2",
+        room,
+        seq,
+    );
     let Some(words) = words else { return vec![forget] };
     let remove = statement!(
         "INSERT INTO message_index (message_index, rowid, words)
          SELECT 'delete', s.position, $3 FROM searchable s, head h
-         WHERE s.room = $1 AND s.seq = $2 AND s.position <= h.indexed",
+         WHERE s.position = (SELECT position FROM event WHERE room = $1 AND seq = $2)
+           AND s.room = $1 AND s.seq = $2 AND s.position <= h.indexed",
         room,
         seq,
         words,

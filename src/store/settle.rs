@@ -1,23 +1,106 @@
-//! From the deliveries of a commit to the queues of their recipients.
+//! From the deliveries of a commit to the queues of their recipients, and to what makes an event easy to find.
 //!
 //! A queue lies together on disk, so that its reader scans it from front to back. To put each entry there at once would
 //! make a message to ten people touch twenty pages. Instead a commit writes one row for all recipients of a step, which
 //! is as durable, and now and then the writer moves what has gathered into the tables `queue` and `unread`, many entries
 //! a page. Readers who find their entries in memory never notice; whoever reads the tables has them settled first, or
 //! learns from `head.settled` from where on to add what came since.
+//!
+//! What is only looked for now and then goes the same way: the row of a delivered event in `event_time`, `searchable` and
+//! `txn`. Whether a transaction was answered before has to be known at once, so those that wait are in memory too.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     Error,
-    batch::Batch,
-    entry::{Kind, flags},
+    batch::{Batch, EventRow, TxnRow},
+    entry::{Delivery, Item, Kind, flags},
+    event::OUTLIER,
 };
 
-/// Entries that may wait. More would make the commit that moves them slow.
-pub(super) const MOST: usize = 1000;
+/// Entries that may wait. The more there are, the more of them share a page; too many would make the commit that moves them
+/// slow.
+pub(super) const MOST: usize = 2000;
+
+/// A transaction: device, path and id.
+pub(super) type TxnKey = (i64, i64, String);
+
+/// The transactions that wait to be moved into `txn`.
+#[derive(Default)]
+pub(super) struct Txns {
+    committed: HashSet<TxnKey>,
+    /// Those of the commit that is being made.
+    new: Vec<TxnKey>,
+}
+
+impl Txns {
+    fn contains(&self, key: &TxnKey) -> bool {
+        self.committed.contains(key) || self.new.contains(key)
+    }
+
+    /// A commit begins; the one before may have failed.
+    pub(super) fn begin(&mut self) {
+        self.new.clear();
+    }
+
+    /// How many there are of the commit, to go back to.
+    pub(super) fn mark(&self) -> usize {
+        self.new.len()
+    }
+
+    pub(super) fn undo(&mut self, mark: usize) {
+        self.new.truncate(mark);
+    }
+
+    /// The commit is made. All that waited before it was `moved`, or not.
+    pub(super) fn committed(&mut self, moved: bool) {
+        if moved {
+            self.committed.clear();
+        }
+        self.committed.extend(self.new.drain(..));
+    }
+}
+
+/// What a batch's deliveries announce: their events need no rows but those of `event` until they are moved.
+pub(super) struct Announced<'a> {
+    deliveries: HashMap<u32, &'a Delivery>,
+    txns: HashMap<&'a str, &'a TxnRow>,
+}
+
+impl<'a> Announced<'a> {
+    pub(super) fn of(batch: &'a Batch) -> Self {
+        let deliveries = match batch.events.is_empty() {
+            true => HashMap::new(),
+            false => batch.deliveries.iter().map(|delivery| (delivery.step, delivery)).collect(),
+        };
+        Self { deliveries, txns: batch.txns.iter().map(|txn| (txn.event.as_str(), txn)).collect() }
+    }
+
+    /// Whether something announces an event: its delivery, or a row of `delivery` of its own without recipients.
+    fn is_waiting(&self, row: &EventRow) -> bool {
+        row.position.is_none()
+            && match self.deliveries.get(&row.step) {
+                Some(delivery) => announces(delivery, row),
+                None => row.searchable,
+            }
+    }
+
+    /// The transaction that a waiting event will bring into `txn`.
+    fn txn(&self, row: &EventRow) -> Option<&'a TxnRow> {
+        let txn = *self.txns.get(row.event_id.as_str())?;
+        let same = row.sender_device == Some(txn.device) && row.txn_id.as_ref() == Some(&txn.txn_id);
+        (same && self.is_waiting(row)).then_some(txn)
+    }
+}
+
+fn announces(delivery: &Delivery, row: &EventRow) -> bool {
+    delivery.kind == Kind::Event && delivery.room == row.room && delivery.item == Item::Value(row.seq)
+}
 
 /// Servers that can't be reached, into whose queues nothing is put. They get what they missed from the room logs.
 pub(super) type Behind = Arc<HashSet<i64>>;
@@ -47,50 +130,165 @@ pub(super) fn fill_queue(
     Ok(())
 }
 
+/// A recipient and the flags of their entry, as they stand in `delivery.recipients`: in one number, which is taken apart
+/// without reading JSON once more.
+fn pack((recipient, flags): &(i64, i64)) -> i64 {
+    (recipient << 16) | flags
+}
+
 /// Writes the deliveries of a batch. Returns the number of entries that now wait because of it.
 pub(super) fn insert(
     connection: &Connection,
     batch: &Batch,
+    announced: &Announced<'_>,
     base: i64,
     behind: &Behind,
 ) -> Result<usize, Error> {
+    let events: HashMap<u32, &EventRow> = batch.events.iter().map(|row| (row.step, row)).collect();
+    let text = "INSERT INTO delivery (position, kind, room, item, thread, recipients, searchable)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let mut entries = 0;
     for delivery in &batch.deliveries {
+        let event = events.get(&delivery.step).filter(|row| announces(delivery, row));
         let reached = |(recipient, _): &&(i64, i64)| *recipient > 0 || !behind.contains(recipient);
-        let recipients: Vec<&(i64, i64)> = delivery.recipients.iter().filter(reached).collect();
-        if recipients.is_empty() {
+        let recipients: Vec<i64> = delivery.recipients.iter().filter(reached).map(pack).collect();
+        if recipients.is_empty() && event.is_none() {
             continue;
         }
-        let text = "INSERT INTO delivery (position, kind, room, item, thread, recipients)
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        entries += recipients.len();
+        entries += recipients.len().max(1);
         let recipients =
             serde_json::to_string(&recipients).map_err(|cause| Error::Encoding(cause.to_string()))?;
         let entry = delivery.entry(base, 0);
-        let row = (entry.position, entry.kind as i16, entry.room, entry.item, &delivery.thread, recipients);
-        connection.prepare_cached(text)?.execute(row)?;
+        connection.prepare_cached(text)?.execute(params![
+            entry.position,
+            entry.kind as i16,
+            entry.room,
+            entry.item,
+            delivery.thread,
+            recipients,
+            event.is_some_and(|row| row.searchable),
+        ])?;
+    }
+    for row in &batch.events {
+        if announced.is_waiting(row) && !announced.deliveries.contains_key(&row.step) {
+            entries += 1;
+            let position = base + i64::from(row.step);
+            let kind = Kind::Event as i16;
+            let row = params![position, kind, row.room, row.seq, "", "[]", row.searchable];
+            connection.prepare_cached(text)?.execute(row)?;
+        }
     }
     Ok(entries)
 }
 
-/// Moves all that waits into the tables `queue` and `unread`.
+/// What makes an event easy to find, unless that waits. Gives the path of the transaction that waits with it.
+pub(super) fn note_event(
+    connection: &Connection,
+    row: &EventRow,
+    announced: &Announced<'_>,
+    position: i64,
+) -> Result<Option<i64>, Error> {
+    if announced.is_waiting(row) {
+        return Ok(announced.txn(row).map(|txn| txn.path));
+    }
+    if row.seq > OUTLIER {
+        let text = "INSERT OR IGNORE INTO event_time (room, ts, seq) VALUES (?1, ?2, ?3)";
+        connection.prepare_cached(text)?.execute((row.room, row.ts, row.seq))?;
+    }
+    if row.searchable {
+        let text = "INSERT INTO searchable (position, room, seq) VALUES (?1, ?2, ?3)";
+        connection.prepare_cached(text)?.execute((position, row.room, row.seq))?;
+    }
+    Ok(None)
+}
+
+/// Writes the answers to transactions, unless they wait with their events. Conflicts with one that was answered before.
+pub(super) fn insert_txns(
+    connection: &Connection,
+    batch: &Batch,
+    announced: &Announced<'_>,
+    waiting: &mut Txns,
+) -> Result<(), Error> {
+    if batch.txns.is_empty() {
+        return Ok(());
+    }
+    let with_events: HashSet<&str> = batch
+        .events
+        .iter()
+        .filter(|row| announced.txn(row).is_some())
+        .map(|row| row.event_id.as_str())
+        .collect();
+    for row in &batch.txns {
+        let key = (row.device, row.path, row.txn_id.clone());
+        if waiting.contains(&key) {
+            return Err(Error::Conflict);
+        }
+        if with_events.contains(row.event.as_str()) {
+            let text = "SELECT 1 FROM txn WHERE device = ?1 AND path = ?2 AND txn_id = ?3";
+            let answered: Option<i64> = connection
+                .prepare_cached(text)?
+                .query_row(params![key.0, key.1, key.2], |row| row.get(0))
+                .optional()?;
+            if answered.is_some() {
+                return Err(Error::Conflict);
+            }
+            waiting.new.push(key);
+        } else {
+            let text =
+                "INSERT INTO txn (device, path, txn_id, event, created_ts) VALUES (?1, ?2, ?3, ?4, ?5)";
+            let row = params![row.device, row.path, row.txn_id, row.event, row.created_ts];
+            connection.prepare_cached(text)?.execute(row)?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves all that waits to where it belongs.
+///
+/// None of these statements can be undone alone, for which SQLite would have to copy each page that they touch: a failure is
+/// the whole commit's.
 pub(super) fn move_on(connection: &Connection) -> Result<(), Error> {
     connection
         .prepare_cached(
-            "INSERT INTO queue (recipient, position, kind, room, item, flags)
-             SELECT r.value ->> 0, d.position, d.kind, d.room, d.item, r.value ->> 1
+            "INSERT OR FAIL INTO queue (recipient, position, kind, room, item, flags)
+             SELECT r.value >> 16, d.position, d.kind, d.room, d.item, r.value & 65535
              FROM delivery d, json_each(d.recipients) r ORDER BY 1, 2",
         )?
         .execute([])?;
     // An invitation notifies, but the room isn't the recipient's to read yet.
     connection
         .prepare_cached(
-            "INSERT INTO unread (recipient, room, seq, highlight, thread)
-             SELECT r.value ->> 0, d.room, d.item, (r.value ->> 1) & ?3 <> 0, d.thread
+            "INSERT OR FAIL INTO unread (recipient, room, seq, highlight, thread)
+             SELECT r.value >> 16, d.room, d.item, (r.value & ?3) <> 0, d.thread
              FROM delivery d, json_each(d.recipients) r
-             WHERE d.kind = ?1 AND (r.value ->> 1) & ?2 <> 0 AND (r.value ->> 1) & ?4 = 0 ORDER BY 1, 2, 3",
+             WHERE d.kind = ?1 AND (r.value & ?2) <> 0 AND (r.value & ?4) = 0 ORDER BY 1, 2, 3",
         )?
         .execute((Kind::Event as i16, flags::NOTIFY, flags::HIGHLIGHT, flags::OWN_MEMBERSHIP))?;
+    // Rows that are there already are those of events that are announced once more, to somebody who came late.
+    connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO event_time (room, ts, seq)
+             SELECT e.room, e.ts, e.seq FROM delivery d CROSS JOIN event e
+             WHERE d.kind = ?1 AND e.room = d.room AND e.seq = d.item ORDER BY 1, 2, 3",
+        )?
+        .execute([Kind::Event as i16])?;
+    connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO txn (device, path, txn_id, event, created_ts)
+             SELECT e.sender_device, e.txn_path, e.txn_id, e.event_id, e.arrived
+             FROM delivery d CROSS JOIN event e
+             WHERE d.kind = ?1 AND e.room = d.room AND e.seq = d.item AND e.txn_path IS NOT NULL ORDER BY 1, 2, 3",
+        )?
+        .execute([Kind::Event as i16])?;
+    connection
+        .prepare_cached(
+            "INSERT OR FAIL INTO searchable (position, room, seq)
+             SELECT d.position, d.room, d.item FROM delivery d
+             WHERE d.searchable AND EXISTS (
+                 SELECT 1 FROM event e WHERE e.room = d.room AND e.seq = d.item AND e.redacted_by IS NULL
+             ) ORDER BY 1",
+        )?
+        .execute([])?;
     connection
         .prepare_cached(
             "UPDATE head SET settled = COALESCE((SELECT MAX(position) FROM delivery), settled) WHERE id = 1",
@@ -141,6 +339,20 @@ mod tests {
         }
     }
 
+    /// A server's number is negative.
+    #[tokio::test]
+    async fn recipients_and_flags_come_back_as_they_went_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        let everything = (flags::RING << 1) - 1;
+        let recipients = [(1, everything), (-1, 0), (-70_000, everything), (1 << 40, flags::NOTIFY)];
+        store.commit(message(1, recipients.to_vec())).await.unwrap();
+        for (recipient, flags) in recipients {
+            let queue = store.queue(recipient, 0, i64::MAX).await.unwrap();
+            assert_eq!(queue.iter().map(|entry| entry.flags).collect::<Vec<_>>(), [flags], "{recipient}");
+        }
+    }
+
     #[tokio::test]
     async fn unread_counts_have_what_notifies_and_is_the_recipients_to_read() {
         let dir = tempfile::tempdir().unwrap();
@@ -153,6 +365,85 @@ mod tests {
         let (counts, position) = store.unread(1, 5).await.unwrap();
         let main = counts.total();
         assert_eq!((main.notifications, main.highlights, position), (2, 1, 4));
+    }
+
+    /// A message that answers a transaction.
+    fn sent(seq: i64, txn_id: &str, recipients: Vec<(i64, i64)>) -> Batch {
+        let mut batch = message(seq, recipients);
+        let event_id = format!("${seq}");
+        batch.event(EventRow {
+            room: 5,
+            seq,
+            event_id: event_id.clone(),
+            step: 1,
+            position: None,
+            pdu: Arc::from("{}"),
+            ts: 1000 - seq,
+            arrived: seq,
+            verdict: 0,
+            searchable: seq != 2,
+            sender_device: Some(7),
+            txn_id: Some(txn_id.to_owned()),
+            outlier: None,
+        });
+        batch.txn(TxnRow { device: 7, path: 9, txn_id: txn_id.to_owned(), event: event_id, created_ts: seq });
+        batch
+    }
+
+    async fn answer(store: &Store, txn_id: &str) -> Vec<String> {
+        let keys = format!("[[7, 9, \"{txn_id}\"]]");
+        store.txns(keys).await.unwrap().into_iter().map(|(.., event)| event).collect()
+    }
+
+    /// I3: whether the first answer waits, is where it belongs, or was left by an earlier run.
+    #[tokio::test]
+    async fn i3_a_transaction_is_answered_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let again = || sent(20, "a", vec![(1, 0)]);
+        let store = open(dir.path()).await;
+        store.commit(sent(1, "a", vec![(1, 0)])).await.unwrap();
+        assert!(matches!(store.commit(again()).await, Err(Error::Conflict)), "it waits");
+        store.commit(sent(2, "b", vec![])).await.unwrap();
+        let store = open(dir.path()).await;
+        assert!(matches!(store.commit(again()).await, Err(Error::Conflict)), "it was left");
+        store.settled().await.unwrap();
+        assert!(matches!(store.commit(again()).await, Err(Error::Conflict)), "it is settled");
+        // Of those that are made durable together, the first counts.
+        let both = [sent(3, "c", vec![(1, 0)]), sent(4, "c", vec![(1, 0)])];
+        let [one, two] = both.map(|batch| store.commit(batch));
+        let (one, two) = tokio::join!(one, two);
+        assert!(one.is_ok() && matches!(two, Err(Error::Conflict)));
+        assert_eq!(answer(&store, "a").await, ["$1"]);
+        assert_eq!(answer(&store, "b").await, ["$2"], "an event that reaches nobody waits too");
+        assert_eq!(answer(&store, "c").await, ["$3"]);
+        assert!(answer(&store, "d").await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn events_are_found_by_their_time_and_waiting_for_their_words_once_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        for (seq, recipients) in
+            [(1, vec![(1, 0)]), (2, vec![(1, 0)]), (3, vec![]), (4, vec![(1, 0), (2, 0)])]
+        {
+            store.commit(sent(seq, &seq.to_string(), recipients)).await.unwrap();
+        }
+        // Announced once more, to somebody who came late.
+        store.commit(message(1, vec![(3, 0)])).await.unwrap();
+        let nearest =
+            async |ts, forwards| store.nearest_in_time(5, ts, forwards, "[[1, 4]]".to_owned()).await.unwrap();
+        assert_eq!(nearest(997, true).await, Some(3));
+        assert_eq!(nearest(996, false).await, Some(4));
+        assert_eq!(nearest(0, true).await, Some(4));
+        assert_eq!(nearest(0, false).await, None);
+        let (_, waiting) = store.waiting_for_index(10).await.unwrap();
+        assert_eq!(waiting.iter().map(|event| event.position).collect::<Vec<_>>(), [1, 3, 4]);
+        let delete = crate::store::retention::delete(5, "[3, 4]");
+        store.commit(delete).await.unwrap();
+        assert_eq!(nearest(0, true).await, Some(2));
+        let (times,): (i64,) =
+            store.one(crate::store::statement!("SELECT COUNT(*) FROM event_time")).await.unwrap();
+        assert_eq!(times, 2);
     }
 
     #[tokio::test]

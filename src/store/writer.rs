@@ -26,7 +26,7 @@ use super::{
     batch::{Adopt, Batch},
     entry::Delivered,
     open::{self, Durability},
-    settle::{self, Behind},
+    settle::{self, Announced, Behind, Txns},
     statement::{Arg, Expect, Statement},
 };
 
@@ -72,7 +72,8 @@ impl Writer {
         unsettled.store(left, Ordering::Release);
         let behind = settle::load_behind(&connection)?;
         let waiting = if left { settle::MOST + 1 } else { 0 };
-        let mut database = Database { connection, waiting, unsettled, behind };
+        let txns = Txns::default();
+        let mut database = Database { connection, waiting, unsettled, behind, txns };
         let (jobs, waiting) = mpsc::channel(4 * GROUP);
         let task = tokio::task::spawn_blocking(move || run(&mut database, waiting, &*subscriber));
         Ok((Self { jobs }, task))
@@ -95,6 +96,8 @@ struct Database {
     unsettled: Arc<AtomicBool>,
     /// Servers into whose queues nothing is put.
     behind: Behind,
+    /// Transactions whose answers aren't settled.
+    txns: Txns,
 }
 
 fn run(database: &mut Database, mut waiting: mpsc::Receiver<Job>, subscriber: &dyn Subscriber) {
@@ -160,12 +163,14 @@ impl Database {
     fn attempt(
         &mut self,
         jobs: &[Job],
-        write: fn(&mut Transaction<'_>, &Batch, i64, &mut Behind) -> Result<Written, Error>,
+        write: fn(&mut Transaction<'_>, &Batch, i64, &mut Behind, &mut Txns) -> Result<Written, Error>,
     ) -> Result<Group, Error> {
         let mut behind = self.behind.clone();
+        self.txns.begin();
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut waiting = self.waiting;
-        if waiting > settle::MOST {
+        let mut moved = waiting > settle::MOST;
+        if moved {
             settle::move_on(&transaction)?;
             waiting = 0;
         }
@@ -176,15 +181,17 @@ impl Database {
         let mut results = Vec::with_capacity(jobs.len());
         for job in jobs {
             // The positions of a batch that was undone are never used.
-            let written = write(&mut transaction, &job.batch, base, &mut behind)?;
+            let written = write(&mut transaction, &job.batch, base, &mut behind, &mut self.txns)?;
             if let Ok(entries) = &written {
                 waiting = if job.batch.settle { 0 } else { waiting + entries };
+                moved |= job.batch.settle;
             }
             results.push(written.map(|_| Committed { base }));
             base += i64::from(job.batch.steps);
         }
         transaction.commit()?;
         self.behind = behind;
+        self.txns.committed(moved);
         self.waiting = waiting;
         self.unsettled.store(waiting > 0, Ordering::Release);
         Ok((head, results))
@@ -206,8 +213,9 @@ fn write(
     batch: &Batch,
     base: i64,
     behind: &mut Behind,
+    txns: &mut Txns,
 ) -> Result<Written, Error> {
-    write_all(transaction, batch, base, behind).map(Ok)
+    write_all(transaction, batch, base, behind, txns).map(Ok)
 }
 
 /// Writes a batch so that it can be undone alone.
@@ -216,10 +224,11 @@ fn write_apart(
     batch: &Batch,
     base: i64,
     behind: &mut Behind,
+    txns: &mut Txns,
 ) -> Result<Written, Error> {
     let savepoint = transaction.savepoint()?;
-    let before = behind.clone();
-    match write_all(&savepoint, batch, base, behind) {
+    let (before, mark) = (behind.clone(), txns.mark());
+    match write_all(&savepoint, batch, base, behind, txns) {
         Ok(entries) => {
             savepoint.commit()?;
             Ok(Ok(entries))
@@ -227,18 +236,27 @@ fn write_apart(
         // Dropping the savepoint undoes what was written since.
         Err(cause @ (Error::Conflict | Error::Encoding(_))) => {
             *behind = before;
+            txns.undo(mark);
             Ok(Err(cause))
         }
         Err(cause) => Err(cause),
     }
 }
 
-fn write_all(connection: &Connection, batch: &Batch, base: i64, behind: &mut Behind) -> Result<usize, Error> {
-    insert_rows(connection, batch, base)?;
+fn write_all(
+    connection: &Connection,
+    batch: &Batch,
+    base: i64,
+    behind: &mut Behind,
+    txns: &mut Txns,
+) -> Result<usize, Error> {
+    let announced = Announced::of(batch);
+    insert_rows(connection, batch, &announced, base)?;
+    settle::insert_txns(connection, batch, &announced, txns)?;
     for (recipient, filled) in &batch.filled {
         settle::fill_queue(connection, *recipient, *filled, behind)?;
     }
-    let entries = settle::insert(connection, batch, base, behind)?;
+    let entries = settle::insert(connection, batch, &announced, base, behind)?;
     if batch.settle {
         settle::move_on(connection)?;
     }
@@ -290,15 +308,21 @@ fn place_outlier(connection: &Connection, room: i64, outlier: i64, seq: i64) -> 
     Ok(())
 }
 
-fn insert_rows(connection: &Connection, batch: &Batch, base: i64) -> Result<(), Error> {
+fn insert_rows(
+    connection: &Connection,
+    batch: &Batch,
+    announced: &Announced<'_>,
+    base: i64,
+) -> Result<(), Error> {
     for row in &batch.events {
         if let Some(outlier) = row.outlier {
             place_outlier(connection, row.room, outlier, row.seq)?;
         }
-        let text =
-            "INSERT INTO event (room, seq, event_id, position, pdu, ts, verdict, sender_device, txn_id, arrived)
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let text = "INSERT INTO event
+                    (room, seq, event_id, position, pdu, ts, verdict, sender_device, txn_id, arrived, txn_path)
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         let position = row.position.unwrap_or(base + i64::from(row.step));
+        let txn_path = settle::note_event(connection, row, announced, position)?;
         let (id, txn_id) = (&row.event_id, row.txn_id.as_deref());
         connection.prepare_cached(text)?.execute(params![
             row.room,
@@ -310,21 +334,13 @@ fn insert_rows(connection: &Connection, batch: &Batch, base: i64) -> Result<(), 
             row.verdict,
             row.sender_device,
             txn_id,
-            row.arrived
+            row.arrived,
+            txn_path,
         ])?;
-        if row.searchable {
-            let text = "INSERT INTO searchable (position, room, seq) VALUES (?1, ?2, ?3)";
-            connection.prepare_cached(text)?.execute(params![position, row.room, row.seq])?;
-        }
     }
     for row in &batch.state {
         let text = "INSERT INTO state_log (room, type, state_key, seq, event) VALUES (?1, ?2, ?3, ?4, ?5)";
         let row = params![row.room, row.kind, row.state_key, row.seq, row.event];
-        connection.prepare_cached(text)?.execute(row)?;
-    }
-    for row in &batch.txns {
-        let text = "INSERT INTO txn (device, path, txn_id, event, created_ts) VALUES (?1, ?2, ?3, ?4, ?5)";
-        let row = params![row.device, row.path, row.txn_id, row.event, row.created_ts];
         connection.prepare_cached(text)?.execute(row)?;
     }
     Ok(())
@@ -380,7 +396,8 @@ mod tests {
         let (_dir, path, store, _) = store().await;
         let connection = open::connect(&path, Durability::Full).unwrap();
         let unsettled = Arc::clone(&store.unsettled);
-        let mut database = Database { connection, waiting: 0, unsettled, behind: Behind::default() };
+        let mut database =
+            Database { connection, waiting: 0, unsettled, behind: Behind::default(), txns: Txns::default() };
         let mut doubled = Batch::from(vec![alias("#third:x"), alias("#first:x")]);
         let step = doubled.step();
         doubled.deliver(delivery(1, step));
@@ -461,8 +478,13 @@ mod tests {
         let connection = open::connect(&path, Durability::Full).unwrap();
         let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
         connection.pragma_update(None, "max_page_count", pages + 1).unwrap();
-        let mut database =
-            Database { connection, waiting: 0, unsettled: Arc::default(), behind: Behind::default() };
+        let mut database = Database {
+            connection,
+            waiting: 0,
+            unsettled: Arc::default(),
+            behind: Behind::default(),
+            txns: Txns::default(),
+        };
 
         let large = "x".repeat(100_000);
         let refused = database.commit(&[job(Batch::from(alias(&large))).0]);
