@@ -167,6 +167,14 @@ impl SyncFilter {
         self.definition.event_format == EventFormat::Federation
     }
 
+    /// Whether events are shown as they are, if at all.
+    pub(super) fn shows_messages(&self) -> bool {
+        self.fields.are_all()
+            && !self.federation_format()
+            && !self.redundant_members()
+            && self.asks_for_children().is_none()
+    }
+
     pub(super) fn fields(&self) -> &Fields {
         &self.fields
     }

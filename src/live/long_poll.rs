@@ -15,6 +15,9 @@ use crate::{account::Session, queue::Token};
 /// The longest that a request waits, whatever it asks for: proxies cut longer ones.
 const LONGEST: Duration = Duration::from_mins(2);
 
+/// Room for an answer with a message.
+pub(super) const BRIEF: usize = 1536;
+
 /// What `/sync` was asked.
 pub struct Request {
     pub since: Option<Token>,
@@ -48,6 +51,10 @@ impl Syncs {
                 return encode(&body);
             }
             if from.has_mail() || tail.has_news(from.position, from.fading) {
+                let (mut brief, next) = (Vec::with_capacity(BRIEF), self.token(to));
+                if Box::pin(self.brief(&session, &wanted, &tail, (from, to), &next, &mut brief)).await? {
+                    return Ok(brief.into());
+                }
                 let body = Box::pin(self.changes(&session, &wanted, from, to)).await?;
                 if !body.is_empty() {
                     return encode(&body);

@@ -207,6 +207,27 @@ impl Tail {
         Some(entries.take_while(|entry| entry.position <= to).collect())
     }
 
+    /// The entries with `after < position ≤ to` if they are messages of one room and nothing else, and it is known here what
+    /// of the room is unread: the room, their `seq` and that.
+    pub fn messages(&self, after: i64, to: i64) -> Option<(i64, Vec<i64>, Unread)> {
+        let inner = self.inner.lock();
+        if after < inner.floor {
+            return None;
+        }
+        let start = inner.entries.partition_point(|(entry, _)| entry.position <= after);
+        let entries = inner.entries.range(start..).map(|(entry, _)| entry);
+        let room = entries.clone().next()?.room;
+        let mut seqs = Vec::with_capacity(entries.len());
+        for entry in entries.take_while(|entry| entry.position <= to) {
+            if !entry.is_message() || entry.room != room {
+                return None;
+            }
+            seqs.push(entry.item);
+        }
+        let unread = inner.unread.get(room)?.clone();
+        (!seqs.is_empty()).then_some((room, seqs, unread))
+    }
+
     /// Whether something came after these, or may have.
     pub fn has_news(&self, after: i64, fading_after: u64) -> bool {
         let inner = self.inner.lock();

@@ -136,6 +136,33 @@ impl Event {
         RawValue::from_string(text).map_err(|cause| Error::Internal(cause.to_string()))
     }
 
+    /// Whether the reader scheduled it, and is told so.
+    pub fn was_delayed_by(&self, reader: Reader<'_>) -> bool {
+        self.sent_by.as_ref().is_some_and(|by| by.device == -reader.recipient)
+    }
+
+    /// Appends a message, as [`Self::to_client`] has it for a member of whom nothing else is to be said.
+    pub fn write_message(
+        &self,
+        reader: Reader<'_>,
+        now_ms: i64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), serde_json::Error> {
+        let age = (now_ms - i64::from(self.pdu.origin_server_ts.get())).max(0);
+        out.extend_from_slice(self.client_json().as_bytes());
+        // Writing to memory can't fail.
+        let _ = std::io::Write::write_fmt(
+            out,
+            format_args!(",\"unsigned\":{{\"age\":{age},\"membership\":\"join\""),
+        );
+        if let Some(by) = self.sent_by.as_ref().filter(|by| by.device == reader.device) {
+            out.extend_from_slice(b",\"transaction_id\":");
+            serde_json::to_writer(&mut *out, &by.txn_id)?;
+        }
+        out.extend_from_slice(b"}}");
+        Ok(())
+    }
+
     /// Only what somebody outside the room may see of its state (SY-10, SY-11).
     pub fn stripped(&self) -> Result<Box<RawValue>, Error> {
         let stripped = json!({

@@ -194,6 +194,11 @@ impl Fields {
         Self(paths.map(|paths| paths.iter().map(|path| split(path)).collect()))
     }
 
+    /// Whether every field is wanted.
+    pub fn are_all(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The event with nothing but these fields.
     pub fn of(&self, event: Box<RawValue>) -> Box<RawValue> {
         let Some(paths) = &self.0 else { return event };

@@ -23,6 +23,7 @@ mod guests;
 mod handed;
 mod history;
 mod membership;
+mod messages;
 pub mod notices;
 mod outliers;
 mod policy_server;
@@ -413,6 +414,11 @@ impl Rooms {
     /// An event of this room by its id.
     pub async fn event(&self, room: &Room, event_id: &EventId) -> Result<Arc<Event>, Error> {
         self.core.event_in(room.number, &room.version, event_id).await
+    }
+
+    /// The time by which the ages of events count, in milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        self.core.environment.clock.now_ms()
     }
 
     /// The state after event `at`.

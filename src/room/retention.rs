@@ -127,7 +127,7 @@ impl Horizons {
 
 impl Core {
     /// How long a room keeps its history, in ms; `None`: for ever.
-    fn lifetime(&self, room: &Snapshot) -> Option<i64> {
+    pub(super) fn lifetime(&self, room: &Snapshot) -> Option<i64> {
         let event = room.state.get(&RETENTION, "");
         self.policy.retention?.of(event.map(|event| &*event.pdu.content))
     }

@@ -1,6 +1,6 @@
 //! What readers of `/sync` hear of a room whose history forks.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use ruma::{OwnedUserId, owned_user_id};
 use serde_json::{Value, json};
@@ -10,13 +10,12 @@ use super::{
     received_tests::{Story, text},
 };
 use crate::{
-    account::{DeviceRequest, NewAccount, Origin, Session},
-    keys::{Keys, to_device::tests::to_device_of},
-    live::{self, StateForm, SyncFilter, Syncs, Wanted},
-    presence::{self, Presence},
+    account::Session,
+    live::{
+        self, StateForm, SyncFilter, Syncs, Wanted,
+        brief_tests::{log_in, syncs_of},
+    },
     queue::{Token, flags},
-    shutdown::Shutdown,
-    typing::Typing,
 };
 
 /// A device of somebody who is in the room.
@@ -31,43 +30,9 @@ impl Reader {
     /// Joins the room of a story, and hears of that.
     async fn joined(story: &Story, name: &str, form: StateForm) -> Self {
         let world = &story.world;
-        let new = NewAccount {
-            user_id: format!("@{name}:localhost").try_into().unwrap(),
-            password: None,
-            admin: false,
-            token: None,
-            device: Some(DeviceRequest::default()),
-        };
-        let login = world.accounts.register(new).await.unwrap().login.unwrap();
-        let origin = Origin { ip: Ipv4Addr::LOCALHOST.into(), user_agent: None };
-        let session = world.sessions.authenticate(&login.tokens.access, &origin).await.unwrap();
-        let times = presence::Times { idle: 1_000_000, grace: 1_000_000 };
-        let settings = presence::Settings { enabled: false, times };
-        let accounts = &world.accounts;
-        let presence = Presence::new(
-            settings,
-            world.store.clone(),
-            Arc::clone(accounts),
-            &world.queues,
-            &world.environment,
-        );
-        let lists = world.sessions.device_lists().clone();
-        let keys = Keys::new(world.store.clone(), accounts.server_name().to_owned(), lists);
-        let syncs = Syncs::new(
-            world.store.clone(),
-            Arc::clone(&world.rooms),
-            Arc::clone(accounts),
-            world.sessions.clone(),
-            world.queues.clone(),
-            Typing::new(world.queues.clone()),
-            presence,
-            to_device_of(world, None),
-            Arc::new(keys),
-            1,
-            Shutdown::default(),
-        );
+        let (session, syncs) = (log_in(world, name).await, syncs_of(world));
         world.rooms.join(&story.room, &session.user_id, None).await.unwrap();
-        let mut reader = Self { syncs: Arc::new(syncs), session, since: None, form };
+        let mut reader = Self { syncs, session, since: None, form };
         reader.next().await;
         reader
     }

@@ -71,6 +71,14 @@ pub struct Entry {
     pub flags: i64,
 }
 
+impl Entry {
+    /// Whether it announces an event that changes nothing but the log of its room.
+    pub fn is_message(&self) -> bool {
+        let more = flags::OWN_MEMBERSHIP | flags::STATE | flags::REDACTION;
+        self.kind == Kind::Event && self.flags & more == 0
+    }
+}
+
 /// An entry that has come into somebody's queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {

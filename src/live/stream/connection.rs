@@ -15,7 +15,8 @@ use super::{
     Entered, Methods, Newcomer, Socket, Streams,
     calls::{Calls, Done},
     frames::{
-        Auth, Authenticated, Beat, BeatParams, InRoom, Inbound, NewToken, Outbound, Position, Typed, sync,
+        Auth, Authenticated, Beat, BeatParams, InRoom, Inbound, NewToken, Outbound, Position, Typed,
+        begin_sync, sync,
     },
     socket::{Heard, Wire},
     window::Window,
@@ -25,6 +26,7 @@ use crate::{
     live::{
         body::StateForm,
         filter::SyncFilter,
+        long_poll::BRIEF,
         syncs::{Error, Place, Syncs, Wanted, encode},
     },
     presence::Held,
@@ -189,11 +191,14 @@ impl Connection {
             features: &self.methods.names(),
         };
         self.wire.send(Outbound::Typed(hello).encode())?;
+        let mut timer = pin!(sleep_until(self.deadline()));
         loop {
             let tail = self.reader.as_ref().map(|reader| Arc::clone(&reader.tail));
             // Before looking for news, so that what comes meanwhile is not missed.
             let woken = tail.as_ref().map(|tail| tail.woken());
-            let leave = self.reader.as_ref().map(|reader| Arc::clone(&reader.entered.leave));
+            if self.reader.as_ref().is_some_and(|reader| reader.entered.has_to_leave()) {
+                return Err(Close::TooMany(CROWDED));
+            }
             // Not only when it is woken for that: it may have been about to do something else.
             let generation = syncs.sessions.generation();
             if std::mem::replace(&mut self.generation, generation) != generation {
@@ -203,6 +208,10 @@ impl Connection {
                 Box::pin(self.deliver()).await?;
             }
             let until = self.deadline();
+            // Mostly it has moved on: then the timer finds out when it is over, and needn't be set for each message.
+            if until < timer.deadline() {
+                timer.as_mut().reset(until);
+            }
             let reading = !self.calls.is_full();
             let answering = !self.calls.is_idle() && !self.wire.is_busy();
             let waits = !self.calls.is_idle() || self.waiting.is_some();
@@ -210,9 +219,11 @@ impl Connection {
                 heard = self.wire.turn(reading, waits) => Box::pin(self.heard(heard?)).await?,
                 () = resolved(woken) => {}
                 done = self.calls.next(), if answering => self.answer(done)?,
-                () = sleep_until(until) => Box::pin(self.tick()).await?,
-                () = resolved(leave.as_ref().map(|leave| leave.notified())) => {
-                    return Err(Close::TooMany(CROWDED));
+                () = timer.as_mut() => {
+                    if Instant::now() >= until {
+                        Box::pin(self.tick()).await?;
+                    }
+                    timer.as_mut().reset(self.deadline());
                 }
                 () = &mut stop => return Ok(Box::pin(self.drain()).await),
             }
@@ -243,6 +254,22 @@ impl Connection {
         let Some(reader) = &mut self.reader else { return Ok(()) };
         let syncs = &self.streams.syncs;
         let to = syncs.now();
+        let next = syncs.token(to);
+        let mut frame = begin_sync(Some(&reader.pos), &next, BRIEF);
+        let head = frame.len();
+        let span = (reader.seen, to);
+        let brief = syncs.brief(&reader.session, &reader.wanted, &reader.tail, span, &next, &mut frame).await;
+        match brief {
+            Ok(false) => {}
+            Ok(true) => {
+                (reader.seen, reader.sent, reader.pos) = (to, to, next);
+                reader.window.sent(to, frame.len() - head);
+                frame.push(b'}');
+                return self.wire.send(frame);
+            }
+            Err(cause) => return Err(self.failed(cause)),
+        }
+        drop(frame);
         let body = syncs.changes(&reader.session, &reader.wanted, reader.seen, to).await;
         let body = match body {
             Ok(body) => body,
@@ -360,7 +387,7 @@ impl Connection {
         (self.newcomer, self.opener) = (None, None);
         let entered = match self.reader.take() {
             Some(reader) => reader.entered,
-            None => self.streams.enter(session.device),
+            None => self.streams.enter(session.device, session.recipient),
         };
         // From here on the tail is kept, so that nothing is missed between the first answer and the next.
         let tail = syncs.queues.tail(session.recipient);

@@ -110,10 +110,10 @@ impl Outbound<'_> {
     }
 }
 
-/// A sync around a body that is JSON already.
-pub(super) fn sync(from: Option<&str>, to: &str, body: &[u8]) -> Bytes {
+/// A sync up to where its body begins, with room for one of that many bytes. After the body a brace is left to write.
+pub(super) fn begin_sync(from: Option<&str>, to: &str, body: usize) -> Vec<u8> {
     // Tokens hold nothing that JSON would escape.
-    let mut frame = Vec::with_capacity(body.len() + to.len() * 2 + 48);
+    let mut frame = Vec::with_capacity(body + to.len() * 2 + 48);
     frame.extend_from_slice(b"{\"type\":\"sync\",");
     if let Some(from) = from {
         for part in ["\"from\":\"", from, "\","] {
@@ -123,6 +123,12 @@ pub(super) fn sync(from: Option<&str>, to: &str, body: &[u8]) -> Bytes {
     for part in ["\"to\":\"", to, "\",\"body\":"] {
         frame.extend_from_slice(part.as_bytes());
     }
+    frame
+}
+
+/// A sync around a body that is JSON already.
+pub(super) fn sync(from: Option<&str>, to: &str, body: &[u8]) -> Bytes {
+    let mut frame = begin_sync(from, to, body.len());
     frame.extend_from_slice(body);
     frame.push(b'}');
     frame.into()

@@ -15,7 +15,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -24,7 +24,6 @@ use futures_util::future::BoxFuture;
 use metrics::{Gauge, describe_gauge, gauge};
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
-use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use yawc::{DeflatePool, Options};
 
@@ -86,8 +85,8 @@ pub trait Methods: Send + Sync + 'static {
     fn explain(&self, cause: Error) -> Box<RawValue>;
 }
 
-/// The sockets of a device, oldest first: the number of each, and what tells it to go.
-type OfDevice = VecDeque<(u64, Arc<Notify>)>;
+/// The sockets of a device, oldest first: the number of each, and whether it has to go.
+type OfDevice = VecDeque<(u64, Arc<AtomicBool>)>;
 
 /// All sockets of the server.
 pub struct Streams {
@@ -165,19 +164,19 @@ impl Streams {
         self.tasks.len()
     }
 
-    /// Enters a device's socket. It is told when it has to make room.
-    fn enter(self: &Arc<Self>, device: i64) -> Entered {
+    /// Enters a socket of a user's device. It is woken when it has to make room.
+    fn enter(self: &Arc<Self>, device: i64, recipient: i64) -> Entered {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let leave = Arc::new(Notify::new());
+        let leave = Arc::<AtomicBool>::default();
         let mut devices = self.devices.lock();
         let sockets = devices.entry(device).or_default();
         sockets.push_back((number, Arc::clone(&leave)));
-        if sockets.len() > MOST_SOCKETS
-            && let Some((_, oldest)) = sockets.pop_front()
-        {
-            oldest.notify_one();
-        }
+        let oldest = (sockets.len() > MOST_SOCKETS).then(|| sockets.pop_front()).flatten();
         drop(devices);
+        if let Some((_, oldest)) = oldest {
+            oldest.store(true, Ordering::Release);
+            self.syncs.queues.tails().nudge(recipient);
+        }
         Entered { streams: Arc::clone(self), device, number, leave }
     }
 }
@@ -219,7 +218,14 @@ struct Entered {
     streams: Arc<Streams>,
     device: i64,
     number: u64,
-    leave: Arc<Notify>,
+    leave: Arc<AtomicBool>,
+}
+
+impl Entered {
+    /// Whether it has to make room for a newer one.
+    fn has_to_leave(&self) -> bool {
+        self.leave.load(Ordering::Acquire)
+    }
 }
 
 impl Drop for Entered {

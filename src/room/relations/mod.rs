@@ -147,7 +147,7 @@ pub(super) fn forget(batch: &mut Batch, room: i64, event: &Event) {
 
 impl Snapshot {
     /// Whether others may relate to an event. Nobody could name one of our own users before it was here.
-    fn may_have_children(&self, event: &Event, own: &ServerName) -> bool {
+    pub(super) fn may_have_children(&self, event: &Event, own: &ServerName) -> bool {
         let foreign = event.pdu.sender.server_name() != own;
         self.last_relation > event.seq || (self.early_relations && foreign)
     }
