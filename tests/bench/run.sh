@@ -64,7 +64,7 @@ fi
 ulimit -n 32768 2>/dev/null || ulimit -n "$(ulimit -H -n)"
 
 # Synapse makes a room in some 50 ms: what only fills the server is smaller for it, what is timed is the same.
-SIZES_OF_PEERS=(--sync-rooms 20,200 --old-changes 1000 --long-messages 5000 --join-rooms 1 --idle-polls 1000 --idle-users 100 --starts 3)
+SIZES_OF_PEERS=(--sync-rooms 20,200 --old-changes 500 --long-messages 3000 --join-rooms 1 --idle-polls 1000 --idle-users 100 --starts 3)
 SIZES=()
 if [ -n "$FULL" ]; then
   SIZES_OF_PEERS=()

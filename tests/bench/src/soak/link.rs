@@ -52,9 +52,6 @@ impl Link {
 }
 
 async fn relay(near: TcpStream, target: SocketAddr, mut state: watch::Receiver<State>) -> Result<()> {
-    if *state.borrow_and_update() == State::Cut {
-        return Ok(());
-    }
     let far = TcpStream::connect(target).await?;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;

@@ -25,6 +25,7 @@ use crate::report::{Machine, Report};
 use crate::run::resolve;
 use crate::scenario::{Bench, mebibytes};
 use crate::server::{Server, Window};
+use crate::table::number;
 
 /// How long everybody talks as fast as they can, to learn what the servers can do.
 const CAPACITY: Duration = Duration::from_secs(15);
@@ -240,6 +241,7 @@ impl Options {
                 look_at_server(&mut sample, "peer's ", peer);
             }
             self.probe(&mut sample).await;
+            eprintln!("soak: {}", in_short(&sample));
             soak.samples.push(sample);
             look_from = now;
         }
@@ -256,6 +258,21 @@ impl Options {
             }
         }
     }
+}
+
+/// A look as a line, for who waits.
+fn in_short(sample: &Sample) -> String {
+    let figure = |name: &str| sample.get(name).map_or_else(|| "–".to_owned(), number);
+    let faults =
+        if sample.faults.is_empty() { String::new() } else { format!("; {}", sample.faults.join(", ")) };
+    format!(
+        "{:.0} s: {} messages a second, delivered within {} ms (p50) and {} ms (p99), {} MiB{faults}",
+        sample.at,
+        figure("messages a second"),
+        figure("delivery p50"),
+        figure("delivery p99"),
+        figure("memory")
+    )
 }
 
 fn look_at_server(sample: &mut Sample, whose: &str, server: &Server) {

@@ -247,6 +247,7 @@ async fn talk(
     weather: Rc<Weather>,
 ) {
     let mut typed = Instant::now();
+    let mut since: Option<String> = None;
     loop {
         let began = match &mut pace {
             Some(pace) => pace.due().await,
@@ -273,6 +274,10 @@ async fn talk(
         // Somebody who talks reads, too, up to their own message, and types.
         if pace.is_some() && typed.elapsed() > BETWEEN_RECEIPTS {
             typed = Instant::now();
+            match session.sync_token(since.as_deref()).await {
+                Ok(next) => since = Some(next),
+                Err(error) => weather.failed(&error),
+            }
             for done in
                 [session.receipt(&room.id, &event).await, session.typing(&room.id, number % 2 == 0).await]
             {
