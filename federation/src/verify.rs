@@ -366,8 +366,12 @@ fn signers(
         let id = <&ruma::EventId>::try_from(string(event, "event_id")?).map_err(|_| NOT_AN_ID)?;
         signers.insert(id.server_name().ok_or(NOT_AN_ID)?.to_owned());
     }
+    // The rules' letter has it of every membership, but others ask for it where it counts: who left with the words that
+    // they joined with has left everywhere.
     if rules.signatures.check_join_authorised_via_users_server
-        && let Some(user) = member.and_then(|content| content.get("join_authorised_via_users_server"))
+        && let Some(content) = member
+        && content.get("membership").and_then(Value::as_str) == Some("join")
+        && let Some(user) = content.get("join_authorised_via_users_server")
     {
         let field = "join_authorised_via_users_server";
         signers.insert(server_of(field, user.as_str().unwrap_or_default())?);

@@ -196,6 +196,23 @@ fn the_authorising_server_signs_too_from_version_8() {
     }
 }
 
+/// AR-05: who vouched for a join vouches for nothing else, even where its content was copied. Whoever left so has left
+/// on every other server.
+#[test]
+fn only_a_join_needs_the_signature_of_who_vouched_for_it() {
+    for version in versions() {
+        for membership in ["leave", "ban", "invite", "knock"] {
+            let content =
+                json!({ "membership": membership, "join_authorised_via_users_server": "@bob:elsewhere" });
+            let event = value(&build(draft("m.room.member", Some("@alice:domain"), &content), &version));
+            assert!(
+                matches!(verify_two(&event, &version), Ok(Verified::Intact(_))),
+                "{version} {membership}"
+            );
+        }
+    }
+}
+
 /// SG-09
 #[test]
 fn invitations_by_third_party_need_no_signature_of_the_sender() {
