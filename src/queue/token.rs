@@ -47,31 +47,41 @@ impl FromStr for Token {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
-        if let Some(seq) = text.strip_prefix('r') {
-            return seq.parse().map(|seq| Self::Room { seq }).map_err(|_| TokenError);
-        }
-        let mut parts = text.strip_prefix('s').ok_or(TokenError)?.split('_');
-        let mut next = || parts.next().ok_or(TokenError);
-        let (epoch, position, boot, fading) = (next()?, next()?, next()?, next()?);
-        let number = |text: &str| text.parse::<u64>().map_err(|_| TokenError);
         // The number of an answer is for sliding sync alone.
-        parts.next().map(number).transpose()?;
+        Self::with_answer(text).map(|(token, _)| token)
+    }
+}
+
+impl Token {
+    /// A token, and the number of the answer that it came with if it is a `pos` of sliding sync. Each has one text: any
+    /// other that would mean the same was made up by somebody.
+    pub fn with_answer(text: &str) -> Result<(Self, Option<u64>), TokenError> {
+        let read = Self::read(text).ok_or(TokenError)?;
+        let written = match read {
+            (token, None) => token.to_string(),
+            (token, Some(number)) => format!("{token}_{number}"),
+        };
+        if written == text { Ok(read) } else { Err(TokenError) }
+    }
+
+    fn read(text: &str) -> Option<(Self, Option<u64>)> {
+        if let Some(seq) = text.strip_prefix('r') {
+            return Some((Self::Room { seq: seq.parse().ok()? }, None));
+        }
+        let mut parts = text.strip_prefix('s')?.split('_');
+        let mut number = || parts.next()?.parse().ok();
+        let epoch = number()?;
+        let position = parts.next()?;
+        let mut number = || parts.next()?.parse().ok();
+        let (boot, fading) = (number()?, number()?);
+        let answer = parts.next().map(str::parse).transpose().ok()?;
         if parts.next().is_some() {
-            return Err(TokenError);
+            return None;
         }
-        let signed = |text: &str| i64::try_from(number(text)?).map_err(|_| TokenError);
         let (position, mail) = position.split_once('.').unwrap_or((position, position));
-        let (position, mail) = (signed(position)?, signed(mail)?);
-        if mail > position {
-            return Err(TokenError);
-        }
-        Ok(Self::Queue {
-            epoch: number(epoch)?,
-            position,
-            mail,
-            boot: number(boot)?,
-            fading: number(fading)?,
-        })
+        let (position, mail): (i64, i64) = (position.parse().ok()?, mail.parse().ok()?);
+        let token = Self::Queue { epoch, position, mail, boot, fading };
+        (0 <= mail && mail <= position).then_some((token, answer))
     }
 }
 
@@ -92,6 +102,14 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_an_answer_is_told_from_the_rest() {
+        let token = Token::Queue { epoch: 7, position: 123, mail: 0, boot: 4, fading: 5 };
+        assert_eq!(Token::with_answer(&token.to_string()), Ok((token, None)));
+        assert_eq!(Token::with_answer(&format!("{token}_6")), Ok((token, Some(6))));
+        assert_eq!(format!("{token}_6").parse(), Ok(token));
+    }
+
+    #[test]
     fn garbage_is_no_token() {
         for text in [
             "",
@@ -109,6 +127,14 @@ mod tests {
             "rx",
             "t12",
             "s1_99999999999999999999_1_1",
+            // Numbers have one text.
+            "s+1_2_3_4",
+            "s01_2_3_4",
+            "s1_2.2_3_4",
+            "s1_2_3_4_+5",
+            "r+1",
+            "r-0",
+            "r007",
         ] {
             assert_eq!(text.parse::<Token>(), Err(TokenError), "{text}");
         }

@@ -113,8 +113,7 @@ impl Sliding {
 
     /// The connection that a `pos` belongs to.
     fn resume(&self, session: &Session, conn_id: &str, pos: &str) -> Result<Held, Error> {
-        let number = pos.rsplit_once('_').and_then(|(_, number)| number.parse().ok());
-        let (Ok(Token::Queue { epoch, boot, .. }), Some(number)) = (pos.parse(), number) else {
+        let Ok((Token::Queue { epoch, boot, .. }, Some(number))) = Token::with_answer(pos) else {
             return Err(Error::UnknownPos);
         };
         if epoch != self.syncs.epoch || boot != self.syncs.queues.tails().boot() {
