@@ -20,7 +20,7 @@ use ruma::{
 use serde_json::Value;
 
 use super::{
-    pattern::{Budget, Pattern},
+    pattern::{Budget, Pattern, lower},
     predefined::predefined,
 };
 
@@ -336,7 +336,7 @@ impl<'a> Facts<'a> {
 
     fn lower(&self, text: &str) -> Rc<str> {
         let mut known = self.lower.borrow_mut();
-        Rc::clone(known.entry(text.as_ptr() as usize).or_insert_with(|| text.to_lowercase().into()))
+        Rc::clone(known.entry(text.as_ptr() as usize).or_insert_with(|| lower(text).into()))
     }
 
     fn body(&self) -> Option<Rc<str>> {
