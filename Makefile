@@ -1,7 +1,7 @@
 # Every command of the project. Each installs what it needs first (tests/setup.sh; by apt as root or with sudo).
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-more bench bench-federation soak audit lint setup
+.PHONY: help run test test-more fuzz bench bench-federation soak audit lint setup
 
 # `make run ARGS="--config hearth.toml"`
 ARGS ?=
@@ -25,6 +25,11 @@ test: setup lint ## formatting, lints and all tests, real clients among them
 
 test-more: setup ## all tests with their longer versions: more rounds, more data
 	HEARTH_TEST_MORE=1 cargo test --workspace --locked --lib --bins --tests
+
+# `make fuzz TARGET=pdu SECONDS=3600`
+fuzz: ## throw mutated input at all that reads what strangers send, a minute a target (TARGET=… SECONDS=…)
+	@tests/setup.sh build
+	tests/fuzz.sh $(ARGS)
 
 bench: ## measure Hearth side by side with Synapse on SQLite and on PostgreSQL (twenty minutes)
 	@tests/setup.sh bench

@@ -41,7 +41,7 @@ pub use self::{
     invites::{InvitePermissions, InviteVerdict},
     login::{DeviceRequest, Login, checked_display_name},
     moderation::{Measure, OwnLimit},
-    name::new_user_id,
+    name::{meant_by, new_user_id},
     openid::OPENID_LIFETIME_MS,
     profile::{MemberProfile, ProfileChange},
     push_rules::RuleChange,

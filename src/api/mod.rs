@@ -9,7 +9,7 @@ mod error;
 mod landing;
 mod server;
 
-pub use self::client::explain_delayed;
+pub use self::client::{explain_delayed, methods, sliding_request};
 
 use std::collections::BTreeSet;
 

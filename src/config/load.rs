@@ -35,7 +35,8 @@ impl Config {
         Self::parse(&text, &name, environment)
     }
 
-    pub(super) fn parse(
+    /// From the text of a file of that name.
+    pub fn parse(
         text: &str,
         file: &str,
         environment: impl Iterator<Item = (String, String)>,
@@ -243,7 +244,7 @@ fn is_web_address(url: &str) -> bool {
     })
 }
 
-#[cfg(test)]
+/// The names of all keys, in full.
 pub(super) fn names() -> Vec<String> {
     super::setting::all(Config::KEYS, "").into_iter().map(|(name, _)| name).collect()
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use ruma::{OwnedServerName, owned_server_name};
 
-use self::setting::section;
+use self::setting::{Setting as _, section};
 pub use self::{
     error::Error,
     sections::{
@@ -75,6 +75,19 @@ impl Config {
             Some(path) => path,
             None => self.data_dir.join("hearth.db"),
         }
+    }
+
+    /// Every key that has a value, as a configuration file.
+    pub fn to_document(&self) -> String {
+        match self.write() {
+            Some(toml::Value::Table(keys)) => keys.to_string(),
+            _ => String::new(),
+        }
+    }
+
+    /// The names of all keys, in full.
+    pub fn key_names() -> Vec<String> {
+        load::names()
     }
 
     /// The commented default: every key with its documentation, valid as a configuration file.

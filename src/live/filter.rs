@@ -85,20 +85,20 @@ impl SyncFilter {
         self.key.clone()
     }
 
-    pub(super) fn timeline_limit(&self) -> usize {
+    pub fn timeline_limit(&self) -> usize {
         let asked = self.definition.room.timeline.limit;
         asked.map_or(TIMELINE, |limit| usize::try_from(u64::from(limit)).unwrap_or(MOST).min(MOST))
     }
 
     /// FI-03: whether a room is in the answer at all.
-    pub(super) fn room(&self, room_id: &RoomId) -> bool {
+    pub fn room(&self, room_id: &RoomId) -> bool {
         let filter = &self.definition.room;
         let listed = filter.rooms.as_ref().is_none_or(|rooms| rooms.iter().any(|room| room == room_id));
         listed && !filter.not_rooms.iter().any(|room| room == room_id)
     }
 
     /// Whether an event belongs into a timeline, but for what relates to it.
-    pub(super) fn timeline(&self, event: &Event) -> bool {
+    pub fn timeline(&self, event: &Event) -> bool {
         self.timeline.matches(event)
     }
 
@@ -107,21 +107,21 @@ impl SyncFilter {
         Some(&self.timeline).filter(|filter| filter.asks_for_children())
     }
 
-    pub(super) fn state(&self, event: &Event) -> bool {
+    pub fn state(&self, event: &Event) -> bool {
         self.state.matches(event)
     }
 
-    pub(super) fn ephemeral(&self, kind: &str) -> bool {
+    pub fn ephemeral(&self, kind: &str) -> bool {
         let filter = &self.definition.room.ephemeral;
         crate::room::type_matches(filter.types.as_deref(), &filter.not_types, kind)
     }
 
-    pub(super) fn room_account_data(&self, kind: &str) -> bool {
+    pub fn room_account_data(&self, kind: &str) -> bool {
         let filter = &self.definition.room.account_data;
         crate::room::type_matches(filter.types.as_deref(), &filter.not_types, kind)
     }
 
-    pub(super) fn account_data(&self, kind: &str) -> bool {
+    pub fn account_data(&self, kind: &str) -> bool {
         let filter = &self.definition.account_data;
         crate::room::type_matches(filter.types.as_deref(), &filter.not_types, kind)
     }
@@ -132,7 +132,7 @@ impl SyncFilter {
         crate::room::type_matches(filter.types.as_deref(), &filter.not_types, "m.presence")
     }
 
-    pub(super) fn presence_of(&self, user_id: &UserId) -> bool {
+    pub fn presence_of(&self, user_id: &UserId) -> bool {
         let filter = &self.definition.presence;
         let listed = filter.senders.as_ref().is_none_or(|senders| senders.iter().any(|one| one == user_id));
         listed && !filter.not_senders.iter().any(|one| one == user_id)
@@ -175,7 +175,7 @@ impl SyncFilter {
             && self.asks_for_children().is_none()
     }
 
-    pub(super) fn fields(&self) -> &Fields {
+    pub fn fields(&self) -> &Fields {
         &self.fields
     }
 }

@@ -62,6 +62,11 @@ impl Snapshot {
     }
 }
 
+/// Whether a list, as text, lets a server in. For tests of the reading alone.
+pub fn acl_allows(content: &str, server: &ServerName) -> bool {
+    serde_json::from_str::<&RawValue>(content).is_ok_and(|content| allows(content, server))
+}
+
 fn allows(content: &RawValue, server: &ServerName) -> bool {
     let lists: Lists<'_> = match serde_json::from_str(content.get()) {
         Ok(lists) => lists,

@@ -77,6 +77,7 @@ use tokio::sync::{
 };
 
 pub use self::{
+    acl::acl_allows,
     backfill::{Chunk, Hole, leading_to},
     client_event::Reader,
     create::{NewRoom, Preset},

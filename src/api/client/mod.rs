@@ -58,6 +58,8 @@ mod with;
 pub use self::{
     delayed_events::explain as explain_delayed,
     keys::{wanted_devices, wanted_keys},
+    sliding_sync::sliding_request,
+    stream::methods,
 };
 use crate::http::Routes;
 

@@ -157,6 +157,10 @@ async fn merged(
 ) -> Result<Whole, MatrixError> {
     let body = request.content;
     let seen_as = presence(body.set_presence.as_deref())?;
+    answer(app, session, seen_as, read_merged(body)?).await
+}
+
+fn read_merged(body: Body<MergedConfig, MergedList>) -> Result<Request, MatrixError> {
     let (pos, timeout) = (body.pos.clone(), body.timeout.unwrap_or_default());
     let lists = |list: MergedList| {
         Ok(List {
@@ -165,8 +169,7 @@ async fn merged(
             filters: filters(list.filters)?,
         })
     };
-    let request = read(Form::Merged, body, pos, timeout, lists, merged_config)?;
-    answer(app, session, seen_as, request).await
+    read(Form::Merged, body, pos, timeout, lists, merged_config)
 }
 
 async fn early(
@@ -179,18 +182,36 @@ async fn early(
     let pos = request.query("pos");
     let timeout = request.query("timeout").map(|timeout| timeout.parse()).transpose();
     let timeout = timeout.map_err(|_| MatrixError::invalid_param("`timeout` is a number of milliseconds"))?;
-    let body = request.content;
+    let request = read_early(request.content, pos, timeout, session.user_id.as_str())?;
+    answer(app, session, seen_as, request).await
+}
+
+/// `pos` and `timeout` of the query come before those of the body.
+fn read_early(
+    body: Body<EarlyConfig, EarlyList>,
+    pos: Option<String>,
+    timeout: Option<u64>,
+    me: &str,
+) -> Result<Request, MatrixError> {
     let (pos, timeout) = (pos.or_else(|| body.pos.clone()), timeout.or(body.timeout).unwrap_or_default());
-    let me = session.user_id.to_string();
     let lists = |list: EarlyList| {
         Ok(List {
-            config: early_config(list.config, &me)?,
+            config: early_config(list.config, me)?,
             ranges: ranges(list.ranges)?,
             filters: filters(list.filters.unwrap_or_default())?,
         })
     };
-    let request = read(Form::Early, body, pos, timeout, lists, |config| early_config(config, &me))?;
-    answer(app, session, seen_as, request).await
+    read(Form::Early, body, pos, timeout, lists, |config| early_config(config, me))
+}
+
+/// What a body of that form asks for, of a user of that name. For tests of the reading alone.
+pub fn sliding_request(form: Form, body: &[u8], me: &str) -> Result<Request, String> {
+    let broken = |cause: serde_json::Error| cause.to_string();
+    let request = match form {
+        Form::Merged => read_merged(serde_json::from_slice(body).map_err(broken)?),
+        Form::Early => read_early(serde_json::from_slice(body).map_err(broken)?, None, None, me),
+    };
+    request.map_err(|refused| format!("{refused:?}"))
 }
 
 async fn answer(app: App, session: Session, seen_as: State, request: Request) -> Result<Whole, MatrixError> {

@@ -196,6 +196,11 @@ struct Twins {
     router: Router,
 }
 
+/// The methods of sockets that no request opened.
+pub fn methods(app: &App) -> Arc<dyn Methods> {
+    Arc::new(Twins::new(app))
+}
+
 impl Twins {
     fn new(app: &App) -> Self {
         let routes = [

@@ -15,6 +15,7 @@ pub enum Form {
     Early,
 }
 
+#[derive(Debug)]
 pub struct Request {
     pub form: Form,
     /// Empty: the connection without a name.
@@ -101,7 +102,7 @@ impl Config {
         }
     }
 
-    pub(super) fn wants(&self, kind: &str, state_key: &str) -> bool {
+    pub fn wants(&self, kind: &str, state_key: &str) -> bool {
         self.state.iter().any(|required| required.wants(kind, state_key))
     }
 
