@@ -13,11 +13,9 @@ INSERT INTO event_time (room, ts, seq)
 SELECT room, ts, seq FROM event WHERE seq > -1099511627776 ORDER BY room, ts, seq;
 DROP INDEX event_ts;
 
--- The path of the transaction that the event answers, until that is in `txn`.
-ALTER TABLE event ADD COLUMN txn_path BIGINT;
-
--- Whether the event has text that can be searched for.
+-- Whether the event has text that can be searched for, and the path of the transaction that it answers.
 ALTER TABLE delivery ADD COLUMN searchable BOOLEAN NOT NULL DEFAULT FALSE;
+ALTER TABLE delivery ADD COLUMN txn_path BIGINT;
 -- A row's position is that of its event.
 DROP INDEX searchable_event;
 

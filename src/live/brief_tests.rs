@@ -244,6 +244,7 @@ async fn what_is_more_than_messages_is_left_to_the_long_way() {
         redacts: Some(secret.as_str().try_into().unwrap()),
     };
     story.world.rooms.append_one(&story.room, redaction, None).await.unwrap();
+    story.syncs.unread(story.bob.recipient, story.room.number).await.unwrap();
     let (mut out, next) = (Vec::new(), story.syncs.token(came));
     let span = (story.at, came);
     let said = story.syncs.brief(&story.bob, &plain, &story.tail, span, &next, &mut out).await.unwrap();

@@ -189,6 +189,10 @@ async fn pd_06_a_banned_users_old_branch_is_soft_failed() {
     let late = story.event_under(&then, &guest, "m.room.message", None, text("too late"), &branch);
     assert_eq!(story.bring(&[late.clone()]).await, [Outcome::SoftFailed]);
     assert_eq!(story.ends().len(), 1);
+    // The last event isn't the end, and then the last is again.
+    assert_eq!(story.reloaded().await.extremities, story.room.snapshot().extremities);
+    story.world.say(&story.room, &story.alice, "on with it").await;
+    assert_eq!(story.reloaded().await.extremities, story.room.snapshot().extremities);
     let kept = story.world.rooms.event(&story.room, &late.event_id).await.unwrap();
     assert_eq!(kept.verdict, Verdict::SoftFailed);
     let sight = Sight::everything();

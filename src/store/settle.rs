@@ -145,8 +145,8 @@ pub(super) fn insert(
     behind: &Behind,
 ) -> Result<usize, Error> {
     let events: HashMap<u32, &EventRow> = batch.events.iter().map(|row| (row.step, row)).collect();
-    let text = "INSERT INTO delivery (position, kind, room, item, thread, recipients, searchable)
-                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let text = "INSERT INTO delivery (position, kind, room, item, thread, recipients, searchable, txn_path)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let mut entries = 0;
     for delivery in &batch.deliveries {
         let event = events.get(&delivery.step).filter(|row| announces(delivery, row));
@@ -167,6 +167,7 @@ pub(super) fn insert(
             delivery.thread,
             recipients,
             event.is_some_and(|row| row.searchable),
+            event.and_then(|row| announced.txn(row)).map(|txn| txn.path),
         ])?;
     }
     for row in &batch.events {
@@ -174,22 +175,23 @@ pub(super) fn insert(
             entries += 1;
             let position = base + i64::from(row.step);
             let kind = Kind::Event as i16;
-            let row = params![position, kind, row.room, row.seq, "", "[]", row.searchable];
+            let path = announced.txn(row).map(|txn| txn.path);
+            let row = params![position, kind, row.room, row.seq, "", "[]", row.searchable, path];
             connection.prepare_cached(text)?.execute(row)?;
         }
     }
     Ok(entries)
 }
 
-/// What makes an event easy to find, unless that waits. Gives the path of the transaction that waits with it.
+/// What makes an event easy to find, unless that waits.
 pub(super) fn note_event(
     connection: &Connection,
     row: &EventRow,
     announced: &Announced<'_>,
     position: i64,
-) -> Result<Option<i64>, Error> {
+) -> Result<(), Error> {
     if announced.is_waiting(row) {
-        return Ok(announced.txn(row).map(|txn| txn.path));
+        return Ok(());
     }
     if row.seq > OUTLIER {
         let text = "INSERT OR IGNORE INTO event_time (room, ts, seq) VALUES (?1, ?2, ?3)";
@@ -199,7 +201,7 @@ pub(super) fn note_event(
         let text = "INSERT INTO searchable (position, room, seq) VALUES (?1, ?2, ?3)";
         connection.prepare_cached(text)?.execute((position, row.room, row.seq))?;
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Writes the answers to transactions, unless they wait with their events. Conflicts with one that was answered before.
@@ -275,11 +277,11 @@ pub(super) fn move_on(connection: &Connection) -> Result<(), Error> {
     connection
         .prepare_cached(
             "INSERT OR IGNORE INTO txn (device, path, txn_id, event, created_ts)
-             SELECT e.sender_device, e.txn_path, e.txn_id, e.event_id, e.arrived
+             SELECT e.sender_device, d.txn_path, e.txn_id, e.event_id, e.arrived
              FROM delivery d CROSS JOIN event e
-             WHERE d.kind = ?1 AND e.room = d.room AND e.seq = d.item AND e.txn_path IS NOT NULL ORDER BY 1, 2, 3",
+             WHERE d.txn_path IS NOT NULL AND e.room = d.room AND e.seq = d.item ORDER BY 1, 2, 3",
         )?
-        .execute([Kind::Event as i16])?;
+        .execute([])?;
     connection
         .prepare_cached(
             "INSERT OR FAIL INTO searchable (position, room, seq)

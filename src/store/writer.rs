@@ -319,10 +319,10 @@ fn insert_rows(
             place_outlier(connection, row.room, outlier, row.seq)?;
         }
         let text = "INSERT INTO event
-                    (room, seq, event_id, position, pdu, ts, verdict, sender_device, txn_id, arrived, txn_path)
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+                    (room, seq, event_id, position, pdu, ts, verdict, sender_device, txn_id, arrived)
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         let position = row.position.unwrap_or(base + i64::from(row.step));
-        let txn_path = settle::note_event(connection, row, announced, position)?;
+        settle::note_event(connection, row, announced, position)?;
         let (id, txn_id) = (&row.event_id, row.txn_id.as_deref());
         connection.prepare_cached(text)?.execute(params![
             row.room,
@@ -335,7 +335,6 @@ fn insert_rows(
             row.sender_device,
             txn_id,
             row.arrived,
-            txn_path,
         ])?;
     }
     for row in &batch.state {
