@@ -101,7 +101,7 @@ fn user(choices: &mut Unstructured<'_>) -> Result<&'static str> {
     choices.choose(&USERS).copied()
 }
 
-fn base(id: &str, kind: &str, sender: &str, state_key: Option<&str>, content: Value) -> Value {
+fn base(id: &str, kind: &str, sender: &str, state_key: Option<&str>, content: &Value) -> Value {
     let mut event = json!({
         "event_id": format!("${id}:a"), "type": kind, "sender": sender, "content": content, "room_id": ROOM,
         "depth": 1, "origin_server_ts": 1, "prev_events": [], "auth_events": [],
@@ -131,20 +131,20 @@ fn state_of(version: u32, choices: &mut Unstructured<'_>) -> Result<Vec<Value>> 
             2 => content["additional_creators"] = json!("@bob:b"),
             _ => {}
         }
-        state.push(base("create", "m.room.create", USERS[0], Some(""), content));
+        state.push(base("create", "m.room.create", USERS[0], Some(""), &content));
     }
     if !choices.ratio(1, 6)? {
-        state.push(base("power", "m.room.power_levels", USERS[0], Some(""), power_levels(choices)?));
+        state.push(base("power", "m.room.power_levels", USERS[0], Some(""), &power_levels(choices)?));
     }
     if !choices.ratio(1, 8)? {
         let rules = ["public", "invite", "knock", "restricted", "knock_restricted", "private", "own"];
         let rule = if choices.ratio(1, 20)? { json!(5) } else { json!(choices.choose(&rules)?) };
-        state.push(base("rule", "m.room.join_rules", USERS[0], Some(""), json!({ "join_rule": rule })));
+        state.push(base("rule", "m.room.join_rules", USERS[0], Some(""), &json!({ "join_rule": rule })));
     }
     for (nth, user) in USERS.iter().enumerate() {
         if let Some(membership) = membership(choices)? {
             let content = json!({ "membership": membership });
-            state.push(base(&format!("member{nth}"), "m.room.member", user, Some(user), content));
+            state.push(base(&format!("member{nth}"), "m.room.member", user, Some(user), &content));
         }
     }
     Ok(state)
@@ -224,7 +224,7 @@ fn event(version: u32, choices: &mut Unstructured<'_>) -> Result<Value> {
             match choices.int_in_range(0..=19)? {
                 0 => content["membership"] = Value::Null,
                 1 => {
-                    content["third_party_invite"] = json!({ "signed": { "mxid": target, "token": "token" } })
+                    content["third_party_invite"] = json!({ "signed": { "mxid": target, "token": "token" } });
                 }
                 _ => {}
             }
@@ -233,27 +233,27 @@ fn event(version: u32, choices: &mut Unstructured<'_>) -> Result<Value> {
                 1 => Some("nobody"),
                 _ => Some(target),
             };
-            base("event", "m.room.member", sender, state_key, content)
+            base("event", "m.room.member", sender, state_key, &content)
         }
         7..=9 => {
             let state_key = if choices.ratio(1, 16)? { USERS[0] } else { "" };
-            base("event", "m.room.power_levels", sender, Some(state_key), power_levels(choices)?)
+            base("event", "m.room.power_levels", sender, Some(state_key), &power_levels(choices)?)
         }
-        10 => base("event", "m.room.third_party_invite", sender, Some("token"), json!({})),
+        10 => base("event", "m.room.third_party_invite", sender, Some("token"), &json!({})),
         11 => {
             let redacts = *choices.choose(&["$x:a", "$x:b", "$x"])?;
-            let mut event = base("event", "m.room.redaction", sender, None, json!({ "redacts": redacts }));
+            let mut event = base("event", "m.room.redaction", sender, None, &json!({ "redacts": redacts }));
             event["redacts"] = json!(redacts);
             event
         }
         12 => {
             let state_key = *choices.choose(&["a", "b", "d:1", ""])?;
-            base("event", "m.room.aliases", sender, Some(state_key), json!({}))
+            base("event", "m.room.aliases", sender, Some(state_key), &json!({}))
         }
         _ => {
             let kind = *choices.choose(&["m.room.topic", "m.room.message", "own"])?;
             let keys = [None, Some(""), Some(sender), Some(USERS[1]), Some("@"), Some("x")];
-            base("event", kind, sender, *choices.choose(&keys)?, json!({}))
+            base("event", kind, sender, *choices.choose(&keys)?, &json!({}))
         }
     };
     if choices.ratio(1, 6)? {

@@ -69,10 +69,7 @@ fn signed(mut object: CanonicalJsonObject, version: &RoomVersionId, rules: &Room
     object.insert("signatures".to_owned(), redacted["signatures"].clone());
     let text = text_of(&object);
 
-    let received = match Received::parse(&text, version, References::Unlimited) {
-        Ok(received) => received,
-        Err(_) => return,
-    };
+    let Ok(received) = Received::parse(&text, version, References::Unlimited) else { return };
     if let Ok(id) = signatures::reference_hash(&object, rules)
         && !matches!(version.as_str(), "1" | "2")
     {

@@ -151,8 +151,11 @@ fn words(glob: &str, text: &str) -> bool {
         })
 }
 
+/// Whether so many members are as many as wanted.
+type Compare = fn(usize, usize) -> bool;
+
 fn counted(is: &str) -> Option<bool> {
-    let compare: [(&str, fn(usize, usize) -> bool); 5] = [
+    let compare: [(&str, Compare); 5] = [
         ("==", |members, wanted| members == wanted),
         ("<=", |members, wanted| members <= wanted),
         (">=", |members, wanted| members >= wanted),

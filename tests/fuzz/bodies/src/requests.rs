@@ -21,7 +21,8 @@ pub(crate) fn run(data: &[u8]) {
             quoted(&read.signature)
         );
         if let Some(destination) = &read.destination {
-            text.push_str(&format!(",destination={}", quoted(destination.as_str())));
+            text.push_str(",destination=");
+            text.push_str(&quoted(destination.as_str()));
         }
         if text.len() <= 4096 {
             assert_eq!(Authorization::parse(&text).as_ref(), Ok(&read), "{text}");

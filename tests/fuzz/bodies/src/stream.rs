@@ -36,7 +36,7 @@ fn frames(world: &World, rest: &[u8]) -> Vec<u8> {
         match text.len() {
             length @ 0..126 => bytes.push(0x80 | length as u8),
             length => {
-                bytes.push(0x80 | 126);
+                bytes.push(0xfe);
                 bytes.extend(u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
             }
         }
@@ -59,20 +59,23 @@ async fn speak(world: &World, bytes: &[u8]) {
     check(&heard);
 }
 
+/// The length of a payload, and what follows it.
+fn length_of(length: u8, rest: &[u8]) -> Option<(usize, &[u8])> {
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte));
+    match length {
+        126 => rest.split_at_checked(2).map(|(length, rest)| (number(length), rest)),
+        127 => rest.split_at_checked(8).map(|(length, rest)| (number(length), rest)),
+        length => Some((usize::from(length), rest)),
+    }
+}
+
 /// The frames of a server (RFC 6455, 5.2). The last may be cut short.
 fn check(mut bytes: &[u8]) {
     let mut hello = false;
     while let [head, length, rest @ ..] = bytes {
         assert_eq!(head & 0xf0, 0x80, "a whole frame, without extensions");
         assert_eq!(length & 0x80, 0, "servers don't mask");
-        let (length, rest) = match (length, rest) {
-            (126, [a, b, rest @ ..]) => (usize::from(u16::from_be_bytes([*a, *b])), rest),
-            (127, [a, b, c, d, e, f, g, h, rest @ ..]) => {
-                (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]) as usize, rest)
-            }
-            (126 | 127, _) => return,
-            (length, rest) => (usize::from(*length), rest),
-        };
+        let Some((length, rest)) = length_of(*length, rest) else { return };
         let Some((payload, rest)) = rest.split_at_checked(length) else { return };
         bytes = rest;
         match head & 0x0f {

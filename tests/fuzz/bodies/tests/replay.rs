@@ -1,6 +1,8 @@
 //! Every input that was ever found worth keeping, through the body of its target: what `make fuzz` starts from, and what it
 //! once found wrong. And a little of what a fuzzer would do with them, which needs no instrumented code.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     path::{Path, PathBuf},
