@@ -132,7 +132,8 @@ mod tests {
                 assert_eq!(&bytes, b"late");
 
                 link.set(State::Cut);
-                assert_eq!(near.read(&mut bytes).await.unwrap_or(0), 0);
+                let ended = tokio::time::timeout(Duration::from_secs(10), near.read(&mut bytes)).await;
+                assert_eq!(ended.expect("the cut was felt").unwrap_or(0), 0);
                 let mut refused = TcpStream::connect(port).await.unwrap();
                 assert_eq!(refused.read(&mut bytes).await.unwrap_or(0), 0);
                 link.set(State::Open);
