@@ -13,13 +13,14 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpSocket,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::{Instant, interval, timeout},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, Options};
@@ -41,11 +42,22 @@ const TIDY: Duration = Duration::from_secs(5);
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let config = options.load()?;
     start_log(&config);
+    raise_limit_of_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(config));
     // Work that is left (a password hash of a client that is gone) is nobody's any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// Each connection is a file. What the system lets a program open unless it asks for more is often 1024, for the sake of
+/// programs that know no higher numbers.
+fn raise_limit_of_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(cause) = setrlimit(Resource::Nofile, wanted) {
+        debug!(%cause, limit = limit.current, "the limit of open files can't be raised");
+    }
 }
 
 fn start_log(config: &Config) {
