@@ -122,6 +122,8 @@ impl Outbound {
             let next = self.inner.lock().agenda.first().map(|(at, _)| *at);
             let now = self.environment.clock.now_ms();
             let wait = next.map_or(LONGEST_WAIT, |at| Duration::from_millis((at - now).max(0) as u64));
+            // Looked at again then, should the clock have been put back.
+            let wait = wait.min(LONGEST_WAIT);
             tokio::select! {
                 recipient = waiting.recv() => match recipient {
                     Some(recipient) => self.wake(recipient),
@@ -167,7 +169,7 @@ impl Outbound {
             if peer.sending {
                 return;
             }
-            if peer.retry_at > now {
+            if is_later(peer.retry_at, now) {
                 inner.agenda.insert((peer.retry_at, recipient));
                 self.sooner.notify_one();
                 return;
@@ -205,11 +207,19 @@ impl Outbound {
         let now = self.environment.clock.now_ms();
         let due: Vec<i64> = {
             let inner = &mut *self.inner.lock();
-            let later = inner.agenda.split_off(&(now + 1, i64::MIN));
-            std::mem::replace(&mut inner.agenda, later).into_iter().map(|(_, recipient)| recipient).collect()
+            let (later, due): (BTreeSet<_>, BTreeSet<_>) =
+                std::mem::take(&mut inner.agenda).into_iter().partition(|(at, _)| is_later(*at, now));
+            inner.agenda = later;
+            due.into_iter().map(|(_, recipient)| recipient).collect()
         };
         for recipient in due {
             self.wake(recipient);
         }
     }
+}
+
+/// Whether an attempt that was put off until `at` has to wait still. Nothing is put off for longer than [`LONGEST_WAIT`]: what is,
+/// was when the clock was wrong.
+fn is_later(at: i64, now: i64) -> bool {
+    at > now && at.saturating_sub(now) <= LONGEST_WAIT.as_millis() as i64
 }

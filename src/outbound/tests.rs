@@ -204,16 +204,26 @@ async fn tx_06_a_server_that_is_down_costs_nothing_and_catches_up_while_more_is_
 
 #[tokio::test]
 async fn tx_06_what_waits_is_sent_after_a_restart() {
+    // Its times are kept, so what is new has to forget them.
+    is_sent_after_a_restart(0).await;
+}
+
+/// A machine begins with a clock that is years ahead, until it has heard of the time.
+#[tokio::test]
+async fn what_waits_is_sent_after_the_clock_was_put_back() {
+    is_sent_after_a_restart(Environment::real().clock.now_ms() + 1000 * 24 * 60 * 60 * 1000).await;
+}
+
+async fn is_sent_after_a_restart(retry_ts: i64) {
     let mut sending = Sending::new().await;
     sending.there.script.lock().down = true;
     sending.say(0..10).await;
     sending.is_behind().await;
     sending.shutdown.set();
     sending.there.script.lock().down = false;
-    // Its times are kept, so what is new has to forget them.
     let Story { world, .. } = &sending.story;
     let recipient = sending.destination().await.recipient;
-    world.store.commit(crate::store::destination::failed(recipient, 0, 0, 0, "")).await.unwrap();
+    world.store.commit(crate::store::destination::failed(recipient, 1, 0, retry_ts, "")).await.unwrap();
     let again = Outbound::new(
         owned_server_name!("localhost"),
         Arc::clone(&sending.peers),
