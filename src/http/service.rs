@@ -205,6 +205,8 @@ impl HexId {
 
 #[cfg(test)]
 mod tests {
+    use axum::routing::get;
+
     use super::*;
 
     #[test]
@@ -225,6 +227,23 @@ mod tests {
         assert_eq!(of(&["10.0.0.1", "2001:db8::1"]).as_deref(), Some("2001:db8::1"));
         assert_eq!(of(&["nonsense"]), None);
         assert_eq!(of(&[]), None);
+    }
+
+    #[tokio::test]
+    async fn i8_a_handler_that_panics_loses_its_own_request_only() {
+        let panics = || async {
+            assert!(std::hint::black_box(false), "on purpose");
+        };
+        let mut router =
+            Router::new().route("/panics", get(panics)).route("/works", get(|| async { "it does" }));
+        let mut ask = |path: &str| {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            caught(router.call(request))
+        };
+        let failed = ask("/panics").await;
+        assert_eq!(failed.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(failed.headers()[header::CONTENT_TYPE], "application/json");
+        assert_eq!(ask("/works").await.status(), StatusCode::OK);
     }
 
     #[test]

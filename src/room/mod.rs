@@ -17,6 +17,8 @@ mod entry;
 mod error;
 mod event;
 mod fan_out;
+#[cfg(test)]
+mod fault_tests;
 mod filter;
 mod forks;
 mod guests;
