@@ -25,6 +25,7 @@ mod queue;
 mod receipts;
 mod rendezvous;
 mod room;
+mod seldom;
 mod shutdown;
 mod signing_key;
 mod store;

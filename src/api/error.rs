@@ -12,7 +12,7 @@ use crate::{
 
 impl From<store::Error> for MatrixError {
     fn from(error: store::Error) -> Self {
-        Self::internal(&error)
+        if error.is_of_the_machine() { Self::unavailable(&error) } else { Self::internal(&error) }
     }
 }
 

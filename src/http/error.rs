@@ -6,6 +6,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
+use crate::seldom::Seldom;
+
 /// An answer other than 2xx: a status, an `errcode` and a sentence that helps whoever wrote the client.
 #[derive(Clone, Debug)]
 pub struct MatrixError {
@@ -98,6 +100,19 @@ impl MatrixError {
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "the server failed; try again later")
+    }
+
+    /// As [`MatrixError::internal`], for what fails every request until the operator has mended it.
+    pub fn unavailable(cause: &dyn std::fmt::Display) -> Self {
+        static SAID: Seldom = Seldom::new();
+        if let Some(before) = SAID.happens() {
+            tracing::error!(%cause, before, "requests fail");
+        }
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "M_UNKNOWN",
+            "the server can't do this now; try again later",
+        )
     }
 }
 

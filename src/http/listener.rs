@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use super::{Site, metrics::Present};
-use crate::shutdown::Shutdown;
+use crate::{seldom::Seldom, shutdown::Shutdown};
 
 /// How long a client may take to send a request's headers, or be silent between two requests. Proxies that keep
 /// connections open should forget them sooner.
@@ -66,19 +66,15 @@ impl Listener {
         let connections =
             Arc::new(Connections { tls: self.tls, site: self.site, shutdown, alive, http1: http1_builder() });
         tokio::spawn(async move {
-            let mut failing = false;
+            let failures = Seldom::new();
             loop {
                 tokio::select! {
                     accepted = listener.accept() => match accepted {
-                        Ok((stream, peer)) => {
-                            failing = false;
-                            connections.start(stream, peer);
-                        }
+                        Ok((stream, peer)) => connections.start(stream, peer),
                         Err(cause) if is_of_one_connection(&cause) => {}
                         Err(cause) => {
-                            // Once for all failures in a row: there are ten a second.
-                            if !std::mem::replace(&mut failing, true) {
-                                warn!(%cause, "no connection can be accepted; if files are lacking, raise the limit of open files (ulimit -n, LimitNOFILE)");
+                            if let Some(before) = failures.happens() {
+                                warn!(%cause, before, "no connection can be accepted; if files are lacking, raise the limit of open files (ulimit -n, LimitNOFILE)");
                             }
                             tokio::time::sleep(ACCEPT_PAUSE).await;
                         }

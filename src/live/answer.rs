@@ -255,7 +255,8 @@ impl Syncs {
         if let Some(unread) = tail.unread(room) {
             return Ok(unread);
         }
-        self.store.settled().await?;
+        // While the disk is full, counts are those of before it was.
+        self.store.settled_if_possible().await?;
         let (unread, position) = self.store.unread(recipient, room).await?;
         tail.remember_unread(room, unread.clone(), position);
         Ok(tail.unread(room).unwrap_or(unread))

@@ -28,7 +28,6 @@ use crate::{
     account::Session,
     queue::{Span, Token, TokenError},
     room::{Room, State, View},
-    store::Batch,
 };
 
 /// How often it is looked for rooms that changed meanwhile. Nothing stands still longer than that.
@@ -281,7 +280,7 @@ impl Syncs {
         (from, to): (i64, i64),
     ) -> Result<bool, Error> {
         // What can be read may not have reached the queues yet: after this it has.
-        self.store.commit(Batch::new()).await?;
+        self.store.published().await?;
         let Span::Entries(later) = self.queues.read(session.recipient, to, self.queues.head()).await? else {
             return Ok(false);
         };

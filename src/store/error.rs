@@ -12,6 +12,14 @@ pub enum Error {
     )]
     Full,
     #[error(
+        "the disk that holds the database failed ({0}); nothing was written, and what was acknowledged before is safe: look into the system's log (`dmesg`) and mend or replace the disk; the server goes on by itself once it works"
+    )]
+    Disk(String),
+    #[error(
+        "the database's files can't be opened ({0}): if files are lacking, raise the limit of open files (ulimit -n, LimitNOFILE)"
+    )]
+    Files(String),
+    #[error(
         "the database can't be written to (read-only file, folder or file system): give the server's user write access to it and its folder"
     )]
     ReadOnly,
@@ -41,24 +49,40 @@ pub enum Error {
 
 /// SQLite's primary result codes that an operator can do something about.
 const SQLITE_READONLY: i32 = 8;
+const SQLITE_IOERR: i32 = 10;
 const SQLITE_CORRUPT: i32 = 11;
 const SQLITE_FULL: i32 = 13;
+const SQLITE_CANTOPEN: i32 = 14;
 const SQLITE_NOTADB: i32 = 26;
+
+/// SQLite's extended result code for shared memory that can't grow: it is a file, and for that one there is no other.
+const SQLITE_IOERR_SHMSIZE: i32 = 4874;
 
 /// SQLite's extended result codes for rows that have to be unique.
 const SQLITE_CONSTRAINT_PRIMARYKEY: i32 = 1555;
 const SQLITE_CONSTRAINT_UNIQUE: i32 = 2067;
 
 impl Error {
+    /// Whether what lies below the database doesn't do what it should at the moment. It may again: nothing is wrong with what
+    /// was asked, or with what is stored.
+    pub fn is_of_the_machine(&self) -> bool {
+        matches!(self, Self::Full | Self::Disk(_) | Self::Files(_) | Self::ReadOnly)
+    }
+
     /// From one of SQLite's extended result codes, if it is one that means something here.
     fn from_code(code: i32, message: &str) -> Option<Self> {
         if matches!(code, SQLITE_CONSTRAINT_PRIMARYKEY | SQLITE_CONSTRAINT_UNIQUE) {
             return Some(Self::Conflict);
         }
+        if code == SQLITE_IOERR_SHMSIZE {
+            return Some(Self::Full);
+        }
         // Extended codes carry the primary one in their low byte.
         match code & 0xff {
             SQLITE_FULL => Some(Self::Full),
             SQLITE_READONLY => Some(Self::ReadOnly),
+            SQLITE_IOERR => Some(Self::Disk(format!("{message}, SQLite's code {code}"))),
+            SQLITE_CANTOPEN => Some(Self::Files(message.to_owned())),
             SQLITE_CORRUPT | SQLITE_NOTADB => Some(Self::Corrupt(message.to_owned())),
             _ => None,
         }

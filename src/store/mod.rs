@@ -130,6 +130,25 @@ impl Store {
         Ok(())
     }
 
+    /// Waits until whatever was committed before this call has been told to the subscriber. That is so too when nothing can be
+    /// written.
+    pub async fn published(&self) -> Result<(), Error> {
+        match self.writer.commit(Batch::new()).await {
+            Err(cause) if !cause.is_of_the_machine() => Err(cause),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`Store::settled`], if anything can be written at all; whether that was so. Who reads must be able to while the disk is
+    /// full.
+    pub async fn settled_if_possible(&self) -> Result<bool, Error> {
+        match self.settled().await {
+            Ok(()) => Ok(true),
+            Err(cause) if cause.is_of_the_machine() => Ok(false),
+            Err(cause) => Err(cause),
+        }
+    }
+
     async fn all<T: Record>(&self, question: Statement) -> Result<Vec<T>, Error> {
         Ok(statement::bind_as(&question).fetch_all(&self.readers).await?)
     }

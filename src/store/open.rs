@@ -122,6 +122,7 @@ fn latest() -> i64 {
 fn explain(path: &Path, cause: sqlx::Error) -> Error {
     match Error::from(cause) {
         Error::Database(cause) => Error::Open { path: path.display().to_string(), cause: cause.to_string() },
+        Error::Files(cause) => Error::Open { path: path.display().to_string(), cause },
         known => known,
     }
 }

@@ -148,7 +148,7 @@ impl Store {
 
     /// A user's unread events of all rooms that have any.
     pub async fn unread_of_rooms(&self, recipient: i64) -> Result<HashMap<i64, Unread>, Error> {
-        self.settled().await?;
+        self.settled_if_possible().await?;
         let rows: Vec<(i64, String, i64, i64)> = self
             .all(statement!(
                 "SELECT room, thread, COUNT(*), CAST(SUM(CASE WHEN highlight THEN 1 ELSE 0 END) AS BIGINT)

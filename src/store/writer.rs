@@ -19,7 +19,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
-use tracing::error;
+use tracing::{error, info};
 
 use super::{
     Error,
@@ -29,6 +29,7 @@ use super::{
     settle::{self, Announced, Behind, Txns},
     statement::{Arg, Expect, Statement},
 };
+use crate::seldom::Seldom;
 
 /// The most batches in a group: bounds how long the first of them waits for the last.
 const GROUP: usize = 256;
@@ -102,13 +103,21 @@ struct Database {
 
 fn run(database: &mut Database, mut waiting: mpsc::Receiver<Job>, subscriber: &dyn Subscriber) {
     let mut group = Vec::with_capacity(GROUP);
+    let (failures, mut failing) = (Seldom::new(), false);
     while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
         match database.commit(&group) {
             Ok((head, results)) => {
+                if std::mem::take(&mut failing) {
+                    info!("the database can be written again");
+                }
                 publish(group.drain(..).zip(results), head, &database.behind, subscriber);
             }
             Err(cause) => {
-                error!(%cause, writes = group.len(), "writes failed");
+                // While a disk is full every write fails, and everybody tries again.
+                if let Some(before) = failures.happens() {
+                    error!(%cause, before, "nothing can be written");
+                }
+                failing = true;
                 for job in group.drain(..) {
                     // A caller that no longer waits has nothing to be told.
                     let _ = job.done.send(Err(cause.clone()));
@@ -468,6 +477,43 @@ mod tests {
         batch.on_commit(move |_| *adopted.lock() = Some(recorder.0.lock().len()));
         store.commit(batch).await.unwrap();
         assert_eq!(*seen.lock(), Some(0));
+    }
+
+    /// I1: a fault in the writer ends it, nobody who waits gets an acknowledgement, and nobody waits for ever. The program ends
+    /// then, and begins anew with what is durable.
+    #[tokio::test]
+    async fn a_panic_in_the_writer_acknowledges_nothing_and_loses_nothing() {
+        struct Once(AtomicBool);
+        impl Subscriber for Once {
+            fn committed(&self, _: i64, _: &[Delivered]) {
+                assert!(!self.0.swap(false, Ordering::SeqCst), "on purpose");
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        let faulty = Arc::new(Once(AtomicBool::new(false)));
+        let subscriber: Arc<dyn Subscriber> = Arc::<Once>::clone(&faulty);
+        let (store, writer) = Store::open(&path, Durability::Full, subscriber).await.unwrap();
+        let write = |name: &str| {
+            let mut batch = Batch::from(alias(name));
+            batch.step();
+            store.commit(batch)
+        };
+        write("#acknowledged:x").await.unwrap();
+        faulty.0.store(true, Ordering::SeqCst);
+
+        let (one, two) = tokio::join!(write("#one:x"), write("#two:x"));
+        for result in [one, two, write("#three:x").await] {
+            assert!(matches!(result, Err(Error::Closed)), "{result:?}");
+        }
+        assert!(writer.await.unwrap_err().is_panic(), "the program hears of it");
+        let kept = store.aliases(1).await.unwrap();
+        assert!(kept.contains(&"#acknowledged:x".to_owned()), "reads go on: {kept:?}");
+        drop(store);
+
+        let (again, _) = Store::open(&path, Durability::Full, faulty).await.unwrap();
+        assert_eq!(again.aliases(1).await.unwrap(), kept);
+        again.commit(alias("#after:x")).await.unwrap();
     }
 
     #[tokio::test]

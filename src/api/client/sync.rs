@@ -100,9 +100,8 @@ impl From<live::Error> for MatrixError {
             live::Error::UnknownMethod => {
                 Self::new(http::StatusCode::NOT_FOUND, "M_UNRECOGNIZED", cause.to_string())
             }
-            live::Error::Room(_) | live::Error::Store(_) | live::Error::Encoding(_) | live::Error::Gone => {
-                Self::internal(&cause)
-            }
+            live::Error::Store(cause) => cause.into(),
+            live::Error::Room(_) | live::Error::Encoding(_) | live::Error::Gone => Self::internal(&cause),
             live::Error::Shared(cause) => match Arc::try_unwrap(cause) {
                 Ok(cause) => cause.into(),
                 Err(cause) => Self::internal(&cause),

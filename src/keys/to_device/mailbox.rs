@@ -101,6 +101,7 @@ impl ToDevice {
         match gone.await {
             Ok(()) => self.acknowledged.acknowledge(device, up_to, || self.queues.head()),
             // Reading goes on; the next acknowledgement takes them along.
+            Err(cause) if cause.is_of_the_machine() => {}
             Err(cause) => tracing::warn!(%cause, "messages that a device has got stay for the moment"),
         }
     }
