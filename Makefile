@@ -1,7 +1,7 @@
 # Every command of the project. Each installs what it needs first (tests/setup.sh; by apt as root or with sudo).
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-more fuzz bench bench-federation soak audit lint setup
+.PHONY: help run test test-more crash fuzz bench bench-federation soak audit lint setup
 
 # `make run ARGS="--config hearth.toml"`
 ARGS ?=
@@ -25,6 +25,17 @@ test: setup lint ## formatting, lints and all tests, real clients among them
 
 test-more: setup ## all tests with their longer versions: more rounds, more data
 	HEARTH_TEST_MORE=1 cargo test --workspace --locked --lib --bins --tests
+
+# How often: KILLS of processes, LOSSES of power, UPGRADES that are killed.
+KILLS ?= 1000
+LOSSES ?= 300
+UPGRADES ?= 100
+
+crash: ## kill a release build a thousand times, unplug it, fill its disk: nothing acknowledged may get lost (half an hour)
+	@tests/setup.sh build
+	cargo build --release --locked
+	HEARTH_BINARY=$(CURDIR)/target/release/hearth KILLS=$(KILLS) LOSSES=$(LOSSES) UPGRADES=$(UPGRADES) HEARTH_TEST_MORE=1 \
+		cargo test --locked --test crash -- --nocapture --test-threads=1
 
 # `make fuzz TARGET=pdu SECONDS=3600`
 fuzz: ## throw mutated input at all that reads what strangers send, a minute a target (TARGET=… SECONDS=…)

@@ -22,6 +22,8 @@ pub(crate) struct Server {
     port: u16,
     process: Option<Child>,
     http: Http,
+    /// Words before the commands that are run from now on, such as `env NAME=value`.
+    pub(crate) prefix: Vec<String>,
     dir: TempDir,
 }
 
@@ -69,7 +71,8 @@ impl Server {
         let text = toml::to_string(&config).expect("a table is a TOML document");
         fs::write(dir.path().join("hearth.toml"), text).expect("the temporary directory can be written");
 
-        let mut server = Self { port, process: None, http: Http::new(format!("http://{bind}")), dir };
+        let http = Http::new(format!("http://{bind}"));
+        let mut server = Self { port, process: None, http, prefix: Vec::new(), dir };
         server.start_again().await;
         server
     }
@@ -143,6 +146,14 @@ impl Server {
 
     /// Starts a stopped or killed server on what it left, and waits until its port is open.
     pub(crate) async fn start_again(&mut self) {
+        self.spawn();
+        if let Err(status) = self.opened().await {
+            panic!("the server ended before its port was open, {status}:\n{}", self.log());
+        }
+    }
+
+    /// Starts a stopped or killed server on what it left, and doesn't wait for anything.
+    pub(crate) fn spawn(&mut self) {
         assert!(self.process.is_none(), "the server still runs");
         let log = OpenOptions::new()
             .create(true)
@@ -154,8 +165,12 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle can be copied"))
             .stderr(log);
-        let mut process = command.spawn().expect("the hearth binary can be started");
+        self.process = Some(command.spawn().expect("the hearth binary can be started"));
+    }
 
+    /// Waits until the port of a server that was spawned is open, or the server has ended: how.
+    pub(crate) async fn opened(&mut self) -> Result<(), ExitStatus> {
+        let process = self.process.as_mut().expect("the server was spawned");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         let ended = eventually("the server opens its port", || {
             let ended = process.try_wait().expect("a child can be waited for");
@@ -167,10 +182,10 @@ impl Server {
             }
         })
         .await;
-        if let Some(status) = ended {
-            panic!("the server ended before its port was open, {status}:\n{}", self.log());
-        }
-        self.process = Some(process);
+        ended.map_or(Ok(()), |status| {
+            self.process = None;
+            Err(status)
+        })
     }
 
     /// Runs another subcommand on this server's configuration, such as `["token", "create"]`, and waits for its end.
@@ -181,7 +196,14 @@ impl Server {
     fn command(&self, arguments: &[&str]) -> Command {
         // A benchmark measures a release build.
         let binary = std::env::var_os("HEARTH_BINARY").unwrap_or(env!("CARGO_BIN_EXE_hearth").into());
-        let mut command = Command::new(binary);
+        let mut command = match &*self.prefix {
+            [] => Command::new(binary),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(binary);
+                command
+            }
+        };
         command.args(arguments).arg("--config").arg(self.config_path()).current_dir(self.dir.path());
         // What a developer has set for their own server isn't the test's business.
         for (name, _) in
