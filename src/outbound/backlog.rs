@@ -14,6 +14,8 @@ use crate::{
 const MOST_OF_ROOM: usize = 50;
 /// Events of a room that are looked at for that.
 const LOOKED_AT: i64 = 500;
+/// Receipts of one room that such a server is sent: the newest, of each user and thread the last.
+const MOST_RECEIPTS: i64 = 200;
 
 /// Something to send.
 #[derive(Clone)]
@@ -38,6 +40,10 @@ pub(super) enum Missed {
     Event {
         room: i64,
         seq: i64,
+    },
+    /// How far somebody has read in a room by now.
+    Receipt {
+        room: i64,
     },
     Message,
     /// The last change of somebody's devices or keys.
@@ -95,8 +101,8 @@ impl Backlog<'_> {
     }
 
     /// What a server missed after a position and up to another, in order: events that were made here, in rooms that it is in;
-    /// who came and went there by way of this server or of another; messages to its devices, which are kept whether or not it
-    /// is there; and the last change of each list of devices.
+    /// who came and went there by way of this server or of another; how far people here have read there; messages to its
+    /// devices, which are kept whether or not it is there; and the last change of each list of devices.
     pub(super) async fn missed(
         &self,
         (recipient, server): (i64, &ServerName),
@@ -104,25 +110,24 @@ impl Backlog<'_> {
         after: i64,
         to: i64,
     ) -> Result<Vec<(i64, Missed)>, room::Error> {
-        let events = self.of_rooms(server, us, after, to).await?.into_iter();
-        let events = events.map(|(position, room, seq)| (position, Missed::Event { room, seq }));
+        let of_rooms = self.of_rooms(server, us, after, to).await?.into_iter();
         let messages = self.store.message_positions(recipient, after, to).await?.into_iter();
         let messages = messages.map(|position| (position, Missed::Message));
         let lists = self.store.last_changes_for(server.as_str(), after, to).await?.into_iter();
         let lists = lists.map(|position| (position, Missed::Devices));
-        let mut missed: Vec<_> = events.chain(messages).chain(lists).collect();
+        let mut missed: Vec<_> = of_rooms.chain(messages).chain(lists).collect();
         missed.sort_by_key(|(position, _)| *position);
         Ok(missed)
     }
 
-    /// Events of its rooms: position, room, seq.
+    /// Events and receipts of its rooms.
     async fn of_rooms(
         &self,
         server: &ServerName,
         us: &ServerName,
         after: i64,
         to: i64,
-    ) -> Result<Vec<(i64, i64, i64)>, room::Error> {
+    ) -> Result<Vec<(i64, Missed)>, room::Error> {
         let mut missed = Vec::new();
         for (number, last) in self.store.rooms_of_server(server.as_str(), after).await? {
             match self.of_room(number, last, server, us, after, to).await {
@@ -145,14 +150,14 @@ impl Backlog<'_> {
         us: &ServerName,
         after: i64,
         to: i64,
-    ) -> Result<Vec<(i64, i64, i64)>, room::Error> {
+    ) -> Result<Vec<(i64, Missed)>, room::Error> {
         let room = self.rooms.by_number_once(number).await?;
         if !room.snapshot().federates() {
             return Ok(Vec::new());
         }
         let from = self.rooms.place_at(&room, after).await?;
-        let to = self.rooms.place_at(&room, to).await?.min(last.unwrap_or(i64::MAX));
-        let mut events = self.rooms.log_backwards(&room, to, LOOKED_AT).await?;
+        let until = self.rooms.place_at(&room, to).await?.min(last.unwrap_or(i64::MAX));
+        let mut events = self.rooms.log_backwards(&room, until, LOOKED_AT).await?;
         events.retain(|event| {
             let (sender, is_member) = (event.pdu.sender.server_name(), event.pdu.membership().is_some());
             event.seq > from && (sender == us || (is_member && sender != server))
@@ -160,7 +165,12 @@ impl Backlog<'_> {
         events.truncate(MOST_OF_ROOM);
         let mut missed = Vec::new();
         for event in events {
-            missed.push((self.store.position_of(number, event.seq).await?, number, event.seq));
+            let position = self.store.position_of(number, event.seq).await?;
+            missed.push((position, Missed::Event { room: number, seq: event.seq }));
+        }
+        if last.is_none() {
+            let receipts = self.store.receipts_between(number, us.as_str(), after, to, MOST_RECEIPTS).await?;
+            missed.extend(receipts.into_iter().map(|changed| (changed, Missed::Receipt { room: number })));
         }
         Ok(missed)
     }

@@ -174,6 +174,10 @@ impl Outbound {
                 match missed {
                     Missed::Message => waiting.push((*position, Item::Message)),
                     Missed::Devices => waiting.push((*position, Item::Devices(*position))),
+                    Missed::Receipt { room } => {
+                        let room = self.rooms.by_number_once(*room).await?;
+                        waiting.push((*position, Item::Receipt { room, changed: *position }));
+                    }
                     Missed::Event { room, seq } => {
                         let room = self.rooms.by_number_once(*room).await?;
                         let event = self.rooms.events(&room, &[*seq]).await?.pop();

@@ -76,10 +76,8 @@ pub(super) async fn body(
     // Messages come after word of the devices that sent them.
     let mut edus = devices::edus(store, items).await?;
     edus.extend(messages(store, recipient, items).await?);
-    let receipts = receipts(store, items).await?;
-    if !receipts.is_empty() {
-        edus.push(json!({ "edu_type": "m.receipt", "content": receipts }));
-    }
+    let receipts = receipts(store, items).await?.into_iter();
+    edus.extend(receipts.map(|content| json!({ "edu_type": "m.receipt", "content": content })));
     edus.extend(fading.take(MOST_EDUS.saturating_sub(edus.len())));
     let body = Body { origin: us, origin_server_ts: now, pdus: pdus.collect(), edus };
     serde_json::to_string(&body).map_err(|cause| store::Error::Encoding(cause.to_string()))
@@ -101,28 +99,38 @@ async fn messages(store: &Store, recipient: i64, items: &[Waiting]) -> Result<Ve
     Ok(contents.map(|content| json!({ "edu_type": "m.direct_to_device", "content": content })).collect())
 }
 
-/// ED-04: the public receipts among some items, by room.
-async fn receipts(store: &Store, items: &[Waiting]) -> Result<BTreeMap<String, Value>, store::Error> {
+/// Receipts by room and user.
+type OfRooms = BTreeMap<String, BTreeMap<String, Value>>;
+
+/// ED-04: the public receipts among some items, by room and user. One of these has one receipt of a user in a room, so whoever
+/// has read in several threads is in several.
+async fn receipts(store: &Store, items: &[Waiting]) -> Result<Vec<Value>, store::Error> {
     let mut rooms: BTreeMap<String, (i64, Vec<i64>)> = BTreeMap::new();
     for (_, item) in items {
         if let Item::Receipt { room, changed } = item {
             rooms.entry(room.room_id.to_string()).or_insert((room.number, Vec::new())).1.push(*changed);
         }
     }
-    let mut content: BTreeMap<String, Value> = BTreeMap::new();
+    let mut parts: Vec<OfRooms> = Vec::new();
     for (room_id, (number, changed)) in rooms {
         let rows = store.receipts_changed(number, &changed).await?;
-        let mut read = serde_json::Map::new();
         for row in rows.into_iter().filter(|row| row.kind == "m.read") {
             let mut data = json!({ "ts": row.ts });
             if !row.thread.is_empty() {
                 data["thread_id"] = json!(row.thread);
             }
-            read.insert(row.user_id, json!({ "event_ids": [row.event_id], "data": data }));
-        }
-        if !read.is_empty() {
-            content.insert(room_id, json!({ "m.read": read }));
+            let receipt = json!({ "event_ids": [row.event_id], "data": data });
+            let has =
+                |part: &OfRooms| part.get(&room_id).is_some_and(|users| users.contains_key(&row.user_id));
+            let free = parts.iter().position(|part| !has(part)).unwrap_or(parts.len());
+            if free == parts.len() {
+                parts.push(BTreeMap::new());
+            }
+            parts[free].entry(room_id.clone()).or_default().insert(row.user_id, receipt);
         }
     }
-    Ok(content)
+    let content = |part: OfRooms| {
+        part.into_iter().map(|(room_id, users)| (room_id, json!({ "m.read": users }))).collect::<Value>()
+    };
+    Ok(parts.into_iter().map(content).collect())
 }

@@ -126,6 +126,31 @@ impl Store {
         Ok(rows.into_iter().map(ReceiptRow::from).collect())
     }
 
+    /// The `changed` of the newest public receipts of a server's users in a room with `after < changed ≤ to`, at most `limit`.
+    pub async fn receipts_between(
+        &self,
+        room: i64,
+        server: &str,
+        after: i64,
+        to: i64,
+        limit: i64,
+    ) -> Result<Vec<i64>, Error> {
+        let rows: Vec<(i64,)> = self
+            .all(statement!(
+                "SELECT changed FROM receipt
+                 WHERE room = $1 AND changed > $2 AND changed <= $3 AND type = 'm.read'
+                   AND substr(user_id, instr(user_id, ':') + 1) = $4
+                 ORDER BY changed DESC LIMIT $5",
+                room,
+                after,
+                to,
+                server,
+                limit,
+            ))
+            .await?;
+        Ok(rows.into_iter().map(|(changed,)| changed).collect())
+    }
+
     /// A user's unread events of a room as far as deliveries are settled, and the last position that they account for.
     pub async fn unread(&self, recipient: i64, room: i64) -> Result<(Unread, i64), Error> {
         let rows: Vec<(i64, Option<String>, i64, i64)> = self
