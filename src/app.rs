@@ -324,6 +324,7 @@ impl Hearth {
         tasks.spawn(Arc::clone(&self.presence).run());
         if self.config.federation.enabled {
             tasks.spawn(Arc::clone(&self.outbound).run(self.shutdown.clone()));
+            tasks.spawn(Arc::clone(&self.outbound).keep_swept(self.shutdown.clone()));
             tasks.spawn(Arc::clone(&self.resyncs).run(self.shutdown.clone()));
             let (sender, ends) = tokio::sync::mpsc::unbounded_channel();
             self.typing.send_outward(sender);

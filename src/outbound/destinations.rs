@@ -1,28 +1,42 @@
 //! The numbers under which other servers are recipients.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use ruma::{OwnedServerName, ServerName};
 
-use crate::store::{self, Store, destination::insert_destination};
+use crate::store::{
+    self, Store,
+    destination::{delete_destination, insert_destination},
+};
 
-/// All servers that were ever told something.
+/// Servers with a number of which no room has ever known anybody. Anybody can make up names of servers.
+const MOST_STRANGERS: i64 = 1_000;
+
+/// The servers that are told something, or were not long ago.
 pub struct Destinations {
     store: Store,
     names: RwLock<Names>,
-    /// Numbers are given out by one at a time.
+    /// Numbers are given out, and taken back, by one at a time.
     naming: tokio::sync::Mutex<()>,
+    /// The numbers that somebody asked for since [`Destinations::all_asked`]: they may be about to be used.
+    asked: Mutex<HashSet<i64>>,
 }
 
 #[derive(Default)]
 struct Names {
     by_name: HashMap<OwnedServerName, i64>,
     by_number: HashMap<i64, OwnedServerName>,
+    /// The lowest number that was ever given out: none is given out twice while this process may remember the first.
+    lowest: i64,
 }
 
 impl Names {
     fn add(&mut self, server: OwnedServerName, recipient: i64) {
+        self.lowest = self.lowest.min(recipient);
         self.by_number.insert(recipient, server.clone());
         self.by_name.insert(server, recipient);
     }
@@ -36,26 +50,76 @@ impl Destinations {
                 names.add(server, row.recipient);
             }
         }
-        Ok(Arc::new(Self { store, names: RwLock::new(names), naming: tokio::sync::Mutex::default() }))
+        Ok(Arc::new(Self {
+            store,
+            names: RwLock::new(names),
+            naming: tokio::sync::Mutex::default(),
+            asked: Mutex::default(),
+        }))
     }
 
     /// The number of a server. It gets one if it has none.
     pub async fn number(&self, server: &ServerName) -> Result<i64, store::Error> {
-        if let Some(number) = self.known(server) {
+        if let Some(number) = self.asked_for(server) {
             return Ok(number);
         }
         let _naming = self.naming.lock().await;
-        if let Some(number) = self.known(server) {
+        if let Some(number) = self.asked_for(server) {
             return Ok(number);
         }
-        let number = self.names.read().by_number.keys().min().copied().unwrap_or(0).min(0) - 1;
+        let number = self.names.read().lowest - 1;
         self.store.commit(insert_destination(server.as_str(), number)).await?;
+        self.asked.lock().insert(number);
         self.names.write().add(server.to_owned(), number);
         Ok(number)
     }
 
+    /// The same for a server whose name a user has brought. `None`: nobody was ever in a room here, and there are enough
+    /// of that kind.
+    pub async fn number_unless_strange(&self, server: &ServerName) -> Result<Option<i64>, store::Error> {
+        if self.known(server).is_none()
+            && !self.store.is_server_of_rooms(server.as_str()).await?
+            && self.store.strangers().await? >= MOST_STRANGERS
+        {
+            return Ok(None);
+        }
+        self.number(server).await.map(Some)
+    }
+
     pub fn known(&self, server: &ServerName) -> Option<i64> {
         self.names.read().by_name.get(server).copied()
+    }
+
+    /// Whoever is taken back a number has the names' lock alone, so either is before the other.
+    fn asked_for(&self, server: &ServerName) -> Option<i64> {
+        let names = self.names.read();
+        let number = names.by_name.get(server).copied()?;
+        self.asked.lock().insert(number);
+        Some(number)
+    }
+
+    /// The numbers that were asked for since the last call of this.
+    pub(super) fn all_asked(&self) -> HashSet<i64> {
+        std::mem::take(&mut self.asked.lock())
+    }
+
+    /// Forgets a server and all that waits for it, unless somebody has asked for its number meanwhile.
+    pub(super) async fn forget(&self, recipient: i64) -> Result<bool, store::Error> {
+        let _naming = self.naming.lock().await;
+        let server = {
+            let mut names = self.names.write();
+            if self.asked.lock().contains(&recipient) {
+                return Ok(false);
+            }
+            let Some(server) = names.by_number.remove(&recipient) else { return Ok(false) };
+            names.by_name.remove(&server);
+            server
+        };
+        if let Err(cause) = self.store.commit(delete_destination(recipient)).await {
+            self.names.write().add(server, recipient);
+            return Err(cause);
+        }
+        Ok(true)
     }
 
     pub fn name(&self, recipient: i64) -> Option<OwnedServerName> {

@@ -16,6 +16,7 @@ mod devices;
 mod fading;
 mod metrics;
 mod sender;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod transaction;

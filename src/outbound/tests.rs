@@ -1,6 +1,6 @@
 //! Sending to a server that is slow, that is down, that refuses: nothing is lost, nothing comes twice, all in order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use hearth_federation::{ClientError, Response, ServerRequest, SigningKey, Task};
 use ruma::{OwnedEventId, ServerName, owned_server_name};
@@ -10,7 +10,16 @@ use super::*;
 use crate::{
     config,
     peers::{OwnKeys, Wire},
-    room::received_tests::{SEED, Story},
+    receipts::{Kind, Mark, Owner, Receipts, Thread},
+    room::{
+        received_tests::{SEED, Story},
+        tests::World,
+    },
+    store::{
+        Batch,
+        destination::{failed, insert_destination},
+        to_device::insert_message_for_server,
+    },
 };
 
 /// The server `elsewhere`, as a test wants it.
@@ -28,6 +37,8 @@ struct Script {
     attempts: Vec<(String, Vec<String>)>,
     /// What it took.
     taken: Vec<String>,
+    /// The receipts among it, each with its user, thread and event.
+    read: Vec<(String, String, String)>,
     at_work: usize,
     most_at_work: usize,
 }
@@ -70,10 +81,24 @@ impl Wire for There {
                 });
             }
             script.taken.extend(texts.into_iter().filter(|text| !text.is_empty()));
+            script.read.extend(receipts(&body));
             let (status, headers) = (http::StatusCode::OK, http::HeaderMap::new());
             Ok(Response { status, headers, body: json!({ "pdus": {} }).to_string().into() })
         })
     }
+}
+
+/// Those of a transaction, in the order of its EDUs.
+fn receipts(body: &Value) -> Vec<(String, String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let edus = body["edus"].as_array().unwrap().iter().filter(|edu| edu["edu_type"] == "m.receipt");
+    let rooms = edus.flat_map(|edu| edu["content"].as_object().unwrap().values());
+    let users = rooms.flat_map(|room| room["m.read"].as_object().unwrap());
+    users
+        .map(|(user_id, receipt)| {
+            (user_id.clone(), text(&receipt["data"]["thread_id"]), text(&receipt["event_ids"][0]))
+        })
+        .collect()
 }
 
 /// A room with somebody of elsewhere in it.
@@ -122,6 +147,23 @@ impl Sending {
             events.push(world.say(room, alice, &text.to_string()).await);
         }
         events
+    }
+
+    /// Alice reads up to an event.
+    async fn read(&self, marks: &[(&OwnedEventId, Thread)]) {
+        let Story { world, room, alice, .. } = &self.story;
+        let receipts =
+            Receipts::new(world.store.clone(), Arc::clone(&world.rooms), world.environment.clone());
+        let recipient = world.store.account_of(alice.as_str()).await.unwrap().unwrap().recipient;
+        let marks: Vec<Mark> = marks
+            .iter()
+            .map(|(event_id, thread)| Mark {
+                kind: Kind::Read,
+                event_id: (*event_id).clone(),
+                thread: thread.clone(),
+            })
+            .collect();
+        receipts.mark(room, Owner { recipient, user_id: alice }, &marks).await.unwrap();
     }
 
     async fn until(&self, what: &str, condition: impl Fn(&Script) -> bool) {
@@ -223,7 +265,7 @@ async fn is_sent_after_a_restart(retry_ts: i64) {
     sending.there.script.lock().down = false;
     let Story { world, .. } = &sending.story;
     let recipient = sending.destination().await.recipient;
-    world.store.commit(crate::store::destination::failed(recipient, 1, 0, retry_ts, "")).await.unwrap();
+    world.store.commit(failed(recipient, 1, 0, retry_ts, "")).await.unwrap();
     let again = Outbound::new(
         owned_server_name!("localhost"),
         Arc::clone(&sending.peers),
@@ -349,4 +391,146 @@ async fn a_server_that_is_refused_is_told_nothing_and_costs_nothing() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(sending.there.script.lock().attempts.is_empty());
+}
+
+/// ED-04: what a server misses while it is down doesn't fade, but of each user it is the last word.
+#[tokio::test]
+async fn ed_04_a_server_that_was_down_hears_how_far_people_have_read_meanwhile() {
+    let sending = Sending::new().await;
+    sending.there.script.lock().down = true;
+    let before = sending.say([0]).await;
+    sending.is_behind().await;
+    sending.read(&[(&before[0], Thread::Unthreaded)]).await;
+    let after = sending.say([1]).await;
+    sending.read(&[(&after[0], Thread::Unthreaded)]).await;
+    sending.there.script.lock().down = false;
+    sending.peers.heard_from(&owned_server_name!("elsewhere"));
+    sending.until("the receipt comes", |script| !script.read.is_empty()).await;
+    sending.say([2]).await;
+    sending.until("all is taken", |script| script.taken.len() == 3).await;
+    let receipt = (sending.story.alice.to_string(), String::new(), after[0].to_string());
+    assert_eq!(sending.there.script.lock().read, [receipt]);
+}
+
+/// ED-04: a user has one receipt in an `m.receipt`, whatever the thread.
+#[tokio::test]
+async fn ed_04_receipts_of_one_user_in_several_threads_are_all_sent() {
+    let sending = Sending::new().await;
+    let root = sending.say([0]).await.remove(0);
+    let Story { world, room, alice, .. } = &sending.story;
+    let relation = json!({ "rel_type": "m.thread", "event_id": root });
+    let reply = json!({ "msgtype": "m.text", "body": "1", "m.relates_to": relation });
+    let reply = world.send(room, alice, "m.room.message".into(), reply).await;
+    sending.read(&[(&root, Thread::Main), (&reply, Thread::Root(root.clone()))]).await;
+    sending.until("both come", |script| script.read.len() >= 2).await;
+    let receipt =
+        |thread: &str, event: &OwnedEventId| (alice.to_string(), thread.to_owned(), event.to_string());
+    let mut read = sending.there.script.lock().read.clone();
+    read.sort();
+    assert_eq!(read, [receipt(root.as_str(), &reply), receipt("main", &root)]);
+}
+
+/// Two rounds, without regard to what was asked for before.
+async fn sweep(sending: &Sending) {
+    for _ in 0..2 {
+        sending.outbound.sweep(&HashSet::new()).await.unwrap();
+    }
+}
+
+/// A server that somebody has made up, with a message that waits for it.
+async fn made_up(sending: &Sending, failing_for: Duration) -> i64 {
+    let World { store, destinations, environment, .. } = &sending.story.world;
+    let server = owned_server_name!("made-up.example");
+    let recipient = destinations.number(&server).await.unwrap();
+    let since = environment.clock.now_ms() - failing_for.as_millis() as i64;
+    let mut batch = Batch::from(failed(recipient, 9, since, i64::MAX, "no such name"));
+    let step = batch.step();
+    batch.push(insert_message_for_server(recipient, step, "{}".to_owned(), since));
+    batch.fill_queue(recipient, false);
+    store.commit(batch).await.unwrap();
+    recipient
+}
+
+#[tokio::test]
+async fn a_server_that_never_was_is_forgotten_with_all_that_waits_for_it() {
+    let sending = Sending::new().await;
+    let World { store, destinations, .. } = &sending.story.world;
+    let server = owned_server_name!("made-up.example");
+    let recipient = made_up(&sending, Duration::from_hours(23)).await;
+    sweep(&sending).await;
+    assert_eq!(destinations.known(&server), Some(recipient), "it may come back");
+    let recipient = made_up(&sending, Duration::from_hours(25)).await;
+    sweep(&sending).await;
+    assert_eq!(destinations.known(&server), None);
+    assert_eq!(store.destination(recipient).await.unwrap(), None);
+    assert_eq!(store.messages_waiting().await.unwrap(), 0);
+    assert!(destinations.number(&server).await.unwrap() < recipient, "no number is used twice");
+}
+
+/// Whoever has just been given a number is about to put something there.
+#[tokio::test]
+async fn a_server_whose_number_was_asked_for_lately_is_not_forgotten() {
+    let sending = Sending::new().await;
+    let World { destinations, .. } = &sending.story.world;
+    let server = owned_server_name!("made-up.example");
+    let recipient = destinations.number(&server).await.unwrap();
+    let asked = sending.outbound.sweep(&HashSet::new()).await.unwrap();
+    assert!(asked.contains(&recipient));
+    let asked = sending.outbound.sweep(&asked).await.unwrap();
+    assert_eq!(destinations.known(&server), Some(recipient));
+    destinations.number(&server).await.unwrap();
+    assert!(!destinations.forget(recipient).await.unwrap(), "asked for between the look and the act");
+    destinations.all_asked();
+    sending.outbound.sweep(&asked).await.unwrap();
+    assert_eq!(destinations.known(&server), None, "nothing waits for it");
+}
+
+#[tokio::test]
+async fn a_server_with_somebody_in_a_room_is_never_forgotten() {
+    let sending = Sending::new().await;
+    let World { store, destinations, rooms, .. } = &sending.story.world;
+    let Story { room, alice, rita, .. } = &sending.story;
+    let server = owned_server_name!("elsewhere");
+    let recipient = destinations.known(&server).unwrap();
+    sending.there.script.lock().down = true;
+    sending.say([0]).await;
+    sending.is_behind().await;
+    store.commit(failed(recipient, 99, 1, i64::MAX, "down for decades")).await.unwrap();
+    sweep(&sending).await;
+    assert_eq!(destinations.known(&server), Some(recipient));
+
+    rooms.ban(room, alice, rita, None).await.unwrap();
+    let since = sending.story.world.environment.clock.now_ms() - 29 * 86_400_000;
+    store.commit(failed(recipient, 99, since, i64::MAX, "down for a month")).await.unwrap();
+    sweep(&sending).await;
+    assert_eq!(destinations.known(&server), Some(recipient), "it has to hear of the ban");
+
+    sending.there.script.lock().down = false;
+    sending.peers.heard_from(&server);
+    sending.until("the ban is taken", |script| !script.taken.is_empty()).await;
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while destinations.known(&server).is_some() {
+        assert!(std::time::Instant::now() < deadline, "it is never forgotten");
+        sweep(&sending).await;
+    }
+}
+
+/// Anybody can make up names.
+#[tokio::test]
+async fn there_is_a_bound_on_servers_that_nobody_here_knows() {
+    let sending = Sending::new().await;
+    let World { store, destinations, .. } = &sending.story.world;
+    let mut batch = Batch::new();
+    for number in 0..999 {
+        batch.push(insert_destination(&format!("s{number}.example"), -1_000_000 - number));
+    }
+    store.commit(batch).await.unwrap();
+    let (last, one_more) = (owned_server_name!("last.example"), owned_server_name!("one-more.example"));
+    assert!(destinations.number_unless_strange(&last).await.unwrap().is_some());
+    assert_eq!(destinations.number_unless_strange(&one_more).await.unwrap(), None);
+    assert!(destinations.number_unless_strange(&last).await.unwrap().is_some(), "it has a number");
+    let Story { world, room, alice, .. } = &sending.story;
+    let somebody = ruma::owned_user_id!("@somebody:one-more.example");
+    world.rooms.ban(room, alice, &somebody, None).await.unwrap();
+    assert!(destinations.number_unless_strange(&one_more).await.unwrap().is_some(), "a room knows it");
 }

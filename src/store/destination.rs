@@ -38,6 +38,15 @@ pub fn insert_destination(server: &str, recipient: i64) -> Statement {
     )
 }
 
+/// Forgets a server and all that waits for it.
+pub fn delete_destination(recipient: i64) -> Vec<Statement> {
+    vec![
+        statement!("DELETE FROM destination WHERE recipient = $1", recipient),
+        statement!("DELETE FROM queue WHERE recipient = $1", recipient),
+        delete_messages(recipient, i64::MAX),
+    ]
+}
+
 /// All up to a position has been sent.
 pub fn sent(recipient: i64, position: i64) -> Vec<Statement> {
     vec![
@@ -103,6 +112,61 @@ impl Store {
             ))
             .await?;
         Ok(row.map(DestinationRow::from))
+    }
+
+    /// Whether somebody of a server is or was in a room here, or was asked into one.
+    pub async fn is_server_of_rooms(&self, server: &str) -> Result<bool, Error> {
+        let (found,): (bool,) = self
+            .one(statement!(
+                "SELECT EXISTS (
+                     SELECT 1 FROM membership WHERE substr(user_id, instr(user_id, ':') + 1) = $1
+                 )",
+                server,
+            ))
+            .await?;
+        Ok(found)
+    }
+
+    /// How many servers there are of whom that isn't so.
+    pub async fn strangers(&self) -> Result<i64, Error> {
+        let (count,): (i64,) = self
+            .one(statement!(
+                "SELECT COUNT(*) FROM destination d WHERE NOT EXISTS (
+                     SELECT 1 FROM membership m WHERE substr(m.user_id, instr(m.user_id, ':') + 1) = d.server
+                 )",
+            ))
+            .await?;
+        Ok(count)
+    }
+
+    /// The servers that may be forgotten: nobody of theirs is in a room or asked to be, and either nothing waits for them
+    /// and they aren't behind, or they have failed since before `lately` and nobody of theirs ever was in one, or since
+    /// before `long_ago`.
+    pub async fn forgettable_destinations(&self, lately: i64, long_ago: i64) -> Result<Vec<i64>, Error> {
+        self.settled().await?;
+        let rows: Vec<(i64,)> = self
+            .all(statement!(
+                "SELECT d.recipient FROM destination d
+                 WHERE NOT EXISTS (
+                     SELECT 1 FROM membership m WHERE substr(m.user_id, instr(m.user_id, ':') + 1) = d.server
+                       AND m.membership IN ('join', 'invite', 'knock')
+                 ) AND (
+                     (NOT d.behind
+                       AND NOT EXISTS (
+                           SELECT 1 FROM queue q WHERE q.recipient = d.recipient AND q.position > d.position
+                       )
+                       AND NOT EXISTS (SELECT 1 FROM to_device t WHERE t.mailbox = d.recipient))
+                     OR (d.failing_since > 0 AND d.failing_since < $2)
+                     OR (d.failing_since > 0 AND d.failing_since < $1 AND NOT EXISTS (
+                         SELECT 1 FROM membership m WHERE substr(m.user_id, instr(m.user_id, ':') + 1) = d.server
+                     ))
+                 )
+                 ORDER BY d.recipient DESC",
+                lately,
+                long_ago,
+            ))
+            .await?;
+        Ok(rows.into_iter().map(|(recipient,)| recipient).collect())
     }
 
     /// Those for which something waits.

@@ -222,7 +222,10 @@ impl ToDevice {
             return Err(Error::TooMany);
         }
         for (server, messages) in servers {
-            let recipient = self.destinations.number(&server).await?;
+            let Some(recipient) = self.destinations.number_unless_strange(&server).await? else {
+                tracing::info!(%server, "too many servers that nobody here knows: messages to one more are dropped");
+                continue;
+            };
             for part in parts(&messages) {
                 let step = mail.batch.step();
                 let message = self.edu(sender, kind, part);

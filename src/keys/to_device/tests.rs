@@ -203,6 +203,23 @@ async fn requests_are_bounded() {
     assert_eq!(post.world.store.messages_waiting().await.unwrap(), 0);
 }
 
+/// Anybody can make up names of servers.
+#[tokio::test]
+async fn messages_to_more_servers_than_anybody_knows_are_dropped() {
+    let post = Post::new().await;
+    let to = |from: usize, to: usize| {
+        let users = (from..to).map(|n| (format!("@x:s{n}.example"), json!({ "*": {} })));
+        Value::Object(users.collect())
+    };
+    for first in (0..1_200).step_by(200) {
+        post.send(to(first, first + 200)).await;
+    }
+    assert_eq!(post.world.store.strangers().await.unwrap(), 1_000);
+    assert_eq!(post.world.store.messages_waiting().await.unwrap(), 1_000);
+    post.send(to(0, 1)).await;
+    assert_eq!(post.world.store.messages_waiting().await.unwrap(), 1_001, "one that has a number");
+}
+
 /// A device that never comes back.
 #[tokio::test]
 async fn a_full_mailbox_loses_its_oldest_messages() {
