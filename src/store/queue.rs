@@ -41,9 +41,27 @@ impl Store {
         Ok(rows.into_iter().map(notified).collect())
     }
 
-    /// A recipient's entries with `after < position ≤ to`, in order.
+    /// A recipient's entries with `after < position ≤ to`, in order. Of those for messages to one device only the last: it says
+    /// that there are some, and thousands may wait (or all, while the disk is full).
     pub async fn queue(&self, recipient: i64, after: i64, to: i64) -> Result<Vec<Entry>, Error> {
-        self.first_of_queue(recipient, after, to, i64::MAX).await
+        if !self.settled_if_possible().await? {
+            return self.first_of_queue(recipient, after, to, i64::MAX).await;
+        }
+        let rows: Vec<(i64, i16, i64, i64, i64)> = self
+            .all(statement!(
+                "SELECT position, kind, room, item, flags FROM queue
+                 WHERE recipient = $1 AND position > $2 AND position <= $3 AND kind <> $4
+                 UNION ALL
+                 SELECT MAX(position), kind, room, MAX(item), 0 FROM queue
+                 WHERE recipient = $1 AND position > $2 AND position <= $3 AND kind = $4 GROUP BY kind, room
+                 ORDER BY 1",
+                recipient,
+                after,
+                to,
+                i64::from(Kind::ToDevice as i16),
+            ))
+            .await?;
+        Ok(rows.into_iter().filter_map(entry).collect())
     }
 
     /// The first `limit` of a recipient's entries with `after < position ≤ to`.

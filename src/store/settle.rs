@@ -457,4 +457,34 @@ mod tests {
         let queue = store.queue(1, 0, i64::MAX).await.unwrap();
         assert_eq!(queue.iter().map(|entry| entry.position).collect::<Vec<_>>(), [1, 2]);
     }
+
+    /// However many messages wait for a device, its reader asks the mailbox for them.
+    #[tokio::test]
+    async fn a_reader_gets_one_pointer_to_each_mailbox() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        let mut batch = Batch::new();
+        for number in 0..900 {
+            let step = batch.step();
+            let (kind, room) = match number % 3 {
+                0 => (Kind::Event, 5),
+                1 => (Kind::ToDevice, 7),
+                _ => (Kind::ToDevice, 8),
+            };
+            let (item, thread, recipients) = (Item::Position, String::new(), vec![(1, 0)]);
+            batch.deliver(Delivery { step, kind, room, item, thread, recipients });
+        }
+        store.commit(batch).await.unwrap();
+        let queue = store.queue(1, 0, i64::MAX).await.unwrap();
+        let of = |kind, room| queue.iter().filter(move |entry| (entry.kind, entry.room) == (kind, room));
+        assert_eq!(queue.len(), 302);
+        assert!(queue.is_sorted_by_key(|entry| entry.position));
+        let last = |room| of(Kind::ToDevice, room).map(|entry| entry.position).collect::<Vec<_>>();
+        assert_eq!((last(7), last(8)), (vec![899], vec![900]));
+        let items: Vec<i64> = of(Kind::Event, 5).map(|entry| entry.item).collect();
+        assert_eq!(items, (1..=900).step_by(3).collect::<Vec<_>>());
+        let later = store.queue(1, 600, 700).await.unwrap();
+        assert_eq!(later.len(), 36, "34 events, and what either mailbox has there");
+        assert!(later.iter().all(|entry| entry.position > 600 && entry.position <= 700));
+    }
 }
