@@ -83,6 +83,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
 
     let environment = Environment::real();
     let (app, mut writer) = Hearth::start(config, environment).await?;
+    if let Err(cause) = app.sliding.take_over().await {
+        warn!(%cause, "connections of sliding sync are not as they were left: their clients begin anew");
+    }
     let shutdown = app.shutdown.clone();
     let (alive, mut all_gone) = mpsc::channel(1);
     let bound = sockets.iter().map(TcpSocket::local_addr).collect::<Result<Vec<_>, _>>()?;
@@ -124,6 +127,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
         warn!(%cause, "could not write down when devices were last seen");
     }
     app.presence.flush().await;
+    if let Err(cause) = app.sliding.hand_over().await {
+        warn!(%cause, "connections of sliding sync are not written down: their clients begin anew");
+    }
     app.store.close().await;
     drop(app);
     if outcome.is_ok() {

@@ -37,6 +37,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (20, "key backup", include_str!("../../migrations/sqlite/0020_key_backup.sql")),
     (21, "failing since", include_str!("../../migrations/sqlite/0021_failing_since.sql")),
     (22, "doubtful state", include_str!("../../migrations/sqlite/0022_doubtful_state.sql")),
+    (23, "sliding connections", include_str!("../../migrations/sqlite/0023_sliding_connections.sql")),
     (24, "fewer pages", include_str!("../../migrations/sqlite/0024_fewer_pages.sql")),
 ];
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    Error, Store,
+    Error, Statement, Store,
     account_data::{AccountDataRow, DELETED},
     receipt::ReceiptRow,
     statement,
@@ -24,7 +24,38 @@ pub struct ListedRow {
     pub encrypted: bool,
 }
 
+/// A connection of sliding sync that a run has left to the next.
+pub struct ConnectionRow {
+    pub device: i64,
+    pub conn_id: String,
+    /// JSON.
+    pub state: String,
+}
+
+pub fn insert_connection(device: i64, conn_id: &str, state: String) -> Statement {
+    statement!(
+        "INSERT INTO sliding_connection (device, conn_id, place, state)
+         SELECT $1, $2, COALESCE(MAX(place), 0) + 1, $3 FROM sliding_connection",
+        device,
+        conn_id,
+        state,
+    )
+}
+
+pub fn delete_connections() -> Statement {
+    statement!("DELETE FROM sliding_connection")
+}
+
 impl Store {
+    /// The connections that the run before has left, in the order in which they were written.
+    pub async fn sliding_connections(&self) -> Result<Vec<ConnectionRow>, Error> {
+        let rows: Vec<(i64, String, String)> = self
+            .all(statement!("SELECT device, conn_id, state FROM sliding_connection ORDER BY place"))
+            .await?;
+        let row = |(device, conn_id, state)| ConnectionRow { device, conn_id, state };
+        Ok(rows.into_iter().map(row).collect())
+    }
+
     pub async fn listed_rooms(&self, user_id: &str) -> Result<Vec<ListedRow>, Error> {
         type Row = (i64, String, String, i64, Option<String>, Option<String>, bool);
         let rows: Vec<Row> = self

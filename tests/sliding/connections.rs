@@ -124,15 +124,55 @@ async fn a_device_keeps_the_connections_that_it_uses() {
     used.next().await;
 }
 
+/// Whether or not its last answer has reached the client; what was said meanwhile is told and nothing else.
 #[tokio::test]
-async fn a_restart_makes_connections_begin_anew_and_nothing_is_lost() {
+async fn connections_go_on_after_a_planned_restart() {
+    let mut server = server().await;
+    let alice = server.register("alice").await;
+    let (room_id, other) = (alice.create_room(json!({})).await, alice.create_room(json!({})).await);
+    let mut sliding = Sliding::of_all_rooms(&alice);
+    let mut late = Sliding::of_all_rooms(&alice);
+    late.body["conn_id"] = json!("late");
+    for connection in [&mut sliding, &mut late] {
+        assert_eq!(rooms(&connection.next().await).len(), 2);
+        assert!(rooms(&connection.next().await).is_empty());
+    }
+    for text in ["one", "two", "three"] {
+        alice.send_text(&room_id, text).await;
+    }
+    // This answer gets lost.
+    late.ask(0).await.expect(200);
+    for round in 1..=3 {
+        server.restart().await;
+        alice.send_text(&room_id, &format!("round {round}")).await;
+        let answer = sliding.next().await;
+        assert_eq!(rooms(&answer), [room_id.as_str()], "{answer}");
+        let shown = room(&answer, &room_id);
+        let said: &[&str] = if round == 1 { &["one", "two", "three", "round 1"] } else { &[] };
+        let last = format!("round {round}");
+        assert_eq!(texts(shown), if said.is_empty() { vec![last.as_str()] } else { said.to_vec() });
+        assert!(shown.get("initial").is_none() && shown.get("limited").is_none(), "{shown}");
+        assert!(rooms(&sliding.next().await).is_empty());
+    }
+    let answer = late.next().await;
+    let shown = room(&answer, &room_id);
+    assert_eq!(texts(shown), ["one", "two", "three", "round 1", "round 2", "round 3"]);
+    alice.send_text(&other, "elsewhere").await;
+    assert_eq!(rooms(&late.next().await), [other.as_str()]);
+}
+
+/// A server that is killed has left nothing, nor has the run before it.
+#[tokio::test]
+async fn a_kill_makes_connections_begin_anew_and_nothing_is_lost() {
     let mut server = server().await;
     let alice = server.register("alice").await;
     let room_id = alice.create_room(json!({})).await;
     let mut sliding = Sliding::of_all_rooms(&alice);
     sliding.next().await;
-    alice.send_text(&room_id, "one").await;
     server.restart().await;
+    alice.send_text(&room_id, "one").await;
+    server.kill().await;
+    server.start_again().await;
     sliding.ask(0).await.expect_error(400, "M_UNKNOWN_POS");
     sliding.pos = None;
     let answer = sliding.next().await;

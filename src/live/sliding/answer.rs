@@ -113,10 +113,10 @@ impl Sliding {
 
     /// The connection that a `pos` belongs to.
     fn resume(&self, session: &Session, conn_id: &str, pos: &str) -> Result<Held, Error> {
-        let Ok((Token::Queue { epoch, boot, .. }, Some(number))) = Token::with_answer(pos) else {
+        let Ok((Token::Queue { epoch, .. }, Some(number))) = Token::with_answer(pos) else {
             return Err(Error::UnknownPos);
         };
-        if epoch != self.syncs.epoch || boot != self.syncs.queues.tails().boot() {
+        if epoch != self.syncs.epoch {
             return Err(Error::UnknownPos);
         }
         self.connections.resume(session.device, conn_id, number).ok_or(Error::UnknownPos)

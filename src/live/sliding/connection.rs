@@ -3,7 +3,8 @@
 //! An answer may get lost on its way, so it counts only once its `pos` comes back. Until then a connection is two things:
 //! what its client has for sure, and what it will have if the last answer has reached it. A request with the `pos` of that
 //! answer makes it certain; a request with the one before undoes it. All this is in memory and can be dropped at any
-//! time: a client whose connection is gone is told so (`M_UNKNOWN_POS`) and begins anew.
+//! time: a client whose connection is gone is told so (`M_UNKNOWN_POS`) and begins anew. Only over a planned restart it is
+//! kept ([`super::handover`]).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -130,6 +131,32 @@ impl Connection {
         Self { conn_id, key, state: Mutex::new(state), replaced: Notify::new() }
     }
 
+    /// One of the run before.
+    pub(super) fn resumed(
+        conn_id: String,
+        key: i64,
+        known: Known,
+        number: Option<u64>,
+        pending: Option<(u64, Draft)>,
+        configs: Vec<Arc<Config>>,
+    ) -> Self {
+        let state = State { known: Arc::new(known), number, pending, turn: 0, configs };
+        Self { conn_id, key, state: Mutex::new(state), replaced: Notify::new() }
+    }
+
+    pub(super) fn conn_id(&self) -> &str {
+        &self.conn_id
+    }
+
+    /// What its client has, the number of the answer that led there, and the last answer.
+    pub(super) fn with_state<T>(
+        &self,
+        look: impl FnOnce(&Known, Option<u64>, Option<&(u64, Draft)>) -> T,
+    ) -> T {
+        let state = self.state.lock();
+        look(&state.known, state.number, state.pending.as_ref())
+    }
+
     /// Goes on from the answer of that number.
     fn resume(self: &Arc<Self>, number: u64) -> Option<Held> {
         let held = {
@@ -156,7 +183,7 @@ impl Connection {
         Some(held)
     }
 
-    fn rooms(&self) -> usize {
+    pub(super) fn rooms(&self) -> usize {
         let state = self.state.lock();
         state.known.rooms.len() + state.pending.as_ref().map_or(0, |(_, draft)| draft.rooms.len())
     }
@@ -201,13 +228,40 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new() -> Self {
+    /// The numbers of answers begin after `number`: best where those of another run don't come near.
+    pub(super) fn new(number: u64) -> Self {
         Self {
             devices: Mutex::new(LruCache::new(DEVICES)),
-            numbers: AtomicU64::new(0),
+            numbers: AtomicU64::new(number),
             keys: AtomicI64::new(0),
             rooms: Mutex::new(0),
         }
+    }
+
+    /// All connections, those of the devices that asked last first.
+    pub(super) fn latest(&self) -> Vec<(i64, Arc<Connection>)> {
+        let devices = self.devices.lock();
+        let each = devices.iter().flat_map(|(device, connections)| {
+            connections.iter().rev().map(|connection| (*device, Arc::clone(connection)))
+        });
+        each.collect()
+    }
+
+    /// Takes in a connection of the run before. Those that asked last come first, and are the last to go.
+    pub(super) fn restore(&self, device: i64, connection: impl FnOnce(i64) -> Option<Connection>) {
+        let key = self.keys.fetch_sub(1, Ordering::Relaxed) - 1;
+        let Some(connection) = connection(key) else { return };
+        let grown = connection.rooms();
+        let connection = Arc::new(connection);
+        {
+            let mut devices = self.devices.lock();
+            match devices.peek_mut(&device) {
+                Some(connections) => connections.insert(0, connection),
+                None => drop(devices.put(device, vec![connection])),
+            }
+            devices.demote(&device);
+        }
+        self.bound(grown);
     }
 
     /// A connection from its beginning. One of the same name is gone.
@@ -307,7 +361,7 @@ mod tests {
 
     #[test]
     fn an_answer_counts_once_its_pos_comes_back() {
-        let connections = Connections::new();
+        let connections = Connections::new(0);
         let held = connections.open(1, "a");
         let first = connections.answer(&held, draft(&held, 5, &[(1, 10)])).unwrap();
         let held = connections.resume(1, "a", first).unwrap();
@@ -325,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_connection_belongs_to_one_device_and_name() {
-        let connections = Connections::new();
+        let connections = Connections::new(0);
         let held = connections.open(1, "a");
         let number = connections.answer(&held, draft(&held, 5, &[])).unwrap();
         for (device, name) in [(2, "a"), (1, "b"), (1, "")] {
@@ -340,7 +394,7 @@ mod tests {
 
     #[test]
     fn the_last_request_is_the_one_that_is_answered() {
-        let connections = Connections::new();
+        let connections = Connections::new(0);
         let held = connections.open(1, "a");
         let number = connections.answer(&held, draft(&held, 5, &[])).unwrap();
         let one = connections.resume(1, "a", number).unwrap();
@@ -353,7 +407,7 @@ mod tests {
     /// I8
     #[test]
     fn a_device_has_a_bounded_number_of_connections() {
-        let connections = Connections::new();
+        let connections = Connections::new(0);
         let numbers: Vec<u64> = (0..=OF_A_DEVICE)
             .map(|name| {
                 let held = connections.open(1, &name.to_string());
@@ -367,7 +421,7 @@ mod tests {
     /// I8
     #[test]
     fn rooms_of_all_connections_are_bounded() {
-        let connections = Connections::new();
+        let connections = Connections::new(0);
         let mut numbers = Vec::new();
         for device in 1..=3 {
             let held = connections.open(device, "");

@@ -13,6 +13,7 @@ mod body;
 mod bump;
 mod connection;
 mod extensions;
+mod handover;
 mod order;
 mod request;
 mod room;
@@ -35,7 +36,9 @@ pub struct Sliding {
 
 impl Sliding {
     pub fn new(syncs: Arc<Syncs>) -> Self {
-        Self { syncs, connections: Connections::new(), orders: Orders::new(), bumps: Bumps::new() }
+        // Anywhere in a range that no run comes to the end of.
+        let number = syncs.queues.tails().boot() >> 24;
+        Self { syncs, connections: Connections::new(number), orders: Orders::new(), bumps: Bumps::new() }
     }
 
     /// A user has forgotten a room.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ruma::{OwnedRoomId, RoomId};
+use serde::{Deserialize, Serialize};
 
 use crate::queue::Token;
 
@@ -30,14 +31,14 @@ pub struct Request {
 }
 
 /// What the client wants to be told of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wishes {
     pub lists: BTreeMap<String, List>,
     pub subscriptions: BTreeMap<OwnedRoomId, Config>,
     pub extensions: Extensions,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct List {
     pub config: Config,
     /// First and last index of each window.
@@ -70,7 +71,7 @@ impl List {
 }
 
 /// Which rooms are in a list: those that meet every condition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filters {
     pub is_dm: Option<bool>,
     pub is_encrypted: Option<bool>,
@@ -84,7 +85,7 @@ pub struct Filters {
 }
 
 /// What to tell of a room.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     pub timeline_limit: usize,
     /// State that one of these asks for.
@@ -116,7 +117,7 @@ impl Config {
 }
 
 /// A part of a room's state.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Required {
     pub include: Vec<Key>,
     pub exclude: Vec<Key>,
@@ -133,7 +134,7 @@ impl Required {
 }
 
 /// `None` stands for any.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     pub kind: Option<String>,
     pub state_key: Option<String>,
@@ -147,7 +148,7 @@ impl Key {
 }
 
 /// What is wanted beside rooms.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extensions {
     pub e2ee: bool,
     pub account_data: Option<Scope>,
@@ -166,7 +167,7 @@ pub struct Mail {
 }
 
 /// The rooms that an extension is wanted for; `None`: all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
     pub lists: Option<Vec<String>>,
     /// Those that are subscribed to (`*`), or these.
