@@ -25,10 +25,11 @@ async fn server(State(app): State<App>) -> Result<Json<Value>, MatrixError> {
     }
 }
 
-/// Without `public_base_url` the server doesn't know its own address; clients take the one they were given then.
+/// Without `public_base_url` the server doesn't know its own address; clients take the one they were given then. Element Web
+/// leaves dehydrated devices only where this says that it may (MSC3814).
 async fn client(State(app): State<App>) -> Result<Json<Value>, MatrixError> {
     match &app.config.public_base_url {
-        Some(url) => Ok(Json(json!({ "m.homeserver": { "base_url": url } }))),
+        Some(url) => Ok(Json(json!({ "m.homeserver": { "base_url": url }, "org.matrix.msc3814": true }))),
         None => Err(MatrixError::not_found("this server has no public_base_url")),
     }
 }
