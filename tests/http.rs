@@ -179,6 +179,7 @@ async fn gn_11_well_known_files_say_what_is_configured() {
     .await;
     let client = server.http().get("/.well-known/matrix/client", None).await.expect(200);
     assert_eq!(client["m.homeserver"]["base_url"], "https://matrix.example.org");
+    assert_eq!(client["org.matrix.msc3814"], true, "Element Web looks here whether it may leave devices");
     let support = server.http().get("/.well-known/matrix/support", None).await.expect(200);
     assert_eq!(support["support_page"], "https://example.org/help");
     let contact = json!([{ "role": "m.role.admin", "email_address": "help@example.org" }]);
@@ -353,6 +354,16 @@ async fn a_hundred_thousand_headers_are_refused() {
         let _ = write!(request, "X-{number}: {number}\r\n");
     }
     request.push_str("\r\n");
+    let answer = exchange(&server, request.as_bytes()).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    server.http().get("/health", None).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_cookie_of_a_megabyte_is_refused() {
+    let server = Server::start(Table::new()).await;
+    let cookie = "x".repeat(1024 * 1024);
+    let request = format!("GET /health HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n");
     let answer = exchange(&server, request.as_bytes()).await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
     server.http().get("/health", None).await.expect(200);

@@ -224,6 +224,41 @@ async fn pd_05_what_cites_a_rejected_event_is_rejected() {
     assert!(matches!(story.bring(&[cites]).await[..], [Outcome::Rejected(_)]));
 }
 
+/// I7: whoever pages comes past any number of events that nobody is shown.
+#[tokio::test]
+async fn i7_a_log_full_of_rejected_events_hides_nothing_before_it() {
+    let mut story = Story::new().await;
+    let alice = story.alice.clone();
+    let before = story.world.say(&story.room, &alice, "before").await;
+    let stranger = owned_user_id!("@stranger:elsewhere");
+    for _ in 0..10 {
+        let bad: Vec<Pdu> = (0..100)
+            .map(|number| {
+                let levels = json!({ "users": { stranger.as_str(): number } });
+                story.event(&stranger, "m.room.power_levels", Some(""), levels, &[])
+            })
+            .collect();
+        let outcomes = story.bring(&bad).await;
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Rejected(_))), "{outcomes:?}");
+    }
+    let (sight, filter) = (Sight::everything(), EventFilter::default());
+    for (direction, begin) in [(Direction::Backwards, None), (Direction::Forwards, Some(0))] {
+        let (mut from, mut shown, mut pages) = (begin, Vec::new(), 0);
+        loop {
+            let paging = Paging { direction, from, to: None, limit: 10, filter: &filter };
+            let page = story.world.rooms.page(&story.room, &sight, paging).await.unwrap();
+            shown.extend(page.events.iter().map(|event| event.id().to_owned()));
+            pages += 1;
+            assert!(pages < 100, "it never ends");
+            let Some(end) = page.end else { break };
+            assert_ne!(Some(end), from, "it stands still");
+            from = Some(end);
+        }
+        assert!(shown.contains(&before), "{direction:?}: {} pages", pages);
+        assert!(shown.len() < 20, "rejected events are shown");
+    }
+}
+
 /// An event that names what isn't here isn't kept, and is judged once that has come. Others of its batch are.
 #[tokio::test]
 async fn events_wait_for_those_that_they_name() {

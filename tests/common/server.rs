@@ -8,7 +8,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -263,17 +266,23 @@ fn lay_over(base: &mut Table, over: Table) {
     }
 }
 
-/// A port that nothing listens on, and that the system won't give to an outgoing connection while the server is down
-/// between two starts: below 32768, where those begin. Test binaries that run at once begin at different places.
+/// A port that nothing listens on, and that nobody else takes while the server is down between two starts: neither the system
+/// for an outgoing connection, for it is below 32768, where those begin, nor another test binary that runs at the same time,
+/// for each port has a file that whoever uses it has locked until the process ends.
 pub(crate) fn free_port() -> u16 {
     const FIRST: u16 = 16_384;
     const COUNT: u16 = 16_000;
     static TAKEN: AtomicU16 = AtomicU16::new(0);
+    static LOCKS: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join("hearth-test-ports");
+    fs::create_dir_all(&folder).expect("the temporary folder can be written");
     let start = (std::process::id().wrapping_mul(499) % u32::from(COUNT)) as u16;
     for _ in 0..COUNT {
-        let offset = (start + TAKEN.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, FIRST + offset)).is_ok() {
-            return FIRST + offset;
+        let port = FIRST + (start + TAKEN.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
+        let lock = File::create(folder.join(port.to_string())).expect("the temporary folder can be written");
+        if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            LOCKS.lock().expect("nobody panics here").push(lock);
+            return port;
         }
     }
     panic!("no port from {FIRST} on is free");

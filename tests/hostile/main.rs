@@ -19,6 +19,7 @@ mod messages;
 mod peer;
 mod room;
 mod splits;
+mod storm;
 mod transactions;
 
 use serde_json::{Value, json};

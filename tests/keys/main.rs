@@ -4,6 +4,9 @@
 // A test that can't go on should stop where it is.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../stream/client.rs"]
+#[allow(dead_code)]
+mod client;
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -1,6 +1,6 @@
 //! One-time keys and fallback keys: what may be uploaded, and in which order it is handed out.
 
-use super::{identity::name, *};
+use super::{client::Client, identity::name, *};
 
 /// OK-02: upload order, then the fallback key as often as it takes.
 #[tokio::test]
@@ -91,6 +91,32 @@ async fn ok_04_sliding_sync_says_what_is_left() {
         ask(answer["pos"].as_str(), common::device::FOR_EVER).await
     };
     assert_eq!(left(&answer["extensions"]["e2ee"]), (&json!({ CURVE: 1 }), &json!([])));
+}
+
+/// OK-03, OK-04, over a socket: it is told as soon as something is taken, without anything else to be told of. Of what it
+/// added itself the answer to that has told it.
+#[tokio::test]
+async fn ok_04_the_stream_says_what_is_left() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let mut socket = Client::open(&server).await;
+    socket.auth(&alice, json!({})).await;
+    assert_eq!(left(&socket.sync().await), (&json!({ CURVE: 0 }), &json!([])));
+    let mut says = async |count: u64, unused: Value| {
+        let expected = (&json!({ CURVE: count }), &unused);
+        socket.sync_with(|body| (left(body) == expected).then_some(())).await;
+    };
+
+    let device = Identity::published(&alice, 1).await;
+    device.add(1..=2).await;
+    let fallback = json!({ "fallback_keys": { format!("{CURVE}:F"): device.fallback(100) } });
+    device.upload(fallback).await.expect(200);
+    for left in [1, 0] {
+        claim(&bob, &alice.user_id, &alice.device_id).await.unwrap();
+        says(left, json!([CURVE])).await;
+    }
+    claim(&bob, &alice.user_id, &alice.device_id).await.unwrap();
+    says(0, json!([])).await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod backup;
 #[path = "../common/mod.rs"]
 mod common;
 mod doctor;
+mod floods;
 mod keys;
 mod newcomers;
 mod requests;

@@ -18,22 +18,22 @@ use toml::Table;
 use crate::common::{Server, eventually, free_port};
 
 /// A server with one more port, which speaks TLS.
-struct Secured {
-    server: Server,
-    port: u16,
+pub(crate) struct Secured {
+    pub(crate) server: Server,
+    pub(crate) port: u16,
     certificate: PathBuf,
     key: PathBuf,
 }
 
 /// A certificate for `localhost` and its key, as PEM.
-struct Pair {
+pub(crate) struct Pair {
     certificate: String,
     key: String,
     der: CertificateDer<'static>,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -42,7 +42,7 @@ impl Pair {
 }
 
 impl Secured {
-    async fn start(pair: &Pair) -> Self {
+    pub(crate) async fn start(pair: &Pair) -> Self {
         let mut server = Server::start(Table::new()).await;
         server.stop().await;
         let folder = server.config_path().parent().unwrap().to_owned();
@@ -70,7 +70,7 @@ impl Secured {
     }
 
     /// A connection whose other end has this certificate, or none.
-    async fn connect(&self, pair: &Pair, protocols: &[&[u8]]) -> Option<TlsStream<TcpStream>> {
+    pub(crate) async fn connect(&self, pair: &Pair, protocols: &[&[u8]]) -> Option<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(pair.der.clone()).unwrap();
         let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

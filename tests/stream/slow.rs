@@ -117,6 +117,38 @@ async fn who_asks_and_never_reads_the_answers_is_no_longer_read() {
     other.request("send", text(&room, "others don't notice")).await.expect("sent");
 }
 
+/// Each time there would be all that there is to send.
+#[tokio::test]
+async fn who_begins_anew_again_and_again_without_reading_is_told_when_to_come_back() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = room(&alice, &[&bob]).await;
+    let mut sender = Client::ready(&server, &alice).await;
+    let long = "x".repeat(60_000);
+    for _ in 0..200 {
+        sender.request("send", text(&room, &long)).await.expect("sent");
+    }
+    drop(sender);
+    let sockets = async |count: usize| {
+        let metrics = server.http().get("/metrics", None).await.text();
+        metrics.contains(&format!("hearth_stream_sockets {count}\n")).then_some(())
+    };
+    common::eventually("the sender is gone", async || sockets(0).await).await;
+
+    let mut deaf = Client::open(&server).await;
+    let before = most_resident(&server);
+    let filter = json!({ "room": { "timeline": { "limit": 1_000 } } });
+    for _ in 0..40 {
+        // Twelve megabytes each: more than the network takes for a client that doesn't read.
+        deaf.begin("auth", json!({ "access_token": bob.access_token, "filter": filter })).await;
+    }
+    common::eventually("it is closed", async || sockets(0).await).await;
+    let grown = most_resident(&server).saturating_sub(before);
+    assert!(grown < 160 * 1024, "{grown} KiB more for one socket");
+    let end = deaf.line.closed().await;
+    assert!(matches!(&end, Received::Close(4010, wait) if wait == "1000") || end == Received::Eof, "{end:?}");
+}
+
 /// KiB of memory that the server has had at its most.
 fn most_resident(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");

@@ -81,6 +81,43 @@ async fn a_name_is_one_name() {
     server.http().get(&query, None).await.expect_error(400, "M_INVALID_USERNAME");
 }
 
+/// What the files hold lets nobody in: neither passwords, old and new, nor tokens of any kind.
+#[tokio::test]
+async fn a_stolen_database_opens_no_account() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let login = json!({
+        "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" },
+        "password": crate::common::PASSWORD, "refresh_token": true,
+    });
+    let phone = server.http().post("/v3/login", None, login.clone()).await.expect(200);
+    let refreshed = json!({ "refresh_token": phone["refresh_token"] });
+    let refreshed = server.http().post("/v3/refresh", None, refreshed).await.expect(200);
+    let new = "an even better horse";
+    let auth = json!({
+        "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" },
+        "password": crate::common::PASSWORD,
+    });
+    let body = json!({ "new_password": new, "auth": auth, "logout_devices": false });
+    alice.post("/v3/account/password", body).await.expect(200);
+
+    let secret = |value: &Value| value.as_str().expect("a token").to_owned();
+    let mut secrets = vec![crate::common::PASSWORD.to_owned(), new.to_owned(), alice.access_token.clone()];
+    for answer in [&phone, &refreshed] {
+        secrets.extend([secret(&answer["access_token"]), secret(&answer["refresh_token"])]);
+    }
+    let files = std::fs::read_dir(server.data_dir()).expect("the folder is there");
+    let mut held = 0;
+    for file in files.filter_map(|file| std::fs::read(file.ok()?.path()).ok()) {
+        let holds = |text: &str| file.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+        held += usize::from(holds(&alice.user_id));
+        for secret in &secrets {
+            assert!(!holds(secret), "{secret} is written down");
+        }
+    }
+    assert!(held > 0, "these are the files that know alice");
+}
+
 /// What looks like a command is a message.
 #[tokio::test]
 async fn text_that_looks_like_a_command_is_a_text() {
