@@ -1,7 +1,7 @@
 # Every command of the project. Each installs what it needs first (tests/setup.sh; by apt as root or with sudo).
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-more crash fuzz bench bench-federation soak audit lint setup
+.PHONY: help run test test-more crash fuzz bench bench-federation soak audit coverage counts lint setup
 
 # `make run ARGS="--config hearth.toml"`
 ARGS ?=
@@ -57,6 +57,14 @@ bench-federation: setup ## measure what federation costs: pairs of servers, many
 audit: ## hold the dependencies against deny.toml, and against published vulnerabilities where these can be had
 	@tests/setup.sh build
 	tests/audit.sh
+
+coverage: setup ## which lines of Hearth the tests reach, by folder, and as pages in target/coverage
+	@tests/setup.sh coverage
+	tests/coverage.sh $(ARGS)
+
+counts: ## count the instructions of the hot paths and compare with the baseline; UPDATE=1 makes it anew
+	@tests/setup.sh counts
+	tests/counts.sh
 
 lint: ## what must hold before any commit: formatting and clippy
 	@tests/setup.sh build

@@ -6,6 +6,8 @@
 #   tests/setup.sh          all of it
 #   tests/setup.sh build    only what `cargo build` needs
 #   tests/setup.sh bench    what `make bench` and `make soak` need: that, Synapse, PostgreSQL, openssl
+#   tests/setup.sh coverage what tests/coverage.sh needs
+#   tests/setup.sh counts   what tests/counts.sh needs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 cache=$PWD/.cache
@@ -128,6 +130,19 @@ bench() {
   [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
 }
 
+# What reads coverage has to know the format that the compiler's LLVM writes. Where rustup has brought it along, that is used.
+coverage_needs() {
+  local major
+  major=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+  [ -x "$(rustc --print target-libdir)/../bin/llvm-profdata" ] || command -v "llvm-profdata-$major" >/dev/null ||
+    apt_install "llvm-$major"
+}
+
+counts_needs() {
+  build_needs
+  command -v valgrind >/dev/null || apt_install valgrind
+}
+
 case ${1:-all} in
   build) build_needs ;;
   bench)
@@ -135,6 +150,8 @@ case ${1:-all} in
     bench
     peers
     ;;
+  coverage) coverage_needs ;;
+  counts) counts_needs ;;
   all)
     build_needs
     python_clients
