@@ -254,7 +254,7 @@ async fn i7_a_log_full_of_rejected_events_hides_nothing_before_it() {
             assert_ne!(Some(end), from, "it stands still");
             from = Some(end);
         }
-        assert!(shown.contains(&before), "{direction:?}: {} pages", pages);
+        assert!(shown.contains(&before), "{direction:?}: {pages} pages");
         assert!(shown.len() < 20, "rejected events are shown");
     }
 }

@@ -9,7 +9,7 @@ pub use crate::{
     },
     push::{Facts, Named, Outcome, RuleSet, Sound},
     queue::{Token, TokenError},
-    room::{Event, acl_allows},
+    room::{Event, acl_allows, type_matches},
 };
 
 use ruma::{OwnedUserId, ServerName};

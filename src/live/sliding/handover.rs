@@ -127,7 +127,7 @@ impl Sliding {
         for (device, connection) in self.connections.latest() {
             let Some(rest) = left.checked_sub(connection.rooms()) else { break };
             left = rest;
-            let kept = connection.with_state(|known, number, pending| Kept::new(known, number, pending));
+            let kept = connection.with_state(Kept::new);
             let kept =
                 serde_json::to_string(&kept).map_err(|cause| store::Error::Encoding(cause.to_string()))?;
             rows.push(insert_connection(device, connection.conn_id(), kept));
