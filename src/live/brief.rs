@@ -46,14 +46,16 @@ impl Syncs {
         let ignored = self.accounts.ignored_users(session.recipient).await?;
         let reader = Reader::of(session);
         let span = (from.position, to.position);
+        // The long way tells of members under the same condition.
+        let introduces =
+            |sender| filter.lazy_members() && self.lazy.is_news(session.device, number, sender, span);
         let as_it_is = filter.room(&room.room_id)
             && events.iter().all(|event| {
                 let sender = &event.pdu.sender;
                 !ignored.contains(sender)
                     && filter.timeline(event)
                     && !event.was_delayed_by(reader)
-                    // The long way tells of members under the same condition.
-                    && !(filter.lazy_members() && self.lazy.is_news(session.device, number, sender, span))
+                    && !introduces(sender)
             });
         if !as_it_is {
             return Ok(false);

@@ -101,7 +101,7 @@ impl Story {
             redacts: None,
         };
         let txn_id = format!("\"{}\"", self.syncs.now().position);
-        let txn = (*sender == self.bob.user_id).then(|| Txn { device: self.bob.device, path: 1, txn_id });
+        let txn = (*sender == self.bob.user_id).then_some(Txn { device: self.bob.device, path: 1, txn_id });
         self.world.rooms.append_one(&self.room, event, txn).await.unwrap().event_id.to_string()
     }
 

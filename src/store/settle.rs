@@ -74,9 +74,10 @@ pub(super) struct Announced<'a> {
 
 impl<'a> Announced<'a> {
     pub(super) fn of(batch: &'a Batch) -> Self {
-        let deliveries = match batch.events.is_empty() {
-            true => HashMap::new(),
-            false => batch.deliveries.iter().map(|delivery| (delivery.step, delivery)).collect(),
+        let deliveries = if batch.events.is_empty() {
+            HashMap::new()
+        } else {
+            batch.deliveries.iter().map(|delivery| (delivery.step, delivery)).collect()
         };
         Self { deliveries, txns: batch.txns.iter().map(|txn| (txn.event.as_str(), txn)).collect() }
     }
