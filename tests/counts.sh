@@ -37,6 +37,11 @@ if [ "${UPDATE:-}" = 1 ]; then
   cat "$baseline"
   exit
 fi
+if [ ! -f "$baseline" ]; then
+  cat "$work/now.txt"
+  echo "counts: there is nothing to compare with; UPDATE=1 writes $baseline" >&2
+  exit 1
+fi
 if [ "$(head -1 "$baseline")" != "$(head -1 "$work/now.txt")" ]; then
   echo "counts: the baseline is of$(head -1 "$baseline" | tail -c +2), this is$(head -1 "$work/now.txt" | tail -c +2)" >&2
 fi
