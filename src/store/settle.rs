@@ -145,12 +145,17 @@ pub(super) fn insert(
     base: i64,
     behind: &Behind,
 ) -> Result<usize, Error> {
-    let events: HashMap<u32, &EventRow> = batch.events.iter().map(|row| (row.step, row)).collect();
+    let events: HashMap<(i64, i64), &EventRow> =
+        batch.events.iter().map(|row| ((row.room, row.seq), row)).collect();
     let text = "INSERT INTO delivery (position, kind, room, item, thread, recipients, searchable, txn_path)
                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let mut entries = 0;
     for delivery in &batch.deliveries {
-        let event = events.get(&delivery.step).filter(|row| announces(delivery, row));
+        let event = match delivery.item {
+            Item::Value(seq) => events.get(&(delivery.room, seq)),
+            Item::Position => None,
+        };
+        let event = event.filter(|row| row.step == delivery.step && announced.is_waiting(row));
         let reached = |(recipient, _): &&(i64, i64)| *recipient > 0 || !behind.contains(recipient);
         let recipients: Vec<i64> = delivery.recipients.iter().filter(reached).map(pack).collect();
         if recipients.is_empty() && event.is_none() {
@@ -420,6 +425,29 @@ mod tests {
         assert_eq!(answer(&store, "b").await, ["$2"], "an event that reaches nobody waits too");
         assert_eq!(answer(&store, "c").await, ["$3"]);
         assert!(answer(&store, "d").await.is_empty());
+    }
+
+    /// What an event cites may come in the same step.
+    #[tokio::test]
+    async fn an_event_is_announced_whatever_else_is_of_its_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        let mut batch = sent(1, "a", vec![(1, 0)]);
+        let event = &batch.events[0];
+        let outlier = EventRow {
+            seq: OUTLIER - 1,
+            event_id: "$cited".to_owned(),
+            searchable: false,
+            sender_device: None,
+            txn_id: None,
+            ..event.clone()
+        };
+        batch.event(outlier);
+        store.commit(batch).await.unwrap();
+        assert_eq!(answer(&store, "a").await, ["$1"]);
+        let (_, waiting) = store.waiting_for_index(10).await.unwrap();
+        assert_eq!(waiting.len(), 1);
+        assert_eq!(store.nearest_in_time(5, 0, true, "[[1, 4]]".to_owned()).await.unwrap(), Some(1));
     }
 
     #[tokio::test]
