@@ -61,7 +61,7 @@ impl Store {
         forwards: bool,
         ranges: String,
     ) -> Result<Option<i64>, Error> {
-        self.settled().await?;
+        self.settled_if_possible().await?;
         let question = if forwards {
             statement!(
                 "SELECT t.seq FROM event_time t CROSS JOIN event e
