@@ -149,9 +149,18 @@ impl RoomSync<'_> {
 
     /// The user's memberships since the device was up to date, beginning with the one at that time.
     pub(super) async fn path(&self) -> Result<Vec<MembershipState>, Error> {
-        let Some(first) = self.changes.seqs.first() else { return Ok(Vec::new()) };
+        if self.changes.seqs.is_empty() {
+            return Ok(Vec::new());
+        }
         let rooms = &self.syncs.rooms;
-        let mut path = vec![rooms.membership_at(&self.room, &self.session.user_id, first - 1).await?];
+        // Where this server enters a room, the state before that may have a membership that others knew of and nobody here:
+        // what counts is the last event that the device may have.
+        let place = rooms.place_at(&self.room, self.span.0).await?;
+        let last = rooms.log_backwards(&self.room, place, 1).await?.pop();
+        let mut path = vec![match last {
+            Some(last) => rooms.membership_at(&self.room, &self.session.user_id, last.seq).await?,
+            None => MembershipState::Leave,
+        }];
         for at in &self.changes.own_memberships {
             path.push(rooms.membership_at(&self.room, &self.session.user_id, *at).await?);
         }
@@ -218,6 +227,12 @@ impl RoomSync<'_> {
         let (slice, state) = if !path.is_empty() && !came_in {
             // The device knew the room until they left it, or they never were in it: then there is no state for them.
             let mut slice = self.announced(end).await?;
+            // Their membership may have changed at somebody else's event, which is for those who are in the room.
+            let own = |event: &Event| {
+                let member = event.pdu.membership().and(event.pdu.state_key.as_deref());
+                member == Some(user_id.as_str())
+            };
+            slice.events.retain(|event| sight.may_see(event.seq) || own(event));
             if let Some(leaving) = stayed.checked_sub(1).and_then(|at| self.changes.own_memberships.get(at)) {
                 // Later changes of their membership, such as a ban, say nothing of the room's state by then.
                 slice.end = slice.end.min(*leaving);

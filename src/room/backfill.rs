@@ -293,13 +293,14 @@ impl Work<'_> {
         }
     }
 
-    /// The current state names an event by the place that it has.
-    fn replace_outlier(&mut self, event: &Arc<Event>) {
-        if let Some((kind, key)) = event.pdu.state() {
-            let kind = StateEventType::from(kind.to_string());
-            let current = self.snapshot.state.get(&kind, key);
-            if current.is_some_and(|current| current.pdu.event_id == event.pdu.event_id) {
-                self.snapshot.state.insert(Arc::clone(event));
+    /// States name an event by the place that it has: the current one, and those that are known here.
+    pub(super) fn replace_outlier(&mut self, event: &Arc<Event>) {
+        let Some((kind, key)) = event.pdu.state() else { return };
+        let kind = StateEventType::from(kind.to_string());
+        for state in self.states.values_mut().chain([&mut self.snapshot.state]) {
+            let named = state.get(&kind, key);
+            if named.is_some_and(|named| named.pdu.event_id == event.pdu.event_id) {
+                state.insert(Arc::clone(event));
             }
         }
     }

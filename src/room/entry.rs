@@ -218,7 +218,9 @@ impl Work<'_> {
             self.end_lack(&mut batch, before, &known).await?;
             self.batch().append(batch);
         }
-        if outcome == Outcome::Accepted && !gone.is_empty() {
+        // Whether the event is shown or not: it has a place above a hole.
+        let placed = matches!(outcome, Outcome::Accepted | Outcome::SoftFailed | Outcome::Rejected(_));
+        if placed && !gone.is_empty() {
             self.repeat_state();
         }
         Ok(outcome)

@@ -152,6 +152,9 @@ impl Work<'_> {
         let pdu = pdu.with_rejected(verdict == Verdict::Rejected);
         let event = Arc::new(Event { verdict, ..Event::new(seq, pdu, self.sent_by.take()) });
 
+        if self.outliers.contains_key(event.id()) {
+            self.replace_outlier(&event);
+        }
         if !follows_all {
             self.keep_state_before(&mut batch, seq, &before);
         }

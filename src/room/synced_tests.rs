@@ -6,7 +6,7 @@ use ruma::{OwnedUserId, owned_user_id};
 use serde_json::{Value, json};
 
 use super::{
-    Given, Outcome,
+    Entry, Event, Given, Outcome,
     received_tests::{Story, text},
 };
 use crate::{
@@ -178,6 +178,80 @@ async fn rd_02_an_event_whose_redaction_came_first_comes_redacted() {
         let log: Vec<_> = log.iter().map(|event| (event.is_visible(), event.id().to_owned())).collect();
         let expected = [message, other, redaction].map(|pdu| (true, pdu.event_id));
         assert_eq!(log, expected);
+    }
+}
+
+/// SY-02: whoever joins a room that this server was out of gets all of it, also if the room took them for joined already: the
+/// answer to an earlier join may have been lost.
+#[tokio::test]
+async fn sy_02_a_join_that_the_room_knew_of_before_brings_the_room() {
+    for form in [StateForm::Before, StateForm::After] {
+        let mut story = Story::new().await;
+        let mut carol = Reader::joined(&story, "carol", form).await;
+        let (id, alice) = (carol.session.user_id.clone(), story.alice.clone());
+        for user in [&id, &alice] {
+            story.world.rooms.leave(&story.room, user, None).await.unwrap();
+        }
+        assert!(!story.room.snapshot().is_resident());
+        carol.next().await;
+        let mut state = story.room.snapshot().state.clone();
+        let join = json!({ "membership": "join" });
+        let lost = story.event_under(&state, &id, "m.room.member", Some(id.as_str()), join.clone(), &[]);
+        state.insert(Arc::new(Event::new(1_000_000, lost.clone(), None)));
+        let given = state.iter().map(|event| event.pdu.event_id.clone()).collect();
+        let ends = [lost.event_id.clone()];
+        let event = story.event_under(&state, &id, "m.room.member", Some(id.as_str()), join, &ends);
+        let (room_id, version) = (story.room.room_id.clone(), story.room.version.clone());
+        let before = Given { state: given, events: vec![lost] };
+        story.world.rooms.enter(Entry { room_id, version, event: event.clone(), before }).await.unwrap();
+
+        let news = carol.next().await;
+        let room = &news["rooms"]["join"][story.room.room_id.as_str()];
+        let key = if form == StateForm::Before { "state" } else { "state_after" };
+        assert!(room[key].to_string().contains("m.room.create"), "{room}");
+        assert_eq!(ids(&room["timeline"]["events"]), [event.event_id.as_str()]);
+    }
+}
+
+/// SR-01: state of which a room was told when somebody entered is the same event once it comes with a place of its own, for what
+/// was written down before that and for what is afterwards.
+#[tokio::test]
+async fn sr_01_state_that_gets_its_place_later_stays_the_state() {
+    for one_batch in [true, false] {
+        let mut story = Story::new().await;
+        let alice = story.alice.clone();
+        story.world.rooms.leave(&story.room, &alice, None).await.unwrap();
+        let (start, mut state) = (story.ends(), story.room.snapshot().state.clone());
+        let topic = story.by_rita("m.room.topic", Some(""), json!({ "topic": "told" }), &start);
+        state.insert(Arc::new(Event::new(1_000_000, topic.clone(), None)));
+        let given = state.iter().map(|event| event.pdu.event_id.clone()).collect();
+        let join = json!({ "membership": "join" });
+        let key = Some(alice.as_str());
+        let ends = std::slice::from_ref(&topic.event_id);
+        let event = story.event_under(&state, &alice, "m.room.member", key, join, ends);
+        let (room_id, version) = (story.room.room_id.clone(), story.room.version.clone());
+        let before = Given { state: given, events: vec![topic.clone()] };
+        let ends = [event.event_id.clone(), start[0].clone()];
+        story.world.rooms.enter(Entry { room_id, version, event, before }).await.unwrap();
+        assert!(story.world.rooms.event(&story.room, &topic.event_id).await.unwrap().is_outlier());
+        let fork = story.by_rita("m.room.message", None, text("on a fork"), &ends);
+        let outcomes = if one_batch {
+            story.bring(&[fork.clone(), topic.clone()]).await
+        } else {
+            let mut outcomes = story.bring(std::slice::from_ref(&topic)).await;
+            outcomes.extend(story.bring(std::slice::from_ref(&fork)).await);
+            outcomes
+        };
+        assert_eq!(outcomes, [Outcome::Accepted, Outcome::Accepted]);
+        assert!(!story.world.rooms.event(&story.room, &topic.event_id).await.unwrap().is_outlier());
+
+        let last =
+            story.by_rita("m.room.message", None, text("after it"), std::slice::from_ref(&fork.event_id));
+        assert_eq!(story.bring(&[last]).await, [Outcome::Accepted]);
+        assert_eq!(story.topic().as_deref(), Some("told"), "in one batch: {one_batch}");
+        let reloaded = story.reloaded().await;
+        let told = reloaded.state.get(&"m.room.topic".into(), "").map(|event| event.pdu.event_id.clone());
+        assert_eq!(told.as_ref(), Some(&topic.event_id), "in one batch: {one_batch}");
     }
 }
 

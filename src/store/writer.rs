@@ -277,6 +277,11 @@ fn write_all(
             return Err(Error::Conflict);
         }
     }
+    for row in &batch.events {
+        if let Some(outlier) = row.outlier {
+            rename_outlier(connection, row.room, outlier, row.seq)?;
+        }
+    }
     Ok(entries)
 }
 
@@ -298,9 +303,8 @@ fn bind(prepared: &mut CachedStatement<'_>, statement: &Statement, base: i64) ->
     Ok(())
 }
 
-/// Takes an outlier out of where it was, so that it can be put elsewhere. What names it names its new place, once it has it.
-fn place_outlier(connection: &Connection, room: i64, outlier: i64, seq: i64) -> Result<(), Error> {
-    connection.prepare_cached("DELETE FROM event WHERE room = ?1 AND seq = ?2")?.execute((room, outlier))?;
+/// Everything that names an outlier names the place that it has now, also what this batch has written.
+fn rename_outlier(connection: &Connection, room: i64, outlier: i64, seq: i64) -> Result<(), Error> {
     connection
         .prepare_cached("UPDATE state_log SET event = ?3 WHERE room = ?1 AND event = ?2")?
         .execute((room, outlier, seq))?;
@@ -325,7 +329,9 @@ fn insert_rows(
 ) -> Result<(), Error> {
     for row in &batch.events {
         if let Some(outlier) = row.outlier {
-            place_outlier(connection, row.room, outlier, row.seq)?;
+            // It is taken out of where it was, so that it can be put elsewhere.
+            let text = "DELETE FROM event WHERE room = ?1 AND seq = ?2";
+            connection.prepare_cached(text)?.execute((row.room, outlier))?;
         }
         let text = "INSERT INTO event
                     (room, seq, event_id, position, pdu, ts, verdict, sender_device, txn_id, arrived)
