@@ -275,17 +275,14 @@ impl Outbound {
             let later = doubled * (self.environment.entropy.number() % 251) as u32 / 1000;
             let wait = (doubled + later).max(asked.unwrap_or_default()).min(LONGEST_WAIT);
             peer.retry_at = now.saturating_add(wait.as_millis() as i64);
-            peer.sending = false;
             let failed_for = now - peer.failing_since;
             let behind = matches!(stop, Stop::Peer(_)) && failed_for >= BEHIND_AFTER.as_millis() as i64;
             if behind {
                 (peer.unanswered, peer.fading) = (None, Fading::default());
             }
             peer.behind |= behind;
-            inner.agenda.insert((peer.retry_at, recipient));
             (peer.failures, peer.failing_since, peer.retry_at, behind)
         };
-        self.sooner.notify_one();
         if failures == 1 {
             tracing::info!(%server, cause = text, "a server doesn't take what is sent to it; it is tried again");
         }
@@ -296,6 +293,14 @@ impl Outbound {
         if let Err(cause) = self.store.commit(batch).await {
             tracing::warn!(%server, %cause, "that a server failed can't be written down");
         }
+        // Not before: an attempt would find the queue half emptied, and what is left in it would pass for all there is.
+        {
+            let inner = &mut *self.inner.lock();
+            let peer = inner.peers.entry(recipient).or_default();
+            peer.sending = false;
+            inner.agenda.insert((peer.retry_at, recipient));
+        }
+        self.sooner.notify_one();
     }
 
     fn backlog(&self) -> Backlog<'_> {
