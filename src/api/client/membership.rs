@@ -48,14 +48,30 @@ async fn find(
     }
 }
 
+/// A join in a task of its own: once another server has taken it, it has to be finished here, whether the client still waits
+/// or not.
+async fn enter(
+    app: App,
+    session: Session,
+    room_id: OwnedRoomId,
+    via: Vec<OwnedServerName>,
+    reason: Option<String>,
+) -> Result<OwnedRoomId, MatrixError> {
+    let joining = tokio::spawn(async move {
+        let joined = app.handshakes.join(&room_id, &session.user_id, via, reason).await;
+        joined.map(|room| room.room_id.clone())
+    });
+    Ok(joining.await.map_err(|cause| MatrixError::internal(&cause))??)
+}
+
 async fn join(
     app: App,
     session: Session,
     request: join_room_by_id::v3::Request,
 ) -> Result<join_room_by_id::v3::Response, MatrixError> {
-    let (room_id, via) = (&request.room_id, Vec::new());
-    let room = app.handshakes.join(room_id, &session.user_id, via, request.reason).await?;
-    Ok(join_room_by_id::v3::Response::new(room.room_id.clone()))
+    enter(app, session, request.room_id, Vec::new(), request.reason)
+        .await
+        .map(join_room_by_id::v3::Response::new)
 }
 
 async fn join_by_alias(
@@ -64,8 +80,8 @@ async fn join_by_alias(
     request: join_room_by_id_or_alias::v3::Request,
 ) -> Result<join_room_by_id_or_alias::v3::Response, MatrixError> {
     let (room_id, via) = find(&app, request.room_id_or_alias, request.via).await?;
-    let room = app.handshakes.join(&room_id, &session.user_id, via, request.reason).await?;
-    Ok(join_room_by_id_or_alias::v3::Response::new(room.room_id.clone()))
+    let room_id = enter(app, session, room_id, via, request.reason).await?;
+    Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
 }
 
 async fn invite(
