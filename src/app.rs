@@ -136,8 +136,13 @@ impl Hearth {
     ) -> Result<(App, JoinHandle<()>), StartError> {
         let tails = Arc::new(Tails::new(environment.entropy.number()));
         let subscriber: Arc<dyn store::Subscriber> = Arc::<Tails>::clone(&tails);
-        let (store, writer) =
-            Store::open(&config.database_path(), config.database.synchronous, subscriber).await?;
+        let (store, writer) = Store::open_on(
+            environment.machine.clone(),
+            &config.database_path(),
+            config.database.synchronous,
+            subscriber,
+        )
+        .await?;
         tails.start_at(store.head_at_start());
         let queues = Queues::new(tails, store.clone());
         let sessions = Sessions::new(store.clone(), queues.clone(), environment.clone());

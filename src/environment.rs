@@ -1,14 +1,19 @@
-//! What the server takes from the outside world and a test wants to own: the time and randomness.
+//! What the server takes from the outside world and a test wants to own: the time, randomness, and the machine with its
+//! threads, its disk and its network.
 //!
-//! Nothing else in the server asks the operating system for either.
+//! Nothing else in the server asks the operating system for the first two.
 
 use std::{
+    pin::Pin,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use rand::{TryRng as _, rngs::SysRng};
 use ruma::{MilliSecondsSinceUnixEpoch, UInt};
+use tokio::task::{JoinError, spawn_blocking};
+
+use crate::peers::Network;
 
 /// Wall-clock time.
 pub trait Clock: Send + Sync {
@@ -47,17 +52,55 @@ pub trait Entropy: Send + Sync {
     }
 }
 
+/// What a machine is at work with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Something is read from the database.
+    Reading,
+    /// A group of writes becomes durable.
+    Writing,
+    /// Much is calculated.
+    Calculating,
+}
+
+/// A machine that is simulated. On it one thread does everything, one thing after another, and time passes only where
+/// somebody waits: the same run again is the same in everything.
+pub trait Machine: Send + Sync {
+    /// SQLite's name for the file system that the database is in.
+    fn file_system(&self) -> &str;
+    /// How other servers are reached from here.
+    fn network(&self) -> Arc<dyn Network>;
+    /// Passes before a piece of work, and again after it, before anybody hears that it is done.
+    fn pause(&self, work: Work) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
 /// Passed to every service that needs them.
 #[derive(Clone)]
 pub struct Environment {
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
+    /// In place of the one that this runs on.
+    pub machine: Option<Arc<dyn Machine>>,
 }
 
 impl Environment {
     /// The machine's own clock and random numbers.
     pub fn real() -> Self {
-        Self { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) }
+        Self { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), machine: None }
+    }
+
+    /// Does what keeps a core busy for so long that nothing else may wait for it: on a thread for such work.
+    pub async fn calculate<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        let Some(machine) = &self.machine else {
+            return spawn_blocking(work).await;
+        };
+        machine.pause(Work::Calculating).await;
+        let done = work();
+        machine.pause(Work::Calculating).await;
+        Ok(done)
     }
 }
 

@@ -3,3 +3,4 @@
 
 pub mod reading;
 pub mod server;
+pub mod simulation;

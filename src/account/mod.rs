@@ -95,7 +95,7 @@ impl Accounts {
         Self {
             store,
             sessions,
-            passwords: Passwords::new(environment.entropy.clone()),
+            passwords: Passwords::new(environment.clone()),
             interactive: Interactive::new(environment.clone()),
             nonces: Nonces::new(environment.clone()),
             push_rules: Arc::default(),

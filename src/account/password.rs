@@ -12,11 +12,13 @@ use argon2::{
 use tokio::sync::Semaphore;
 
 use super::Error;
-use crate::environment::Entropy;
+use crate::environment::Environment;
 
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
+/// On a machine that is simulated, where nobody guesses.
+const SIMULATED_KIB: u32 = 64;
 
 /// In bytes. Longer ones are refused: nobody types them.
 const MAX_LENGTH: usize = 1024;
@@ -26,23 +28,28 @@ const NO_SALT: &[u8; 16] = b"no such account!";
 
 #[derive(Clone)]
 pub struct Passwords {
-    entropy: Arc<dyn Entropy>,
+    environment: Environment,
+    memory_kib: u32,
     turns: Arc<Semaphore>,
 }
 
 impl Passwords {
-    pub fn new(entropy: Arc<dyn Entropy>) -> Self {
+    pub fn new(environment: Environment) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { entropy, turns: Arc::new(Semaphore::new(cores.div_ceil(2))) }
+        let memory_kib = if environment.machine.is_some() { SIMULATED_KIB } else { MEMORY_KIB };
+        Self { environment, memory_kib, turns: Arc::new(Semaphore::new(cores.div_ceil(2))) }
     }
 
     /// The hash to store, in PHC form.
     pub async fn hash(&self, password: String) -> Result<String, Error> {
         check(&password)?;
         let mut salt = [0; 16];
-        self.entropy.fill(&mut salt);
-        self.work(move || Ok(argon2()?.hash_password_with_salt(password.as_bytes(), &salt)?.to_string()))
-            .await
+        self.environment.entropy.fill(&mut salt);
+        let memory = self.memory_kib;
+        self.work(move || {
+            Ok(argon2(memory)?.hash_password_with_salt(password.as_bytes(), &salt)?.to_string())
+        })
+        .await
     }
 
     /// Whether this is the password. Takes equally long when there is none to compare with.
@@ -50,13 +57,14 @@ impl Passwords {
         if password.len() > MAX_LENGTH {
             return Ok(false);
         }
+        let memory = self.memory_kib;
         self.work(move || {
             let Some(hash) = hash else {
-                argon2()?.hash_password_with_salt(password.as_bytes(), NO_SALT)?;
+                argon2(memory)?.hash_password_with_salt(password.as_bytes(), NO_SALT)?;
                 return Ok(false);
             };
             let hash = PasswordHash::new(&hash).map_err(|_| argon2::password_hash::Error::Internal)?;
-            match argon2()?.verify_password(password.as_bytes(), &hash) {
+            match argon2(memory)?.verify_password(password.as_bytes(), &hash) {
                 Ok(()) => Ok(true),
                 Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
                 Err(cause) => Err(cause),
@@ -71,7 +79,7 @@ impl Passwords {
     ) -> Result<T, Error> {
         let failed = |cause: &dyn std::fmt::Display| Error::Hashing(cause.to_string());
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|cause| failed(&cause))?;
-        let done = tokio::task::spawn_blocking(move || {
+        let done = self.environment.calculate(move || {
             // Held by the work, not by the caller, who may give up waiting.
             let _turn = turn;
             job()
@@ -91,19 +99,18 @@ pub(super) fn check(password: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn argon2() -> Result<Argon2<'static>, argon2::password_hash::Error> {
+fn argon2(memory_kib: u32) -> Result<Argon2<'static>, argon2::password_hash::Error> {
     let params =
-        Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| argon2::password_hash::Error::Internal)?;
+        Params::new(memory_kib, PASSES, LANES, None).map_err(|_| argon2::password_hash::Error::Internal)?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::environment::Environment;
 
     fn passwords() -> Passwords {
-        Passwords::new(Environment::real().entropy)
+        Passwords::new(Environment::real())
     }
 
     #[tokio::test]

@@ -1,15 +1,11 @@
 //! The state of rooms that are in doubt, asked for again ([`crate::room`]'s `doubt`).
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use hearth_federation::Pdu;
 use parking_lot::Mutex;
 use ruma::ServerName;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Inbound;
 use crate::room::{Error, Room};

@@ -3,15 +3,11 @@
 //! The answer to an initial sync is made by a task of its own. A client that gives up finds it when it tries again; one
 //! that got it and asks again gets a new one.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::syncs::Error;
 

@@ -2,12 +2,10 @@
 //!
 //! A waiting request holds no room, no transaction and no database connection: it waits on the end of one queue.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::syncs::{Error, Place, Syncs, Wanted, encode};
 use crate::{account::Session, queue::Token};
@@ -67,7 +65,7 @@ impl Syncs {
             }
             tokio::select! {
                 () = woken => {}
-                () = tokio::time::sleep_until(deadline.into()) => {}
+                () = tokio::time::sleep_until(deadline) => {}
             }
             Box::pin(self.sessions.still(&session)).await?;
         }

@@ -24,7 +24,10 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName};
 use tokio::sync::broadcast;
 
 use self::{keys::StoredKeys, profiles::Profiles};
-pub use self::{questions::AskError, wire::Wire};
+pub use self::{
+    questions::AskError,
+    wire::{Network, Wire},
+};
 use crate::{config, environment::Environment, store::Store};
 
 /// What this server's own requests and documents are signed with.
@@ -108,6 +111,10 @@ impl Peers {
         let (name, key) = (server_name.clone(), Arc::clone(&own.key));
         let client = FederationClient::over(dns, name, key, settings, Arc::clone(&clock), random)?;
         let client = Arc::new(client);
+        let network: Arc<dyn Network> = match &environment.machine {
+            None => Arc::<FederationClient>::clone(&client),
+            Some(machine) => machine.network(),
+        };
         let ring = KeyRingSettings { notaries: config.notaries.clone(), ..KeyRingSettings::default() };
         let never = MilliSecondsSinceUnixEpoch(ruma::UInt::MAX);
         let current = (own.key.id().to_string(), PublicKey::new(own.key.public_key(), never, false));
@@ -118,10 +125,10 @@ impl Peers {
             old.chain([current]).collect(),
             ring,
             Arc::new(StoredKeys(store)),
-            Arc::<FederationClient>::clone(&client),
+            Arc::<dyn Network>::clone(&network),
             Arc::clone(&clock),
         );
-        let wire: Arc<dyn Wire> = Arc::<FederationClient>::clone(&client);
+        let wire: Arc<dyn Wire> = network;
         let (enabled, document) = (config.enabled, Mutex::new(None));
         let (heard, _) = broadcast::channel(HEARD);
         let profiles = Profiles::default();

@@ -1,6 +1,6 @@
 //! What carries requests to other servers. A test may stand in for all of them.
 
-use hearth_federation::{ClientError, FederationClient, Response, ServerRequest, Task};
+use hearth_federation::{ClientError, FederationClient, KeyFetch, Response, ServerRequest, Task};
 use ruma::ServerName;
 
 pub trait Wire: Send + Sync {
@@ -10,6 +10,11 @@ pub trait Wire: Send + Sync {
         request: ServerRequest,
     ) -> Task<'a, Result<Response, ClientError>>;
 }
+
+/// What carries requests for keys as well.
+pub trait Network: Wire + KeyFetch {}
+
+impl<T: Wire + KeyFetch> Network for T {}
 
 impl Wire for FederationClient {
     fn send<'a>(

@@ -35,6 +35,7 @@ pub mod openid;
 pub mod presence;
 pub mod profile;
 pub mod queue;
+mod readers;
 pub mod receipt;
 pub mod registration_token;
 pub mod relation;
@@ -63,11 +64,9 @@ use std::{
     },
 };
 
-use sqlx::SqlitePool;
 use tokio::task::JoinHandle;
 
 pub(crate) use self::statement::statement;
-use self::writer::Writer;
 pub use self::{
     batch::{Batch, EventRow, StateRow, TxnRow},
     entry::{Delivered, Delivery, Entry, Item, Kind, flags},
@@ -76,11 +75,13 @@ pub use self::{
     statement::{Arg, Expect, Record, Statement},
     writer::{Committed, Subscriber},
 };
+use self::{readers::Readers, writer::Writer};
+use crate::environment::Machine;
 
 /// A handle on the database; clones share it.
 #[derive(Clone)]
 pub struct Store {
-    readers: SqlitePool,
+    readers: Readers,
     writer: Writer,
     unsettled: Arc<AtomicBool>,
     /// The last position when the database was opened.
@@ -90,18 +91,30 @@ pub struct Store {
 impl Store {
     /// Opens the database below `path`, brings its schema up to date and starts the writer. The task ends once the last
     /// handle is gone; if it ends before, no write can succeed any more and the process should stop.
+    pub async fn open_on(
+        machine: Option<Arc<dyn Machine>>,
+        path: &Path,
+        durability: Durability,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<(Self, JoinHandle<()>), Error> {
+        let readers = Readers::open(path, durability, machine.as_ref()).await?;
+        let file_system = machine.as_ref().map(|machine| machine.file_system());
+        copy::take_over(&mut open::connect(path, durability, file_system)?)?;
+        let head = statement!("SELECT position FROM head WHERE id = 1");
+        let (head,): (i64,) = readers.one(&head).await?;
+        let unsettled = Arc::<AtomicBool>::default();
+        let (writer, task) = Writer::start(path, durability, subscriber, Arc::clone(&unsettled), machine)?;
+        Ok((Self { readers, writer, unsettled, head }, task))
+    }
+
+    /// The same on this machine.
+    #[cfg(test)]
     pub async fn open(
         path: &Path,
         durability: Durability,
         subscriber: Arc<dyn Subscriber>,
     ) -> Result<(Self, JoinHandle<()>), Error> {
-        let readers = open::open(path, durability).await?;
-        copy::take_over(&mut open::connect(path, durability)?)?;
-        let (head,): (i64,) =
-            sqlx::query_as("SELECT position FROM head WHERE id = 1").fetch_one(&readers).await?;
-        let unsettled = Arc::<AtomicBool>::default();
-        let (writer, task) = Writer::start(path, durability, subscriber, Arc::clone(&unsettled))?;
-        Ok((Self { readers, writer, unsettled, head }, task))
+        Self::open_on(None, path, durability, subscriber).await
     }
 
     /// Ends the reading. The last connection that ends, the writer's, leaves one whole file behind.
@@ -150,14 +163,14 @@ impl Store {
     }
 
     async fn all<T: Record>(&self, question: Statement) -> Result<Vec<T>, Error> {
-        Ok(statement::bind_as(&question).fetch_all(&self.readers).await?)
+        Ok(self.readers.all(&question).await?)
     }
 
     async fn optional<T: Record>(&self, question: Statement) -> Result<Option<T>, Error> {
-        Ok(statement::bind_as(&question).fetch_optional(&self.readers).await?)
+        Ok(self.readers.optional(&question).await?)
     }
 
     async fn one<T: Record>(&self, question: Statement) -> Result<T, Error> {
-        Ok(statement::bind_as(&question).fetch_one(&self.readers).await?)
+        Ok(self.readers.one(&question).await?)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::{borrow::Cow, path::Path, time::Duration};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use sqlx::{
-    SqlStr, SqlitePool,
+    Acquire, SqlStr, Sqlite, SqlitePool,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     sqlite::{
         SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
@@ -58,9 +58,9 @@ pub enum Durability {
     Normal,
 }
 
-/// Opens the file, brings its schema up to date, and gives the connections that read it.
-pub(super) async fn open(path: &Path, durability: Durability) -> Result<SqlitePool, Error> {
-    let options = SqliteConnectOptions::new()
+/// How the file is opened for reading.
+pub(super) fn options(path: &Path, durability: Durability) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
@@ -72,7 +72,11 @@ pub(super) async fn open(path: &Path, durability: Durability) -> Result<SqlitePo
         .foreign_keys(false)
         .busy_timeout(PATIENCE)
         .statement_cache_capacity(256)
-        .pragma("cache_size", "-2048");
+        .pragma("cache_size", "-2048")
+}
+
+/// Opens the file, brings its schema up to date, and gives the connections that read it.
+pub(super) async fn open(path: &Path, durability: Durability) -> Result<SqlitePool, Error> {
     // Without a minimum the pool begins with one connection and not, now and then, two: of those that make a database of
     // a new file together, one is told that it is locked, however patient it is.
     let readers = SqlitePoolOptions::new()
@@ -80,16 +84,28 @@ pub(super) async fn open(path: &Path, durability: Durability) -> Result<SqlitePo
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .connect_with(options)
+        .connect_with(options(path, durability))
         .await
         .map_err(|cause| explain(path, cause))?;
     migrate(&readers, MIGRATIONS).await?;
     Ok(readers)
 }
 
+/// Brings the schema of an open file up to date.
+pub(super) async fn update<'a>(connection: impl Acquire<'a, Database = Sqlite>) -> Result<(), Error> {
+    migrate(connection, MIGRATIONS).await
+}
+
 /// A connection of its own for a thread that calls SQLite directly.
-pub(super) fn connect(path: &Path, durability: Durability) -> Result<Connection, Error> {
-    let connection = Connection::open(path)?;
+pub(super) fn connect(
+    path: &Path,
+    durability: Durability,
+    file_system: Option<&str>,
+) -> Result<Connection, Error> {
+    let connection = match file_system {
+        None => Connection::open(path)?,
+        Some(name) => Connection::open_with_flags_and_vfs(path, OpenFlags::default(), name)?,
+    };
     connection.busy_timeout(PATIENCE)?;
     connection.set_prepared_statement_cache_capacity(256);
     connection.pragma_update(
@@ -120,7 +136,7 @@ fn latest() -> i64 {
     MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or(0)
 }
 
-fn explain(path: &Path, cause: sqlx::Error) -> Error {
+pub(super) fn explain(path: &Path, cause: sqlx::Error) -> Error {
     match Error::from(cause) {
         Error::Database(cause) => Error::Open { path: path.display().to_string(), cause: cause.to_string() },
         Error::Files(cause) => Error::Open { path: path.display().to_string(), cause },
@@ -128,12 +144,15 @@ fn explain(path: &Path, cause: sqlx::Error) -> Error {
     }
 }
 
-async fn migrate(pool: &SqlitePool, migrations: &[(i64, &'static str, &'static str)]) -> Result<(), Error> {
+async fn migrate<'a>(
+    connection: impl Acquire<'a, Database = Sqlite>,
+    migrations: &[(i64, &'static str, &'static str)],
+) -> Result<(), Error> {
     let migrations = migrations.iter().map(|(version, description, text)| {
         let (kind, text) = (MigrationType::Simple, SqlStr::from_static(text));
         Migration::new(*version, Cow::Borrowed(description), kind, text, false)
     });
-    match Migrator::with_migrations(migrations.collect()).run(pool).await {
+    match Migrator::with_migrations(migrations.collect()).run(connection).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(found)) => Err(Error::Newer { found, known: latest() }),
         Err(MigrateError::Execute(cause)) => Err(cause.into()),
@@ -337,7 +356,7 @@ mod tests {
         let path = dir.path().join("hearth.db");
         open(&path, Durability::Full).await.unwrap();
         for (durability, level) in [(Durability::Full, 2), (Durability::Normal, 1)] {
-            let connection = connect(&path, durability).unwrap();
+            let connection = connect(&path, durability, None).unwrap();
             let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
             assert_eq!(mode, "wal");
             let synchronous: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap();

@@ -29,7 +29,10 @@ use super::{
     settle::{self, Announced, Behind, Txns},
     statement::{Arg, Expect, Statement},
 };
-use crate::seldom::Seldom;
+use crate::{
+    environment::{Machine, Work},
+    seldom::Seldom,
+};
 
 /// The most batches in a group: bounds how long the first of them waits for the last.
 const GROUP: usize = 256;
@@ -65,8 +68,10 @@ impl Writer {
         durability: Durability,
         subscriber: Arc<dyn Subscriber>,
         unsettled: Arc<AtomicBool>,
+        machine: Option<Arc<dyn Machine>>,
     ) -> Result<(Self, JoinHandle<()>), Error> {
-        let connection = open::connect(path, durability)?;
+        let file_system = machine.as_ref().map(|machine| machine.file_system());
+        let connection = open::connect(path, durability, file_system)?;
         // What an earlier run has left is settled by the next commit.
         let left: bool =
             connection.query_row("SELECT EXISTS (SELECT 1 FROM delivery)", [], |row| row.get(0))?;
@@ -76,7 +81,10 @@ impl Writer {
         let txns = Txns::default();
         let mut database = Database { connection, waiting, unsettled, behind, txns };
         let (jobs, waiting) = mpsc::channel(4 * GROUP);
-        let task = tokio::task::spawn_blocking(move || run(&mut database, waiting, &*subscriber));
+        let task = match machine {
+            None => tokio::task::spawn_blocking(move || run(&mut database, waiting, &*subscriber)),
+            Some(machine) => tokio::spawn(run_on(machine, database, waiting, subscriber)),
+        };
         Ok((Self { jobs }, task))
     }
 
@@ -102,22 +110,63 @@ struct Database {
 }
 
 fn run(database: &mut Database, mut waiting: mpsc::Receiver<Job>, subscriber: &dyn Subscriber) {
-    let mut group = Vec::with_capacity(GROUP);
-    let (failures, mut failing) = (Seldom::new(), false);
+    let (mut group, mut health) = (Vec::with_capacity(GROUP), Health::default());
     while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
-        match database.commit(&group) {
+        let done = database.commit(&group);
+        health.tell(&mut group, done, &database.behind, subscriber);
+    }
+}
+
+/// The same on a machine that is simulated.
+async fn run_on(
+    machine: Arc<dyn Machine>,
+    mut database: Database,
+    mut waiting: mpsc::Receiver<Job>,
+    subscriber: Arc<dyn Subscriber>,
+) {
+    let (mut group, mut health) = (Vec::with_capacity(GROUP), Health::default());
+    while waiting.recv_many(&mut group, GROUP).await > 0 {
+        machine.pause(Work::Writing).await;
+        let done = database.commit(&group);
+        machine.pause(Work::Writing).await;
+        health.tell(&mut group, done, &database.behind, &*subscriber);
+    }
+}
+
+/// Whether the database can be written, for the log.
+struct Health {
+    failures: Seldom,
+    failing: bool,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { failures: Seldom::new(), failing: false }
+    }
+}
+
+impl Health {
+    /// Everybody whom it concerns hears what became of a group.
+    fn tell(
+        &mut self,
+        group: &mut Vec<Job>,
+        done: Result<Group, Error>,
+        behind: &Behind,
+        subscriber: &dyn Subscriber,
+    ) {
+        match done {
             Ok((head, results)) => {
-                if std::mem::take(&mut failing) {
+                if std::mem::take(&mut self.failing) {
                     info!("the database can be written again");
                 }
-                publish(group.drain(..).zip(results), head, &database.behind, subscriber);
+                publish(group.drain(..).zip(results), head, behind, subscriber);
             }
             Err(cause) => {
                 // While a disk is full every write fails, and everybody tries again.
-                if let Some(before) = failures.happens() {
+                if let Some(before) = self.failures.happens() {
                     error!(%cause, before, "nothing can be written");
                 }
-                failing = true;
+                self.failing = true;
                 for job in group.drain(..) {
                     // A caller that no longer waits has nothing to be told.
                     let _ = job.done.send(Err(cause.clone()));
@@ -408,7 +457,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_that_conflicts_takes_nobody_of_its_group_with_it() {
         let (_dir, path, store, _) = store().await;
-        let connection = open::connect(&path, Durability::Full).unwrap();
+        let connection = open::connect(&path, Durability::Full, None).unwrap();
         let unsettled = Arc::clone(&store.unsettled);
         let mut database =
             Database { connection, waiting: 0, unsettled, behind: Behind::default(), txns: Txns::default() };
@@ -526,7 +575,7 @@ mod tests {
     async fn a_full_disk_refuses_writes_and_loses_nothing() {
         let (_dir, path, store, _) = store().await;
         store.commit(alias("#before:x")).await.unwrap();
-        let connection = open::connect(&path, Durability::Full).unwrap();
+        let connection = open::connect(&path, Durability::Full, None).unwrap();
         let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
         connection.pragma_update(None, "max_page_count", pages + 1).unwrap();
         let mut database = Database {

@@ -46,6 +46,11 @@ impl ServerRequest {
         Self::new(Method::POST, uri, Some(body.into()))
     }
 
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
     /// The path and the query.
     pub fn uri(&self) -> &str {
         &self.uri
@@ -54,6 +59,16 @@ impl ServerRequest {
     /// The JSON that is sent, if any.
     pub fn body(&self) -> Option<&str> {
         self.body.as_deref()
+    }
+
+    /// Whether it is to be signed.
+    pub fn is_signed(&self) -> bool {
+        self.signed
+    }
+
+    /// How long it may take, if it says so.
+    pub fn patience(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// Don't sign it: keys and versions are for everybody.

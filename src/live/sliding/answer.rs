@@ -4,12 +4,13 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use ruma::OwnedUserId;
+use tokio::time::Instant;
 
 use super::{
     Form, Sliding,
@@ -96,7 +97,7 @@ impl Sliding {
             tokio::select! {
                 () = woken => {}
                 () = replaced => {}
-                () = tokio::time::sleep_until(deadline.into()) => {}
+                () = tokio::time::sleep_until(deadline) => {}
             }
             Box::pin(self.syncs.sessions.still(&session)).await?;
         }
