@@ -1,12 +1,15 @@
 # Every command of the project. Each installs what it needs first (tests/setup.sh; by apt as root or with sudo).
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-more crash fuzz bench bench-federation soak audit coverage counts lint setup
+.PHONY: help run test test-more crash fuzz sim bench bench-federation soak audit coverage counts lint setup
 
 # `make run ARGS="--config hearth.toml"`
 ARGS ?=
 # `make soak MINUTES=10`
 MINUTES ?= 60
+# `make sim SEEDS=100`, `make sim SEED=7`
+SEEDS ?= 20
+SEED ?=
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -41,6 +44,10 @@ crash: ## kill a release build a thousand times, unplug it, fill its disk: nothi
 fuzz: ## throw mutated input at all that reads what strangers send, a minute a target (TARGET=… SECONDS=…)
 	@tests/setup.sh build
 	tests/fuzz.sh $(ARGS)
+
+sim: ## simulate servers, networks and disks that go wrong: SEEDS=100, or SEED=7 to play one again
+	@tests/setup.sh build
+	cargo run --quiet --locked -p hearth-simulation -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
 bench: ## measure Hearth side by side with Synapse on SQLite and on PostgreSQL (twenty minutes)
 	@tests/setup.sh bench

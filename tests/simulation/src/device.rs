@@ -1,0 +1,228 @@
+//! A device that reads: a chain of `/sync`, each gap of which is closed, and nothing else. What it has in the end is what
+//! the server has told it, by the rules of the specification.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::{
+    client::{Client, encoded},
+    world::World,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    Plain,
+    /// Takes the state from `state_after`.
+    After,
+}
+
+#[derive(Default)]
+pub(crate) struct View {
+    pub(crate) joined: bool,
+    /// Ids by type and key.
+    pub(crate) state: BTreeMap<(String, String), String>,
+    /// Ids of events from the moment when it entered the room.
+    pub(crate) log: Vec<String>,
+    /// The last read receipt of each user: the event.
+    pub(crate) receipts: BTreeMap<String, String>,
+}
+
+pub(crate) struct Device {
+    pub(crate) client: Client,
+    pub(crate) user_id: String,
+    pub(crate) device_id: String,
+    pub(crate) style: Style,
+    since: Option<String>,
+    pub(crate) rooms: BTreeMap<String, View>,
+    pub(crate) invites: BTreeSet<String>,
+    pub(crate) account_data: BTreeMap<String, Value>,
+    /// Contents of messages from device to device, in their order.
+    pub(crate) mail: Vec<String>,
+    /// Every event that it was ever shown, with its room.
+    pub(crate) seen: BTreeSet<(String, String)>,
+    chance: StdRng,
+}
+
+/// The elements of a list, or none.
+pub(crate) fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn ids(events: &[Value]) -> impl Iterator<Item = String> {
+    events.iter().map(|event| text(&event["event_id"]))
+}
+
+impl View {
+    fn apply(&mut self, events: &[Value]) {
+        for event in events.iter().filter(|event| event.get("state_key").is_some()) {
+            let key = (text(&event["type"]), text(&event["state_key"]));
+            self.state.insert(key, text(&event["event_id"]));
+        }
+    }
+}
+
+impl Device {
+    pub(crate) fn new(world: &Arc<World>, client: Client, user_id: String, device_id: String) -> Self {
+        let mut chance = StdRng::seed_from_u64(world.number());
+        Self {
+            client,
+            user_id,
+            device_id,
+            style: if chance.random_range(0..3) == 0 { Style::After } else { Style::Plain },
+            since: None,
+            rooms: BTreeMap::new(),
+            invites: BTreeSet::new(),
+            account_data: BTreeMap::new(),
+            mail: Vec::new(),
+            seen: BTreeSet::new(),
+            chance,
+        }
+    }
+
+    fn wrong(&self, what: &str) {
+        self.client.world.wrong(format!("{what}: {} {}", self.user_id, self.device_id));
+    }
+
+    /// Reads until the run is over.
+    pub(crate) async fn run(mut self) -> Self {
+        while !self.client.world.is_over() {
+            let wait = [0, 1000, 10_000, 30_000].choose(&mut self.chance).copied().unwrap_or(0);
+            self.sync(wait).await;
+            // Some are away for a while, now and then.
+            let away = if self.chance.random_range(0..8) == 0 { 20_000 } else { 500 };
+            let away = self.chance.random_range(0..away);
+            sleep(Duration::from_millis(away)).await;
+        }
+        self
+    }
+
+    /// Reads what is left.
+    pub(crate) async fn finish(&mut self) {
+        // Several times: mail comes a hundred at a time, and what a sync does may have something come.
+        for _ in 0..20 {
+            let before = self.since.clone();
+            self.sync(0).await;
+            if before.is_some() && self.since == before {
+                return;
+            }
+        }
+    }
+
+    /// One answer, if there is one.
+    pub(crate) async fn sync(&mut self, wait: u64) {
+        let limit = [1, 2, 5, 10, 50].choose(&mut self.chance).copied().unwrap_or(10);
+        let filter = json!({ "room": { "timeline": { "limit": limit } } });
+        let mut path = format!("/v3/sync?timeout={wait}&filter={}", encoded(&filter.to_string()));
+        if let Some(since) = &self.since {
+            path = format!("{path}&since={since}");
+        }
+        if self.style == Style::After {
+            path.push_str("&use_state_after=true");
+        }
+        let answer = self.client.once("GET", &path, None, Duration::from_millis(wait)).await;
+        let Some(answer) = answer else { return };
+        if !answer.is_ok() {
+            self.wrong(&format!("/sync is refused: {answer:?}"));
+            return;
+        }
+        let body = answer.json;
+        let rooms = |section: &str| body["rooms"][section].as_object().cloned().unwrap_or_default();
+        for (room, _) in rooms("invite") {
+            self.rooms.entry(room.clone()).or_default().joined = false;
+            self.invites.insert(room);
+        }
+        for (room, part) in rooms("leave") {
+            self.invites.remove(&room);
+            self.see(&room, list(&part["timeline"]["events"]));
+            self.rooms.entry(room).or_default().joined = false;
+        }
+        for (room, part) in rooms("join") {
+            self.invites.remove(&room);
+            self.join(&room, &part).await;
+        }
+        for event in list(&body["account_data"]["events"]) {
+            self.account_data.insert(text(&event["type"]), event["content"].clone());
+        }
+        for event in list(&body["to_device"]["events"]) {
+            let body = text(&event["content"]["body"]);
+            self.client.world.plot.lock().delivered.insert(body.clone());
+            self.mail.push(body);
+        }
+        self.since = Some(text(&body["next_batch"]));
+    }
+
+    fn see(&mut self, room: &str, events: &[Value]) {
+        self.seen.extend(ids(events).map(|id| (room.to_owned(), id)));
+    }
+
+    async fn join(&mut self, room: &str, part: &Value) {
+        let timeline = &part["timeline"];
+        let events = list(&timeline["events"]);
+        let new = !self.rooms.get(room).is_some_and(|view| view.joined);
+        let gap = match self.since.clone() {
+            Some(since) if !new && timeline["limited"] == true => {
+                self.gap(room, &text(&timeline["prev_batch"]), &since).await
+            }
+            _ => Vec::new(),
+        };
+        self.see(room, events);
+        let view = self.rooms.entry(room.to_owned()).or_default();
+        if new {
+            *view = View { joined: true, ..View::default() };
+        }
+        if self.style == Style::After {
+            view.apply(list(&part["state_after"]["events"]));
+        } else {
+            view.apply(list(&part["state"]["events"]));
+            view.apply(events);
+        }
+        view.log.extend(gap);
+        view.log.extend(ids(events));
+        for event in list(&part["ephemeral"]["events"]) {
+            let receipts = event["content"].as_object().filter(|_| event["type"] == "m.receipt");
+            for (id, kinds) in receipts.into_iter().flatten() {
+                for user in kinds["m.read"].as_object().into_iter().flatten().map(|(user, _)| user) {
+                    view.receipts.insert(user.clone(), id.clone());
+                }
+            }
+        }
+    }
+
+    /// What lies between the last token and the timeline, oldest first.
+    async fn gap(&mut self, room: &str, from: &str, since: &str) -> Vec<String> {
+        let (mut events, mut from) = (Vec::new(), from.to_owned());
+        // More pages than there can be.
+        for _ in 0..1000 {
+            let room_path = encoded(room);
+            let path = format!("/v3/rooms/{room_path}/messages?dir=b&limit=7&from={from}&to={since}");
+            let Some(page) = self.client.get(&path).await else { break };
+            if !page.is_ok() {
+                self.wrong(&format!("I5: a gap can't be closed: {page:?}"));
+                break;
+            }
+            let chunk = list(&page.json["chunk"]);
+            self.see(room, chunk);
+            events.extend(ids(chunk));
+            match page.json["end"].as_str() {
+                Some(end) => end.clone_into(&mut from),
+                None => {
+                    events.reverse();
+                    return events;
+                }
+            }
+        }
+        self.wrong("I5: a gap has no end");
+        events
+    }
+}
