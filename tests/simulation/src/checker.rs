@@ -247,7 +247,7 @@ impl Judge {
             let event = kept[home].rooms.get(&sent.room).and_then(|room| room.event(&sent.event));
             match event {
                 None => {
-                    self.wrong(format!("I1: {} was acknowledged by server {home} and is lost", sent.event))
+                    self.wrong(format!("I1: {} was acknowledged by server {home} and is lost", sent.event));
                 }
                 Some(event) if event.verdict != SHOWN => {
                     self.wrong(format!("I1: {} was acknowledged, and isn't shown", sent.event));

@@ -214,13 +214,11 @@ impl Device {
             let chunk = list(&page.json["chunk"]);
             self.see(room, chunk);
             events.extend(ids(chunk));
-            match page.json["end"].as_str() {
-                Some(end) => end.clone_into(&mut from),
-                None => {
-                    events.reverse();
-                    return events;
-                }
-            }
+            let Some(end) = page.json["end"].as_str() else {
+                events.reverse();
+                return events;
+            };
+            end.clone_into(&mut from);
         }
         self.wrong("I5: a gap has no end");
         events

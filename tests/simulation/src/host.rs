@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How long a server may take to start, whatever it finds.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 pub(crate) struct Host {
     pub(crate) index: usize,
@@ -87,9 +87,9 @@ impl Host {
         let seed: [u8; 32] = array::from_fn(|index| (self.seed >> (index % 8 * 8)) as u8 ^ index as u8);
         let key = SigningKey::new("a_1", seed).map_err(|cause| cause.to_string())?.to_text();
         let configuration = format!(
-            "server_name = {:?}\ndata_dir = {:?}\n[database]\nurl = {:?}\n{settings}",
+            "server_name = {:?}\ndata_dir = \"{}\"\n[database]\nurl = {:?}\n{settings}",
             self.name,
-            self.dir,
+            self.dir.display(),
             format!("sqlite:{}", self.database()),
         );
         let write = |name: &str, text: &str| fs::write(self.dir.join(name), text);

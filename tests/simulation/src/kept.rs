@@ -249,7 +249,7 @@ impl KeptRoom {
         match visibility {
             "world_readable" => true,
             "joined" => at == "join",
-            "invited" => at == "join" || (at == "invite" && later()) || at == "invite",
+            "invited" => at == "join" || at == "invite",
             _ => at == "join" || later(),
         }
     }

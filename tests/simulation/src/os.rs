@@ -33,7 +33,7 @@ pub(crate) fn seed(seed: u64) {
     STATE.store(seed.wrapping_mul(0xD129_0419_34A5_2B6D), Ordering::SeqCst);
 }
 
-/// Random numbers (SplitMix64).
+/// Random numbers (`SplitMix64`).
 fn fill(bytes: &mut [u8]) {
     for part in bytes.chunks_mut(8) {
         let mut number = STATE.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::SeqCst);

@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     actor::Actor,
     checker::Judge,
-    client::Client,
+    client::{Answer, Client},
     device::Device,
     disk::{Faults, Loss},
     host::Host,
@@ -191,7 +191,7 @@ async fn person(
         "auth": { "type": "m.login.dummy" },
     });
     let answer = client.ask("POST", "/v3/register", Some(&body)).await;
-    let answer = answer.filter(|answer| answer.is_ok()).ok_or("nobody can register")?;
+    let answer = answer.filter(Answer::is_ok).ok_or("nobody can register")?;
     let (user_id, token) = (answer.text("user_id"), answer.text("access_token"));
     let mut devices = Vec::new();
     for number in 0..chance.random_range(1..=2) {
@@ -201,7 +201,7 @@ async fn person(
             "identifier": { "type": "m.id.user", "user": user_id },
         });
         let answer = client.ask("POST", "/v3/login", Some(&body)).await;
-        let answer = answer.filter(|answer| answer.is_ok()).ok_or("nobody can log in")?;
+        let answer = answer.filter(Answer::is_ok).ok_or("nobody can log in")?;
         devices.push((device_id, answer.text("access_token")));
     }
     Ok(Person { user_id, host: Arc::clone(host), token, devices })
