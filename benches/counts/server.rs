@@ -108,7 +108,7 @@ impl Asker {
 
     fn guest(&self, room: &str) -> String {
         let guest = token(&self.ask("", Method::POST, "/v3/register?kind=guest", &json!({})));
-        self.ask(&guest, Method::POST, &format!("/v3/join/{room}"), &json!({}));
+        self.ask(&guest, Method::POST, &format!("/v3/rooms/{room}/join"), &json!({}));
         guest
     }
 
