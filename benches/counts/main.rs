@@ -31,6 +31,11 @@ fn count<T, R>(name: &str, mut prepare: impl FnMut() -> T, mut work: impl FnMut(
 }
 
 fn main() {
+    // Not to wait for what a server that is half there still does.
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("{panic}");
+        std::process::exit(1)
+    }));
     protocol::count_all();
     reading::count_all();
     server::count_all();

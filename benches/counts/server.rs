@@ -66,6 +66,8 @@ pub(crate) fn count_all() {
     let path = format!("/v3/rooms/{room}/messages?dir=b&limit=50&filter={filter}");
     let page = || request(&guests[2], Method::GET, &path, &Value::Null);
     count("server: page of 50 events, filtered", page, |request| asker.answer(request));
+    // The database's writer goes on for as long as the server is there.
+    asker.runtime.shutdown_background();
 }
 
 /// The answer to a sync, and its token.
