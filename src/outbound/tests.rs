@@ -442,8 +442,9 @@ async fn made_up(sending: &Sending, failing_for: Duration) -> i64 {
     let World { store, destinations, environment, .. } = &sending.story.world;
     let server = owned_server_name!("made-up.example");
     let recipient = destinations.number(&server).await.unwrap();
-    let since = environment.clock.now_ms() - failing_for.as_millis() as i64;
-    let mut batch = Batch::from(failed(recipient, 9, since, i64::MAX, "no such name"));
+    let now = environment.clock.now_ms();
+    let (since, again) = (now - failing_for.as_millis() as i64, now + 30 * 60 * 1000);
+    let mut batch = Batch::from(failed(recipient, 9, since, again, "no such name"));
     let step = batch.step();
     batch.push(insert_message_for_server(recipient, step, "{}".to_owned(), since));
     batch.fill_queue(recipient, false);
