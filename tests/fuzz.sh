@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fuzzes: each target of tests/fuzz for some seconds, from its corpus on. What fails lands in tests/fuzz/artifacts/ and ends the
-# run; what is new and right stays in tests/fuzz/work/, for the next run to go on from.
+# run; what is new and right stays in tests/fuzz/grown/, for the next run to go on from.
 #
 #   tests/fuzz.sh                          every target, 60 seconds each
 #   TARGET=pdu SECONDS=3600 tests/fuzz.sh  one of them, for an hour
@@ -39,7 +39,7 @@ fuzz() {
 
 targets=${TARGET:-$(sed -n 's/^name = "\(.*\)"$/\1/p' tests/fuzz/Cargo.toml | grep -v '^hearth-fuzz$')}
 for target in $targets; do
-  work=tests/fuzz/work/$target corpus=tests/fuzz/corpus/$target
+  work=tests/fuzz/grown/$target corpus=tests/fuzz/corpus/$target
   mkdir -p "$work" "$corpus"
   # Where there is a whole server, another has to be made now and then.
   case $target in api | stream | transactions) slowest=60 ;; *) slowest=10 ;; esac

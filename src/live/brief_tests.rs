@@ -110,6 +110,17 @@ impl Story {
         self.send(&self.alice, "m.room.message", content, None).await
     }
 
+    async fn redact(&self, event_id: &str) {
+        let redaction = NewEvent {
+            sender: self.alice.clone(),
+            kind: TimelineEventType::RoomRedaction,
+            state_key: None,
+            content: to_raw_value(&json!({})).unwrap(),
+            redacts: Some(event_id.try_into().unwrap()),
+        };
+        self.world.rooms.append_one(&self.room, redaction, None).await.unwrap();
+    }
+
     fn span(&self) -> (Place, Place) {
         (self.at, self.syncs.now())
     }
@@ -222,28 +233,14 @@ async fn what_is_more_than_messages_is_left_to_the_long_way() {
     story.send(&story.alice, "m.room.topic", json!({ "topic": "state" }), Some("")).await;
     story.is_left_to_the_long_way(&plain).await;
     let secret = story.say("secret").await;
-    let redaction = NewEvent {
-        sender: story.alice.clone(),
-        kind: TimelineEventType::RoomRedaction,
-        state_key: None,
-        content: to_raw_value(&json!({})).unwrap(),
-        redacts: Some(secret.as_str().try_into().unwrap()),
-    };
-    story.world.rooms.append_one(&story.room, redaction, None).await.unwrap();
+    story.redact(&secret).await;
     let told = story.is_left_to_the_long_way(&plain).await;
     assert!(!told.to_string().contains("secret"), "I9");
 
     // What was redacted since it came, by somebody of whom the reader has yet to hear.
     let secret = story.say("secret").await;
     let came = story.syncs.now();
-    let redaction = NewEvent {
-        sender: story.alice.clone(),
-        kind: TimelineEventType::RoomRedaction,
-        state_key: None,
-        content: to_raw_value(&json!({})).unwrap(),
-        redacts: Some(secret.as_str().try_into().unwrap()),
-    };
-    story.world.rooms.append_one(&story.room, redaction, None).await.unwrap();
+    story.redact(&secret).await;
     story.syncs.unread(story.bob.recipient, story.room.number).await.unwrap();
     let (mut out, next) = (Vec::new(), story.syncs.token(came));
     let span = (story.at, came);
