@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use ruma::{CanonicalJsonObject, CanonicalJsonValue, canonical_json::redact, signatures};
 use serde_json::{Value, json};
 
-use crate::world::{VERSION, World, encoded, guest, peer, within};
+use crate::world::{VERSION, World, guest, peer, within};
 
 pub(crate) fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -17,7 +17,7 @@ pub(crate) fn run(data: &[u8]) {
         let text = world.filled(text, |value| value.escape_default().to_string());
         let Ok(given) = serde_json::from_str::<Value>(&text) else { return true };
         send(world, &given).await;
-        world.is_whole().await && readable(world).await
+        world.is_whole().await && world.is_readable_by(&world.bob).await
     });
 }
 
@@ -66,18 +66,4 @@ fn sign(event: &Value, key: &SigningKey) -> Option<Value> {
     key.sign_json(peer(), &mut redacted).ok()?;
     object.insert("signatures".to_owned(), redacted.remove("signatures")?);
     serde_json::to_value(object).ok()
-}
-
-async fn readable(world: &World) -> bool {
-    let room = encoded(&world.room);
-    for path in [
-        format!("rooms/{room}/messages?dir=b&limit=20"),
-        format!("rooms/{room}/state"),
-        "sync?timeout=0".to_owned(),
-    ] {
-        let uri = format!("/_matrix/client/v3/{path}");
-        let Some(answer) = world.ask(&world.bob, &Method::GET, &uri, Vec::new()).await else { return false };
-        assert!(answer.status.is_success(), "{path}: {} {}", answer.status, answer.body);
-    }
-    true
 }

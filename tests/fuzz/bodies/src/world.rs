@@ -281,6 +281,23 @@ impl World {
         Some(Answer { status, body })
     }
 
+    /// Whatever was written can be read.
+    pub(crate) async fn is_readable_by(&self, token: &str) -> bool {
+        let room = encoded(&self.room);
+        for path in [
+            format!("rooms/{room}/messages?dir=b&limit=20"),
+            format!("rooms/{room}/state"),
+            "sync?timeout=0".to_owned(),
+        ] {
+            let uri = format!("/_matrix/client/v3/{path}");
+            let Some(answer) = self.ask(token, &Method::GET, &uri, Vec::new()).await else {
+                return false;
+            };
+            assert!(answer.status.is_success(), "{path}: {} {}", answer.status, answer.body);
+        }
+        true
+    }
+
     /// Whether Alice and Bob are still who they were, in their room.
     pub(crate) async fn is_whole(&self) -> bool {
         for token in [&self.alice, &self.bob] {
