@@ -96,6 +96,9 @@ pub(super) async fn update<'a>(connection: impl Acquire<'a, Database = Sqlite>) 
     migrate(connection, MIGRATIONS).await
 }
 
+/// Bytes of the write-ahead log that are kept for the next pages.
+const LOG_KEPT: u32 = 16 << 20;
+
 /// A connection of its own for a thread that calls SQLite directly.
 pub(super) fn connect(
     path: &Path,
@@ -119,6 +122,8 @@ pub(super) fn connect(
     // Pages move into the database file every four megabytes: often enough that the commit that does it is hardly slower
     // than others.
     connection.pragma_update(None, "wal_autocheckpoint", 1000)?;
+    // A read that takes long, such as an operator's question or a backup, lets the log grow meanwhile: it gives that back.
+    connection.pragma_update(None, "journal_size_limit", LOG_KEPT)?;
     connection.pragma_update(None, "cache_size", -8192)?;
     Ok(connection)
 }
@@ -362,5 +367,34 @@ mod tests {
             let synchronous: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap();
             assert_eq!(synchronous, level);
         }
+    }
+
+    /// I11: what somebody's long read has cost is not kept for good.
+    #[test]
+    fn the_log_shrinks_again_after_a_long_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        let connection = || {
+            let connection = connect(&path, Durability::Normal, None).unwrap();
+            connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+            connection
+        };
+        let (writer, mut reader) = (connection(), connection());
+        writer.execute_batch("CREATE TABLE filler (bytes BLOB)").unwrap();
+        let write =
+            |bytes: u32| writer.execute("INSERT INTO filler VALUES (randomblob(?1))", [bytes]).unwrap();
+        let log = || dir.path().join("hearth.db-wal").metadata().unwrap().len();
+
+        let reading = reader.transaction().unwrap();
+        reading.query_row("SELECT COUNT(*) FROM filler", [], |row| row.get::<_, i64>(0)).unwrap();
+        for _ in 0..40 {
+            write(1 << 20);
+        }
+        assert!(log() > 2 * u64::from(LOG_KEPT), "{}", log());
+        drop(reading);
+        for _ in 0..3 {
+            write(1);
+        }
+        assert!(log() <= u64::from(LOG_KEPT), "{}", log());
     }
 }
