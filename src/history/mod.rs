@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use hearth_federation::{Pdu, References, ServerRequest};
 use parking_lot::Mutex;
-use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName};
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
@@ -48,12 +48,20 @@ impl History {
         Self { peers, rooms, filling: Mutex::default() }
     }
 
-    /// A page of what `sight` shows of a room's log. Where history is missing that others have, it is fetched first (HV-08).
-    pub async fn page(&self, room: &Arc<Room>, sight: &Sight, paging: Paging<'_>) -> Result<Page, Error> {
-        let mut page = self.rooms.page(room, sight, paging).await?;
+    /// A page of what a user may see of a room's log, and all that they may see. Where history is missing that others have,
+    /// it is fetched first (HV-08).
+    pub async fn page(
+        &self,
+        room: &Arc<Room>,
+        user_id: &UserId,
+        paging: Paging<'_>,
+    ) -> Result<(Page, Sight), Error> {
+        let mut sight = self.rooms.reading(room, user_id).await?;
+        let mut page = self.rooms.page(room, &sight, paging).await?;
         if paging.direction == Direction::Forwards {
-            return Ok(page);
+            return Ok((page, sight));
         }
+        let to = paging.to.unwrap_or(i64::MIN);
         // What nobody gives stops nothing that others have (I7).
         let mut given_up = Vec::new();
         for _ in 0..MOST_CHUNKS {
@@ -62,7 +70,6 @@ impl History {
                 Some(event) if full => event.seq,
                 _ => i64::MIN,
             };
-            let to = paging.to.unwrap_or(i64::MIN);
             let holes = self.rooms.holes(room).await?;
             let near = |hole: &Hole| hole.seq <= page.start + 1 && hole.seq > to;
             let hole = holes.into_iter().find(|hole| near(hole) && !given_up.contains(&hole.seq));
@@ -75,23 +82,37 @@ impl History {
                     given_up.push(seq);
                     continue;
                 }
-                Err(_) => break,
+                Err(_) => {
+                    given_up.push(seq);
+                    break;
+                }
             }
-            page = self.rooms.page(room, sight, paging).await?;
+            // What has come says who was in the room, too.
+            sight = self.rooms.reading(room, user_id).await?;
+            page = self.rooms.page(room, &sight, paging).await?;
         }
-        Ok(page)
+        if page.end.is_none() {
+            // HV-07: nothing more to see here, but others may have more.
+            let holes = &room.snapshot().holes;
+            let below = |seq: &i64| *seq > to && *seq <= page.start && sight.may_see(*seq);
+            let untried = |seq: &i64| !given_up.contains(seq);
+            let hole = holes.iter().rev().map(|(_, seq)| *seq).filter(below).find(untried);
+            page.end = hole.map(|seq| seq - 1).filter(|_| !paging.filter.matches_nothing());
+        }
+        Ok((page, sight))
     }
 
-    /// The event that `sight` shows closest to a time; where history is missing, others are asked whether they have one that
-    /// is closer (BF-06), and it is fetched.
+    /// The event that a user may see closest to a time; where history is missing, others are asked whether they have one
+    /// that is closer (BF-06), and it is fetched.
     pub async fn nearest_in_time(
         &self,
         room: &Arc<Room>,
-        sight: &Sight,
+        user_id: &UserId,
         time: MilliSecondsSinceUnixEpoch,
         direction: Direction,
     ) -> Result<Arc<Event>, Error> {
-        let here = self.rooms.nearest_in_time(room, sight, time, direction).await;
+        let sight = self.rooms.sight(room, user_id).await?;
+        let here = self.rooms.nearest_in_time(room, &sight, time, direction).await;
         if self.rooms.holes(room).await?.is_empty() {
             return here;
         }
@@ -111,7 +132,7 @@ impl History {
             if !beyond || !closer {
                 continue;
             }
-            if let Ok(Some(event)) = timeout(PATIENCE, self.fetched(room, sight, &there.event_id)).await {
+            if let Ok(Some(event)) = timeout(PATIENCE, self.fetched(room, user_id, &there.event_id)).await {
                 return Ok(event);
             }
         }
@@ -119,10 +140,11 @@ impl History {
     }
 
     /// An event of a room's history, which is fetched up to there if that isn't too far.
-    async fn fetched(&self, room: &Arc<Room>, sight: &Sight, event_id: &EventId) -> Option<Arc<Event>> {
+    async fn fetched(&self, room: &Arc<Room>, user_id: &UserId, event_id: &EventId) -> Option<Arc<Event>> {
         let mut given_up = Vec::new();
         for _ in 0..MOST_CHUNKS {
-            if let Ok(event) = self.rooms.visible_event(room, sight, event_id).await {
+            let sight = self.rooms.sight(room, user_id).await.ok()?;
+            if let Ok(event) = self.rooms.visible_event(room, &sight, event_id).await {
                 return Some(event);
             }
             let holes = self.rooms.holes(room).await.ok()?;
@@ -132,7 +154,8 @@ impl History {
                 given_up.push(seq);
             }
         }
-        self.rooms.visible_event(room, sight, event_id).await.ok()
+        let sight = self.rooms.sight(room, user_id).await.ok()?;
+        self.rooms.visible_event(room, &sight, event_id).await.ok()
     }
 
     /// Fetches some of what is missing in a hole. Whether anything came.

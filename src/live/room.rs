@@ -299,9 +299,7 @@ impl RoomSync<'_> {
     /// Takes the events before a hole in the log out of a timeline that goes from `first` to `end`, newest first. Whether
     /// there is one: then whoever wants to know more pages back into it.
     fn cut_at_hole(&self, events: &mut Vec<Arc<Event>>, first: i64, end: i64) -> bool {
-        let last = self.room.snapshot().last_hole;
-        let last = (first <= last && last <= end && last > 0).then_some(last);
-        let hole = last.max(last_after_hole(first, end));
+        let hole = self.room.snapshot().last_hole(first, end).max(last_after_hole(first, end));
         events.retain(|event| hole.is_none_or(|hole| event.seq >= hole));
         hole.is_some()
     }

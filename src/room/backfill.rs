@@ -192,19 +192,17 @@ impl Work<'_> {
         }
         self.end_keys_of(&mut batch, hole.seq, &state).await?;
         batch.push(delete_hole(self.snapshot.number, hole.seq));
+        self.snapshot.end_hole(hole.seq);
         // What was missing and didn't come stays so.
         let named: HashSet<&OwnedEventId> =
             order.iter().flat_map(|pdu| &pdu.prev_events).chain(&hole.ends).collect();
         let mut ends = self.not_in_log(named).await?;
         unjudged.retain(|id| !ends.contains(id));
         ends.extend(unjudged);
-        let goes_on = !ends.is_empty() && first > hole.floor + 1;
-        if goes_on {
+        if !ends.is_empty() && first > hole.floor + 1 {
             let row = HoleRow { seq: first, floor: hole.floor, ends: json!(ends).to_string() };
             batch.push(insert_hole(self.snapshot.number, &row));
-        }
-        if self.snapshot.last_hole == hole.seq {
-            self.snapshot.last_hole = if goes_on { first } else { 0 };
+            self.snapshot.add_hole(hole.floor, first);
         }
         self.batch.append(batch);
         Ok(())
@@ -240,9 +238,7 @@ impl Work<'_> {
     fn narrow(&mut self, hole: &Hole, ends: &[OwnedEventId]) {
         self.batch.push(delete_hole(self.snapshot.number, hole.seq));
         if ends.is_empty() {
-            if self.snapshot.last_hole == hole.seq {
-                self.snapshot.last_hole = 0;
-            }
+            self.snapshot.end_hole(hole.seq);
         } else {
             let row = HoleRow { seq: hole.seq, floor: hole.floor, ends: json!(ends).to_string() };
             self.batch.push(insert_hole(self.snapshot.number, &row));

@@ -133,7 +133,7 @@ impl Work<'_> {
         if !gone.is_empty() {
             let hole = HoleRow { seq, floor, ends: json!(gone).to_string() };
             batch.push(insert_hole(self.snapshot.number, &hole));
-            self.snapshot.last_hole = seq;
+            self.snapshot.add_hole(floor, seq);
         }
         // Until somebody looks into the hole, what was shown before the join is taken to be what is shown now.
         let visibility = StateEventType::RoomHistoryVisibility;
@@ -201,7 +201,7 @@ impl Work<'_> {
             self.snapshot.last_seq = seq - 1;
             let hole = HoleRow { seq, floor, ends: json!(gone).to_string() };
             batch.push(insert_hole(self.snapshot.number, &hole));
-            self.snapshot.last_hole = seq;
+            self.snapshot.add_hole(floor, seq);
         }
         let outcome = self.take(batch, step, pdu, &references, state, Some(now)).await?;
         if matches!(outcome, Outcome::Missing(_)) {

@@ -19,7 +19,7 @@ impl Rooms {
         let (first, last) = (*seqs.first()?, *seqs.last()?);
         let room = self.in_memory(number)?;
         let snapshot = room.snapshot();
-        let broken = snapshot.last_hole >= first || last_after_hole(first, last).is_some();
+        let broken = snapshot.last_hole(first, last).is_some() || last_after_hole(first, last).is_some();
         if broken || snapshot.last_silent >= first || self.core.lifetime(&snapshot).is_some() {
             return None;
         }

@@ -541,7 +541,8 @@ impl Core {
             |event: Event| Extremity { seq: event.seq, depth: event.pdu.depth, event_id: event.pdu.event_id };
         snapshot.extremities = extremities.into_iter().map(end).collect();
         snapshot.last_silent = self.store.last_silent_change(number).await?;
-        snapshot.last_hole = self.store.holes(number).await?.first().map_or(0, |hole| hole.seq);
+        let holes = self.store.holes(number).await?.into_iter().rev();
+        snapshot.holes = holes.map(|hole| (hole.floor, hole.seq)).collect();
         let lacking = self.store.lacking_state(number).await?;
         let lacking = lacking.into_iter().filter_map(|(id, since)| Some((id.try_into().ok()?, since)));
         snapshot.lacking = Arc::new(lacking.collect());

@@ -132,8 +132,8 @@ pub struct Snapshot {
     pub last_relation: i64,
     /// Where the state changed last otherwise than by the event of that `seq`; 0 if it never did.
     pub last_silent: i64,
-    /// The first event after the last hole in the log; 0 if it has none.
-    pub last_hole: i64,
+    /// Where history is missing in the log, from the lowest place up: the last event before and the first one after each.
+    pub holes: Arc<[(i64, i64)]>,
     /// Events that belong to the state and couldn't be had or verified, each since when (milliseconds).
     pub lacking: Arc<BTreeMap<OwnedEventId, i64>>,
     /// The `seq` of the last outlier.
@@ -165,7 +165,7 @@ impl Snapshot {
             invited: 0,
             last_relation: 0,
             last_silent: 0,
-            last_hole: 0,
+            holes: Arc::from([]),
             lacking: Arc::default(),
             outliers: OUTLIER,
             hearsay: None,
@@ -361,6 +361,26 @@ impl Snapshot {
             (Some(at), false) => drop(Arc::make_mut(&mut self.remote).remove(at)),
             _ => {}
         }
+    }
+
+    /// Of the places from `first` to `end` the last one before which history is missing.
+    pub fn last_hole(&self, first: i64, end: i64) -> Option<i64> {
+        let below = self.holes.partition_point(|(_, seq)| *seq <= end);
+        let (_, seq) = self.holes[below.checked_sub(1)?];
+        (seq >= first).then_some(seq)
+    }
+
+    /// History is missing between these two.
+    pub(super) fn add_hole(&mut self, floor: i64, seq: i64) {
+        let mut holes = self.holes.to_vec();
+        holes.push((floor, seq));
+        holes.sort_unstable();
+        self.holes = holes.into();
+    }
+
+    /// Nothing is missing before event `seq` any more.
+    pub(super) fn end_hole(&mut self, seq: i64) {
+        self.holes = self.holes.iter().copied().filter(|(_, end)| *end != seq).collect();
     }
 
     /// Puts the redacted form of a state event in the place of the event.

@@ -25,8 +25,9 @@ const MOST_USERS: usize = 100;
 
 /// The parts of a room's log that a user may see, as ranges of `seq`.
 ///
-/// One that [`Rooms`] gives begins after what is older than the room keeps its history, and ends with the last event of its
-/// moment: of what comes later it says nothing, because the user may be gone by then.
+/// One that [`Rooms`] gives begins after what is older than the room keeps its history, and is of its moment: it ends with
+/// the last event, because the user may be gone by the next, and leaves out places where history is missing, because what
+/// is put there says whether the user was in the room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sight {
     /// First and last `seq` of each, ascending and apart.
@@ -95,6 +96,20 @@ impl Sight {
             range.0 = range.0.max(seq.saturating_add(1));
         }
         self
+    }
+
+    /// The same without the places between these, ascending and apart.
+    fn without(self, holes: &[(i64, i64)]) -> Self {
+        let mut left = Self { ranges: Vec::with_capacity(self.ranges.len() + holes.len()) };
+        for (mut first, last) in self.ranges {
+            let before = holes.partition_point(|(_, end)| *end <= first);
+            for (floor, end) in holes[before..].iter().take_while(|(floor, _)| *floor < last) {
+                left.add(first, *floor);
+                first = first.max(*end);
+            }
+            left.add(first, last);
+        }
+        left
     }
 
     /// What either shows.
@@ -207,13 +222,20 @@ impl Rooms {
     /// As [`Self::sight`], but what it says of events before `oldest` may be less than the truth. It asks the database
     /// nothing if the user has been in the room since then.
     pub async fn sight_from(&self, room: &Room, user_id: &UserId, oldest: i64) -> Result<Sight, Error> {
-        let sight = self.sight_of_all(room, user_id, oldest).await?;
-        self.without_expired(room, sight).await
+        // Of before the memberships are read: what is put into a hole after that isn't judged by them.
+        let snapshot = room.snapshot();
+        let sight = self.sight_of_all(room, &snapshot, user_id, oldest).await?;
+        self.without_expired(room, sight.without(&snapshot.holes)).await
     }
 
-    /// As [`Self::sight_from`], with what is older than the room keeps its history.
-    async fn sight_of_all(&self, room: &Room, user_id: &UserId, oldest: i64) -> Result<Sight, Error> {
-        let snapshot = room.snapshot();
+    /// As [`Self::sight_from`], with what is older than the room keeps its history, and with holes.
+    async fn sight_of_all(
+        &self,
+        room: &Room,
+        snapshot: &Snapshot,
+        user_id: &UserId,
+        oldest: i64,
+    ) -> Result<Sight, Error> {
         let joined = snapshot.is_joined(user_id);
         let member = snapshot.member(user_id);
         if let Some(member) = member
@@ -237,25 +259,27 @@ impl Rooms {
 
     /// As [`Self::sight`], for whoever reads the log. Those who may see nothing aren't in the room.
     pub async fn reading(&self, room: &Room, user_id: &UserId) -> Result<Sight, Error> {
-        let sight = self.sight_of_all(room, user_id, i64::MIN).await?;
+        let snapshot = room.snapshot();
+        let sight = self.sight_of_all(room, &snapshot, user_id, i64::MIN).await?;
         if sight.is_nothing() {
             return Err(Error::forbidden(NOT_A_MEMBER));
         }
-        self.without_expired(room, sight).await
+        self.without_expired(room, sight.without(&snapshot.holes)).await
     }
 
     /// BF-04: the events that some user of a server may see, as it has somebody in the room.
     pub(super) async fn sight_of_server(&self, room: &Room, server: &ServerName) -> Result<Sight, Error> {
+        let snapshot = room.snapshot();
         let visibilities = self.visibilities(room).await?;
         let mut sight = Sight { ranges: Vec::new() };
         if visibilities.iter().all(|(_, visibility)| is_open(visibility)) {
             sight = Sight::everything();
         } else {
-            for user_id in users_of(server, &room.snapshot()) {
+            for user_id in users_of(server, &snapshot) {
                 sight = sight.or(Sight::new(&visibilities, &self.memberships(room, &user_id).await?));
             }
         }
-        self.without_expired(room, sight).await
+        self.without_expired(room, sight.without(&snapshot.holes)).await
     }
 
     /// Which state a user may read: members the current one, former members that of when they left (HV-11), everybody
@@ -291,7 +315,7 @@ impl Rooms {
             return Ok(view);
         }
         // State is kept however old it is.
-        let sight = self.sight_of_all(room, user_id, place).await?;
+        let sight = self.sight_of_all(room, &room.snapshot(), user_id, place).await?;
         Ok(View { at: sight.nearest(place).unwrap_or(place).min(view.at) })
     }
 
@@ -420,6 +444,16 @@ mod tests {
         assert_eq!(sight.nearest(11), Some(12));
         assert_eq!(Sight::new(&[(4, Joined)], &path[..2]).nearest(11), Some(10));
         assert_eq!(Sight::new(&[], &[]).nearest(3), None);
+    }
+
+    #[test]
+    fn a_sight_says_nothing_of_what_is_put_into_holes() {
+        let without = |holes: &[(i64, i64)]| Sight { ranges: vec![(3, 9), (12, 20)] }.without(holes).ranges;
+        assert_eq!(without(&[]), [(3, 9), (12, 20)]);
+        assert_eq!(without(&[(0, 3), (9, 12), (20, 30)]), [(3, 9), (12, 20)]);
+        assert_eq!(without(&[(FIRST - 1, 5), (7, 15)]), [(5, 7), (15, 20)]);
+        assert_eq!(without(&[(4, 6), (6, 8), (18, 40)]), [(3, 4), (6, 6), (8, 9), (12, 18)]);
+        assert_eq!(without(&[(1, 20)]), [(20, 20)]);
     }
 
     #[test]

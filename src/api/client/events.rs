@@ -70,12 +70,12 @@ async fn by_timestamp(
     session: Session,
     request: get_event_by_timestamp::v1::Request,
 ) -> Result<get_event_by_timestamp::v1::Response, MatrixError> {
-    let (room, sight) = glimpse(&app, &session, &request.room_id).await?;
+    let (room, _) = glimpse(&app, &session, &request.room_id).await?;
     let direction = match request.dir {
         AskedDirection::Backward => Direction::Backwards,
         AskedDirection::Forward => Direction::Forwards,
     };
-    let event = app.history.nearest_in_time(&room, &sight, request.ts, direction).await?;
+    let event = app.history.nearest_in_time(&room, &session.user_id, request.ts, direction).await?;
     Ok(get_event_by_timestamp::v1::Response::new(event.id().to_owned(), event.pdu.origin_server_ts))
 }
 

@@ -48,7 +48,6 @@ async fn messages(
     let relations = request.more.relations()?;
     let request = request.request;
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
-    let sight = app.rooms.reading(&room, &session.user_id).await?;
     let filter = filter(&app, &session, &request.filter, relations).await?;
     let asked = usize::try_from(request.limit).unwrap_or(MOST);
     let paging = Paging {
@@ -61,7 +60,7 @@ async fn messages(
         limit: asked.min(filter.limit.unwrap_or(MOST)).min(MOST),
         filter: &filter,
     };
-    let page = app.history.page(&room, &sight, paging).await?;
+    let (page, sight) = app.history.page(&room, &session.user_id, paging).await?;
     let state = if filter.lazy_members == LazyMembers::Off {
         Vec::new()
     } else {

@@ -2,6 +2,7 @@
 
 mod edus;
 mod gaps;
+mod holes;
 mod policy;
 
 use std::sync::Arc;
@@ -94,6 +95,9 @@ impl There {
                 lie.unwrap_or_else(|| self.missing_events(body))
             }
             (Some("state_ids"), Some((ids, _))) => json!({ "pdu_ids": ids, "auth_chain_ids": [] }),
+            (Some("backfill"), _) => {
+                json!({ "pdus": self.events.lock().iter().map(wire).collect::<Vec<_>>() })
+            }
             (Some("event"), Some((_, events))) => {
                 let wanted = uri.split('/').nth(5).unwrap().trim_start_matches("%24");
                 let id = |event: &&Value| event["wanted"] == wanted;

@@ -1,0 +1,91 @@
+//! What people here see of history that comes to its place late.
+
+#![allow(clippy::cloned_ref_to_slice_refs)]
+
+use super::*;
+use crate::room::{Direction, Entry, EventFilter, Given, Paging};
+
+fn state_of(meeting: &Meeting) -> Vec<OwnedEventId> {
+    meeting.story.room.snapshot().state.iter().map(|event| event.pdu.event_id.clone()).collect()
+}
+
+fn back<'a>(from: i64, limit: usize, filter: &'a EventFilter) -> Paging<'a> {
+    Paging { direction: Direction::Backwards, from: Some(from), to: None, limit, filter }
+}
+
+/// I10: while Bob, who was only invited by then for those who speak, looks at where history is missing, it comes: he sees
+/// none of it.
+#[tokio::test]
+async fn i10_history_that_comes_while_somebody_looks_is_not_shown_to_whom_it_is_not_for() {
+    let mut meeting = Meeting::new().await;
+    let bob = owned_user_id!("@bob:localhost");
+    meeting.story.set("m.room.history_visibility", json!({ "history_visibility": "joined" })).await;
+    let invited = json!({ "membership": "invite" });
+    let invite = meeting.story.by_rita("m.room.member", Some(bob.as_str()), invited, &[]);
+    meeting.story.bring(&[invite]).await;
+    let mut state = state_of(&meeting);
+    let topic = meeting.story.by_rita("m.room.topic", Some(""), json!({ "topic": "for members" }), &[]);
+    let said = meeting.story.by_rita("m.room.message", None, text("too"), &[topic.event_id.clone()]);
+    let later = meeting.story.by_rita("m.room.message", None, text("later"), &[said.event_id.clone()]);
+    let (rooms, room) = (Arc::clone(&meeting.story.world.rooms), Arc::clone(&meeting.story.room));
+    rooms.join(&room, &bob, None).await.unwrap();
+
+    state.push(topic.event_id.clone());
+    meeting.there.keeps(&state, &[(&topic.event_id, wire(&topic))]);
+    let answer = meeting.take("1", &[wire(&later)]).await;
+    assert_eq!(answer["pdus"][later.event_id.as_str()], json!({}), "{answer}");
+    let hole = rooms.holes(&room).await.unwrap().remove(0);
+    let early = rooms.reading(&room, &bob).await.unwrap();
+    assert!(early.may_see(hole.seq) && !early.may_see(hole.seq - 1), "nobody knows what comes there");
+
+    state.pop();
+    meeting.there.keeps(&state, &[]);
+    meeting.there.has(&[&topic, &said]);
+    let filter = EventFilter::default();
+    let history = &meeting.inbound.history;
+    let (page, sight) = history.page(&room, &bob, back(hole.seq - 1, 10, &filter)).await.unwrap();
+    let (topic, said) = (
+        rooms.event(&room, &topic.event_id).await.unwrap(),
+        rooms.event(&room, &said.event_id).await.unwrap(),
+    );
+    assert!(!topic.is_outlier() && !said.is_outlier(), "both have come");
+    let shown: Vec<_> = page.events.iter().map(|event| event.id()).collect();
+    assert!(!shown.contains(&topic.id()) && !shown.contains(&said.id()), "{shown:?}");
+    assert!(!sight.may_see(topic.seq) && !early.may_see(topic.seq));
+    // Alice was in the room all the time.
+    let alice = meeting.story.alice.clone();
+    let (page, _) = history.page(&room, &alice, back(hole.seq - 1, 2, &filter)).await.unwrap();
+    let shown: Vec<_> = page.events.iter().map(|event| event.id()).collect();
+    assert_eq!(shown, [said.id(), topic.id()]);
+}
+
+/// HV-07: a page that is full where this server entered the room isn't the last one, for others have what was before.
+#[tokio::test]
+async fn hv_07_paging_goes_on_where_history_is_missing() {
+    let meeting = Meeting::new().await;
+    let mut elsewhere = Story::new().await;
+    let bob = owned_user_id!("@bob:localhost");
+    let state = elsewhere.room.snapshot().state.clone();
+    let ids: Vec<OwnedEventId> = state.iter().map(|event| event.pdu.event_id.clone()).collect();
+    let log = elsewhere.world.rooms.log_backwards(&elsewhere.room, i64::MAX, 100).await.unwrap();
+    let said = elsewhere.by_rita("m.room.message", None, text("before"), &[]);
+    let (key, join) = (Some(bob.as_str()), json!({ "membership": "join" }));
+    let join = elsewhere.event(&bob, "m.room.member", key, join, &[said.event_id.clone()]);
+    // The state, and what it cites.
+    let before = Given { state: ids.clone(), events: log.iter().map(|event| event.pdu.clone()).collect() };
+    let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
+    let entry = Entry { room_id, version, event: join.clone(), before };
+    let room = meeting.story.world.rooms.enter(entry).await.unwrap();
+    meeting.there.keeps(&ids, &[]);
+    meeting.there.has(&[&said]);
+
+    let (filter, history) = (EventFilter::default(), &meeting.inbound.history);
+    let (page, _) = history.page(&room, &bob, back(i64::MAX, 1, &filter)).await.unwrap();
+    assert_eq!(page.events[0].id(), join.event_id);
+    let end = page.end.expect("there is more to see");
+    let (page, _) = history.page(&room, &bob, back(end, 1, &filter)).await.unwrap();
+    assert_eq!(page.events[0].id(), said.event_id);
+    // What nobody gives is not asked for without end.
+    let (page, _) = history.page(&room, &bob, back(page.end.unwrap(), 1, &filter)).await.unwrap();
+    assert!(page.events.is_empty() && page.end.is_none(), "{page:?}");
+}
