@@ -246,7 +246,8 @@ impl Core {
         let questions = states.iter().map(|(seq, kind, state_key)| (kind, *state_key, seq - 1));
         let before = self.states_at(room, questions).await?;
         let before = states.iter().zip(before).filter_map(|((seq, ..), before)| Some((*seq, before?)));
-        Ok(before.collect())
+        // One that came after the state which it is part of has no other before it, as far as is known.
+        Ok(before.filter(|(seq, before)| before.seq != *seq).collect())
     }
 
     /// The state events in force under each key after the event of each `seq`.

@@ -3,7 +3,7 @@
 #![allow(clippy::cloned_ref_to_slice_refs)]
 
 use super::*;
-use crate::room::{Direction, Entry, EventFilter, Given, Paging};
+use crate::room::{Direction, Entry, EventFilter, Given, Paging, Reader};
 
 fn state_of(meeting: &Meeting) -> Vec<OwnedEventId> {
     meeting.story.room.snapshot().state.iter().map(|event| event.pdu.event_id.clone()).collect()
@@ -88,4 +88,29 @@ async fn hv_07_paging_goes_on_where_history_is_missing() {
     // What nobody gives is not asked for without end.
     let (page, _) = history.page(&room, &bob, back(page.end.unwrap(), 1, &filter)).await.unwrap();
     assert!(page.events.is_empty() && page.end.is_none(), "{page:?}");
+}
+
+/// EV-09: what was known as part of the state before it had its place replaces nothing, itself least of all.
+#[tokio::test]
+async fn ev_09_an_event_does_not_replace_itself() {
+    let mut meeting = Meeting::new().await;
+    let topic = meeting.story.by_rita("m.room.topic", Some(""), json!({ "topic": "meanwhile" }), &[]);
+    let missing = meeting.story.by_rita("m.room.message", None, text("1"), &[topic.event_id.clone()]);
+    let said = meeting.story.by_rita("m.room.message", None, text("2"), &[missing.event_id.clone()]);
+    let mut state = state_of(&meeting);
+    state.push(topic.event_id.clone());
+    meeting.there.keeps(&state, &[(&topic.event_id, wire(&topic))]);
+    meeting.take("1", &[wire(&said)]).await;
+    let follows = meeting.story.by_rita("m.room.message", None, text("3"), &[topic.event_id.clone()]);
+    meeting.there.has(&[&topic, &follows]);
+    meeting.take("2", &[wire(&follows)]).await;
+    let (rooms, room) = (&meeting.story.world.rooms, &meeting.story.room);
+    let topic = rooms.event(room, &topic.event_id).await.unwrap();
+    assert!(topic.seq > rooms.event(room, &said.event_id).await.unwrap().seq);
+    let alice = &meeting.story.alice;
+    let reader = Reader { recipient: 1, user_id: alice, device: 1 };
+    let shown = rooms.client_events(room, reader, &[topic], None).await.unwrap().remove(0);
+    let shown: Value = serde_json::from_str(shown.get()).unwrap();
+    assert!(shown["unsigned"].get("replaces_state").is_none(), "{shown}");
+    assert!(shown["unsigned"].get("prev_content").is_none(), "{shown}");
 }
