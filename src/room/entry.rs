@@ -148,6 +148,10 @@ impl Work<'_> {
         }
         let changes = forks::changes(&self.snapshot.state, &state);
         self.become_state(&mut batch, before, &changes, state).await?;
+        // Nothing was here before that a first entry wouldn't have written.
+        if !gone.is_empty() && last > 0 {
+            self.repeat_state(&mut batch, before);
+        }
         if self.snapshot.hearsay.take().is_some() {
             batch.push(room_table::set_hearsay(self.snapshot.number, None));
         }
@@ -221,23 +225,22 @@ impl Work<'_> {
         // Whether the event is shown or not: it has a place above a hole.
         let placed = matches!(outcome, Outcome::Accepted | Outcome::SoftFailed | Outcome::Rejected(_));
         if placed && !gone.is_empty() {
-            self.repeat_state();
+            let mut batch = Batch::new();
+            self.repeat_state(&mut batch, self.snapshot.last_seq);
+            self.batch().append(batch);
         }
         Ok(outcome)
     }
 
-    /// Writes the whole current state at the last place of the log, so that nothing that is put before it later shines
-    /// through.
-    fn repeat_state(&mut self) {
-        let (room, seq) = (self.snapshot.number, self.snapshot.last_seq);
-        let mut batch = Batch::new();
+    /// Writes the whole current state at a place above a hole, so that nothing that is put into that later shines through.
+    fn repeat_state(&mut self, batch: &mut Batch, seq: i64) {
+        let room = self.snapshot.number;
         for event in self.snapshot.state.iter() {
             if let Some((kind, key)) = event.pdu.state() {
                 batch.push(room_table::set_state(room, &kind.to_string(), key, seq, event.seq));
             }
         }
         self.snapshot.last_silent = seq;
-        self.batch().append(batch);
     }
 
     /// Puts a membership that can't be judged into the log of a room that nobody here is in.

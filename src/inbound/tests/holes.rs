@@ -3,7 +3,7 @@
 #![allow(clippy::cloned_ref_to_slice_refs)]
 
 use super::*;
-use crate::room::{Direction, Entry, EventFilter, Given, Paging, Reader};
+use crate::room::{Chunk, Direction, Entry, EventFilter, Given, Paging, Reader};
 
 fn state_of(meeting: &Meeting) -> Vec<OwnedEventId> {
     meeting.story.room.snapshot().state.iter().map(|event| event.pdu.event_id.clone()).collect()
@@ -88,6 +88,34 @@ async fn hv_07_paging_goes_on_where_history_is_missing() {
     // What nobody gives is not asked for without end.
     let (page, _) = history.page(&room, &bob, back(page.end.unwrap(), 1, &filter)).await.unwrap();
     assert!(page.events.is_empty() && page.end.is_none(), "{page:?}");
+}
+
+/// SR-11: whoever comes back has the state by which they came in, whatever was set meanwhile on branches that didn't hold.
+#[tokio::test]
+async fn sr_11_the_state_of_who_comes_back_stays_when_history_comes() {
+    let mut meeting = Meeting::new().await;
+    let alice = meeting.story.alice.clone();
+    meeting.story.set("m.room.topic", json!({ "topic": "holds" })).await;
+    let (rooms, room) = (Arc::clone(&meeting.story.world.rooms), Arc::clone(&meeting.story.room));
+    rooms.leave(&room, &alice, None).await.unwrap();
+    let (start, ids) = (meeting.story.ends(), state_of(&meeting));
+    let topic = meeting.story.by_rita("m.room.topic", Some(""), json!({ "topic": "doesn't" }), &start);
+    let said = meeting.story.by_rita("m.room.message", None, text("meanwhile"), &start);
+    let (key, join) = (Some(alice.as_str()), json!({ "membership": "join" }));
+    let ends = [topic.event_id.clone(), said.event_id.clone()];
+    let event = meeting.story.event(&alice, "m.room.member", key, join, &ends);
+    let (room_id, version) = (room.room_id.clone(), room.version.clone());
+    let before = Given { state: ids.clone(), events: Vec::new() };
+    rooms.enter(Entry { room_id, version, event, before: before.clone() }).await.unwrap();
+    assert_eq!(meeting.story.topic().as_deref(), Some("holds"));
+
+    let hole = rooms.holes(&room).await.unwrap().remove(0);
+    rooms.fill(&room, Chunk { hole, events: vec![topic.clone(), said], before }).await.unwrap();
+    assert!(!rooms.event(&room, &topic.event_id).await.unwrap().is_outlier());
+    assert_eq!(meeting.story.topic().as_deref(), Some("holds"));
+    let reloaded = meeting.story.reloaded().await;
+    let content: Option<Value> = reloaded.state.content(&"m.room.topic".into());
+    assert_eq!(content.unwrap()["topic"], "holds");
 }
 
 /// EV-09: what was known as part of the state before it had its place replaces nothing, itself least of all.
