@@ -357,6 +357,56 @@ async fn a_server_that_was_down_hears_of_who_came_in_meanwhile() {
     sending.until("the join comes", |script| has_join(script) && !script.taken.is_empty()).await;
 }
 
+/// An attempt that begins before it is written down that a server is behind would find its queue half emptied, and take what
+/// is left in it for all that there is.
+#[tokio::test]
+async fn tx_06_a_server_is_tried_again_only_once_it_is_written_down_as_behind() {
+    let sending = Sending::new().await;
+    sending.there.script.lock().down = true;
+    sending.say([0]).await;
+    let recipient = sending.destination().await.recipient;
+    let peer =
+        |is: &dyn Fn(&Peer) -> bool| sending.outbound.inner.lock().peers.get(&recipient).is_some_and(is);
+    sending.until("it has failed once", |_| peer(&|peer| peer.failures > 0 && !peer.sending)).await;
+    {
+        let inner = &mut *sending.outbound.inner.lock();
+        let peer = inner.peers.get_mut(&recipient).unwrap();
+        (peer.failing_since, peer.retry_at) = (0, 0);
+    }
+    let attempts = || sending.there.script.lock().attempts.len();
+    let before = attempts();
+    // Nothing can be written until we say so.
+    let store = sending.story.world.store.clone();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (held, holds) = tokio::sync::oneshot::channel();
+    let mut blocker = Batch::from(failed(recipient, 1, 0, 0, ""));
+    let released = Mutex::new(released);
+    blocker.on_commit(move |_| {
+        let _ = held.send(());
+        let _ = released.lock().recv();
+    });
+    let blocking = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit(blocker).await }
+    });
+    holds.await.unwrap();
+
+    sending.outbound.wake(recipient);
+    sending.until("it fails again", |_| peer(&|peer| peer.behind)).await;
+    sending.there.script.lock().down = false;
+    sending.outbound.forgive(recipient);
+    // Time enough for an attempt.
+    for _ in 0..50 {
+        store.destination(recipient).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(attempts(), before + 1);
+    drop(release);
+    blocking.await.unwrap().unwrap();
+    sending.until("it is taken", |script| !script.taken.is_empty()).await;
+    assert_eq!(sending.there.script.lock().taken, numbers(1));
+}
+
 /// Another process says that a server is to be tried again now.
 #[tokio::test]
 async fn a_server_that_failed_is_tried_again_when_the_operator_says_so() {

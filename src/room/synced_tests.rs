@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedUserId, owned_user_id};
+use ruma::{OwnedUserId, events::room::member::MembershipState, owned_user_id};
 use serde_json::{Value, json};
 
 use super::{
@@ -288,5 +288,37 @@ async fn sy_05_a_gap_that_was_bridged_limits_the_timeline() {
         assert_eq!(room["timeline"]["prev_batch"], format!("r{}", seq - 1));
         let key = if form == StateForm::Before { "state" } else { "state_after" };
         assert!(ids(&room[key]["events"]).contains(&topic.event_id.as_str()), "{room}");
+    }
+}
+
+/// I10: where the membership of somebody who is out changes at an event of somebody else, they hear that it has changed, and
+/// nothing of that event.
+#[tokio::test]
+async fn i10_who_is_out_is_not_shown_the_event_at_which_their_membership_changes() {
+    for form in [StateForm::Before, StateForm::After] {
+        let mut story = Story::new().await;
+        let mut carol = Reader::joined(&story, "carol", form).await;
+        let (id, alice, rita) = (carol.session.user_id.clone(), story.alice.clone(), story.rita.clone());
+        let (branch, then) = (story.ends(), story.room.snapshot().state.clone());
+        story.world.rooms.kick(&story.room, &alice, &id, None).await.unwrap();
+        assert!(carol.next().await["rooms"]["leave"].is_object());
+
+        // On another branch, of which nothing is known but the state, she was banned.
+        let ban = json!({ "membership": "ban" });
+        let ban = story.event_under(&then, &rita, "m.room.member", Some(id.as_str()), ban, &branch);
+        let said = text("among ourselves");
+        let ends = std::slice::from_ref(&ban.event_id);
+        let said = story.event_under(&then, &rita, "m.room.message", None, said, ends);
+        let own = |event: &&Arc<Event>| event.pdu.state_key.as_deref() == Some(id.as_str());
+        let others = then.iter().filter(|event| !own(event)).map(|event| event.pdu.event_id.clone());
+        let given = Given { state: others.chain([ban.event_id.clone()]).collect(), events: vec![ban] };
+        let outcome = story.world.rooms.bridge(&story.room, said.clone(), given).await.unwrap();
+        assert_eq!(outcome, Outcome::Accepted);
+        assert_eq!(story.room.snapshot().membership(&id), MembershipState::Ban);
+
+        let news = carol.next().await;
+        let room = &news["rooms"]["leave"][story.room.room_id.as_str()];
+        assert!(room.is_object(), "{news}");
+        assert!(!news.to_string().contains(said.event_id.as_str()), "{news}");
     }
 }

@@ -219,6 +219,36 @@ async fn sr_11_the_state_after_a_gap_stays_when_the_gap_is_filled() {
     assert_eq!(then.get(&"m.room.topic".into(), "").unwrap().id(), topic.event_id);
 }
 
+/// SR-11: the same where what bridges the gap isn't shown: its sender was banned here meanwhile.
+#[tokio::test]
+async fn sr_11_the_state_after_a_gap_stays_though_what_bridges_it_is_not_shown() {
+    let mut meeting = Meeting::new().await;
+    let guest = owned_user_id!("@guest:elsewhere");
+    let join = json!({ "membership": "join" });
+    let join = meeting.story.event(&guest, "m.room.member", Some(guest.as_str()), join, &[]);
+    meeting.story.bring(&[join]).await;
+    let mut state: Vec<OwnedEventId> =
+        meeting.story.room.snapshot().state.iter().map(|event| event.pdu.event_id.clone()).collect();
+    let topic = meeting.story.by_rita("m.room.topic", Some(""), json!({ "topic": "meanwhile" }), &[]);
+    let said = meeting.story.event(&guest, "m.room.message", None, text("said"), &[topic.event_id.clone()]);
+    let (rooms, room) = (Arc::clone(&meeting.story.world.rooms), Arc::clone(&meeting.story.room));
+    meeting.story.set("m.room.topic", json!({ "topic": "here" })).await;
+    rooms.ban(&room, &meeting.story.alice, &guest, None).await.unwrap();
+
+    state.push(topic.event_id.clone());
+    meeting.there.keeps(&state, &[(&topic.event_id, wire(&topic))]);
+    meeting.take("1", &[wire(&said)]).await;
+    assert!(!rooms.event(&room, &said.event_id).await.unwrap().is_visible());
+    let hole = rooms.holes(&room).await.unwrap().remove(0);
+    state.pop();
+    let before = crate::room::Given { state, events: Vec::new() };
+    rooms.fill(&room, crate::room::Chunk { hole, events: vec![topic], before }).await.unwrap();
+    assert!(rooms.holes(&room).await.unwrap().is_empty());
+    let reloaded = meeting.story.reloaded().await;
+    let content: Option<Value> = reloaded.state.content(&"m.room.topic".into());
+    assert_eq!(content.unwrap()["topic"], "here");
+}
+
 /// I7: who waits for what is missing keeps nobody waiting, in the same room neither; a gap is asked for once, whoever waits
 /// for it.
 #[tokio::test]

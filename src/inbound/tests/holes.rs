@@ -9,7 +9,7 @@ fn state_of(meeting: &Meeting) -> Vec<OwnedEventId> {
     meeting.story.room.snapshot().state.iter().map(|event| event.pdu.event_id.clone()).collect()
 }
 
-fn back<'a>(from: i64, limit: usize, filter: &'a EventFilter) -> Paging<'a> {
+fn back(from: i64, limit: usize, filter: &EventFilter) -> Paging<'_> {
     Paging { direction: Direction::Backwards, from: Some(from), to: None, limit, filter }
 }
 
