@@ -86,14 +86,17 @@ fn quoted(word: &str) -> String {
     format!("\"{}\"", word.replace('"', "\"\""))
 }
 
-/// Puts the words of an event into the index, unless it was redacted meanwhile.
-pub fn index(position: i64, words: String) -> Statement {
-    statement!(
+/// Puts the words of events into the index, each at the event's position, unless it was redacted meanwhile.
+///
+/// In one statement, since the index writes out what it has gathered before the next one begins.
+pub fn index(words: &[(i64, String)]) -> Result<Statement, Error> {
+    let words = serde_json::to_string(words).map_err(|cause| Error::Encoding(cause.to_string()))?;
+    Ok(statement!(
         "INSERT INTO message_index (rowid, words)
-         SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM searchable WHERE position = $1)",
-        position,
+         SELECT w.value ->> 0, w.value ->> 1 FROM json_each($1) w
+         WHERE EXISTS (SELECT 1 FROM searchable s WHERE s.position = w.value ->> 0) ORDER BY 1",
         words,
-    )
+    ))
 }
 
 /// All up to a position is indexed; conflicts unless that was so up to `from`.

@@ -22,14 +22,13 @@ pub(super) use self::words::{has_text, words_of};
 use super::{Error, Event, EventFilter, Reader, Room, Rooms, Sight};
 use crate::{
     account::IgnoredUsers,
-    store::{
-        Batch,
-        search::{self as table, Hit, Word},
-    },
+    store::search::{self as table, Hit, Word},
 };
 
 /// Events that are indexed in one step.
 const CHUNK: i64 = 500;
+/// Bytes of words that are written at a time: many short messages, few long ones.
+const TOGETHER: usize = 256 * 1024;
 /// Steps that somebody who searches waits for.
 const PATIENCE: usize = 8;
 /// How often to look for what waits.
@@ -338,13 +337,18 @@ impl Rooms {
         let (indexed, waiting) = self.core.store.waiting_for_index(CHUNK).await?;
         let Some(last) = waiting.last() else { return Ok(false) };
         let more = waiting.len() == CHUNK as usize;
-        let mut batch = Batch::new();
-        batch.push(table::set_indexed(indexed, last.position));
+        let mut batch = vec![table::set_indexed(indexed, last.position)];
+        let (mut together, mut bytes) = (Vec::new(), 0);
         for row in waiting {
-            if let Some(words) = words_of_stored(row.room, &row.pdu) {
-                batch.push(table::index(row.position, words));
+            let Some(words) = words_of_stored(row.room, &row.pdu) else { continue };
+            bytes += words.len();
+            together.push((row.position, words));
+            if bytes >= TOGETHER {
+                batch.push(table::index(&together)?);
+                (together, bytes) = (Vec::new(), 0);
             }
         }
+        batch.push(table::index(&together)?);
         self.core.store.commit(batch).await?;
         Ok(more)
     }
