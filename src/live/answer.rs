@@ -16,7 +16,10 @@ use crate::{
     account::{IgnoredUsers, Session},
     queue::{Span, Unread},
     room::Room,
-    store::account_data::{AccountDataRow, GLOBAL},
+    store::{
+        Parts,
+        account_data::{AccountDataRow, GLOBAL},
+    },
 };
 
 const PUSH_RULES: &str = "m.push_rules";
@@ -256,7 +259,7 @@ impl Syncs {
             return Ok(unread);
         }
         // While the disk is full, counts are those of before it was.
-        self.store.settled_if_possible().await?;
+        self.store.settled_if_possible(Parts::of(recipient)).await?;
         let (unread, position) = self.store.unread(recipient, room).await?;
         tail.remember_unread(room, unread.clone(), position);
         Ok(tail.unread(room).unwrap_or(unread))

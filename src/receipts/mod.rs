@@ -18,7 +18,7 @@ use crate::{
     queue::{self, Kind as Entry},
     room::{Error, Event, Room, Rooms},
     store::{
-        Batch, Store,
+        Batch, Parts, Store,
         account_data::set_account_data,
         receipt::{ReceiptKey, clear_unread, clear_unread_thread, set_receipt},
     },
@@ -139,7 +139,7 @@ impl Receipts {
         batch.deliver(queue::pointer(recipients, step, Entry::Receipt, room.number));
 
         // RC-24: whichever is further ahead has cleared more.
-        batch.settle();
+        batch.settle(Parts::of(owner.recipient));
         batch.push(match thread {
             Thread::Unthreaded => clear_unread(owner.recipient, room.number, event.seq),
             Thread::Main => clear_unread_thread(owner.recipient, room.number, "", event.seq),

@@ -35,7 +35,7 @@ use super::{
     work::Work,
     writer,
 };
-use crate::store::{Batch, fork, receipt::clear_unread, room as room_table};
+use crate::store::{Batch, Parts, fork, receipt::clear_unread, room as room_table};
 
 /// Ends of a history that are left as they are. More are joined by an event of this server, so that nobody can make every
 /// further event name, and every state be resolved from, hundreds of them.
@@ -296,7 +296,7 @@ impl Work<'_> {
             self.redact(batch, &target, event.seq)?;
         }
         for member in members.iter().filter(|member| !self.snapshot.local.contains(member)) {
-            batch.settle();
+            batch.settle(Parts::of(member.recipient));
             batch.push(clear_unread(member.recipient, self.snapshot.number, event.seq));
         }
         Ok(())

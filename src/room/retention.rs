@@ -31,7 +31,7 @@ use super::{Core, Error, Event, Room, Rooms, Sight, Snapshot, event::Verdict, re
 use crate::{
     queue::{self, Kind},
     shutdown::Shutdown,
-    store::{self, Batch, receipt::clear_unread, retention as table, search as search_table},
+    store::{self, Batch, Parts, receipt::clear_unread, retention as table, search as search_table},
 };
 
 /// The event type.
@@ -286,7 +286,7 @@ impl Rooms {
     /// Nobody is told of unread events that they can't read any more.
     async fn forget_unread(&self, room: i64, horizon: i64, shutdown: &Shutdown) -> Result<(), Error> {
         let store = &self.core.store;
-        store.settled().await?;
+        store.settled(Parts::ALL).await?;
         for (recipient, _) in store.local_members(room).await? {
             while let Some(last) = store.unread_up_to(recipient, room, horizon, UNREAD).await? {
                 if shutdown.is_set() {

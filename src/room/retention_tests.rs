@@ -17,7 +17,7 @@ use super::{
     tests::{World, user},
     *,
 };
-use crate::{environment::Clock, shutdown::Shutdown};
+use crate::{environment::Clock, shutdown::Shutdown, store::Parts};
 
 /// An hour is the time unit of these stories.
 const HOUR: i64 = 3_600_000;
@@ -388,7 +388,7 @@ async fn sy_14_purged_events_are_not_unread() {
     kept.say("new").await;
     let bob = kept.world.rooms.core.accounts.recipient(&kept.bob).await.unwrap().unwrap();
     let unread = async || {
-        kept.world.store.settled().await.unwrap();
+        kept.world.store.settled(Parts::ALL).await.unwrap();
         kept.world.store.unread(bob, kept.room.number).await.unwrap().0.total().notifications
     };
     assert_eq!(unread().await, 4);

@@ -27,8 +27,8 @@ use super::{
 use crate::{
     account::InviteVerdict,
     store::{
-        self, Batch, Delivery, EventRow, Item, Kind, StateRow, TxnRow, event as event_table, flags, followed,
-        receipt::clear_unread, room as room_table, search as search_table,
+        self, Batch, Delivery, EventRow, Item, Kind, Parts, StateRow, TxnRow, event as event_table, flags,
+        followed, receipt::clear_unread, room as room_table, search as search_table,
     },
 };
 
@@ -269,7 +269,7 @@ impl<'a> Work<'a> {
             && event.pdu.membership() != Some(MembershipState::Join)
         {
             // Who comes back finds nothing unread from before.
-            batch.settle();
+            batch.settle(Parts::of(target.recipient));
             batch.push(clear_unread(target.recipient, self.snapshot.number, event.seq));
         }
         let event_id = event.pdu.event_id.clone();
@@ -524,7 +524,7 @@ impl<'a> Work<'a> {
             batch.push(statement);
         }
         let members: Vec<i64> = self.snapshot.local.iter().map(|member| member.recipient).collect();
-        batch.settle();
+        batch.settle(Parts::ALL);
         batch.push(event_table::clear_unread_event(format!("{members:?}"), room, event.seq));
         self.snapshot.replace(&redacted);
         self.events.push(redacted);

@@ -4,7 +4,7 @@
 //! with one statement a table. A batch counts its *steps*: things that happen one after the other. Each step gets a
 //! position of its own when the batch is committed.
 
-use super::{Arg, Statement, entry::Delivery};
+use super::{Arg, Parts, Statement, entry::Delivery};
 
 /// A row of `event`, whose position is that of its step.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ pub struct Batch {
     pub(super) deliveries: Vec<Delivery>,
     pub(super) statements: Vec<Statement>,
     pub(super) adopt: Option<Adopt>,
-    pub(super) settle: bool,
+    pub(super) settle: Parts,
     /// Recipients whose queues are filled from here on, or no longer.
     pub(super) filled: Vec<(i64, bool)>,
 }
@@ -86,9 +86,10 @@ impl Batch {
         self.state.push(row);
     }
 
-    /// What was delivered up to and with this batch has to be in the tables `queue` and `unread` when its statements run.
-    pub fn settle(&mut self) {
-        self.settle = true;
+    /// What was delivered up to and with this batch has to be in the tables `queue` and `unread`, as far as it is of these parts,
+    /// when its statements run.
+    pub fn settle(&mut self, parts: Parts) {
+        self.settle = self.settle.and(parts);
     }
 
     /// From this batch on, a server's queue is filled; or it is emptied, and nothing is put into it.
@@ -136,7 +137,7 @@ impl Batch {
         });
         self.events.append(&mut other.events);
         self.state.append(&mut other.state);
-        self.settle |= other.settle;
+        self.settle(other.settle);
         self.filled.append(&mut other.filled);
         self.txns.append(&mut other.txns);
         self.deliveries.append(&mut other.deliveries);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Error, Statement, Store, statement, to_device::delete_messages};
+use super::{Error, Parts, Statement, Store, statement, to_device::delete_messages};
 
 /// A row of `destination`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Store {
 
     /// How many entries wait in the queues of servers that have any.
     pub async fn entries_for_servers(&self) -> Result<HashMap<i64, i64>, Error> {
-        self.settled().await?;
+        self.settled(Parts::ALL).await?;
         let rows: Vec<(i64, i64)> = self
             .all(statement!(
                 "SELECT q.recipient, COUNT(*) FROM queue q JOIN destination d ON d.recipient = q.recipient
@@ -143,7 +143,7 @@ impl Store {
     /// and they aren't behind, or they have failed since before `lately` and nobody of theirs ever was in one, or since
     /// before `long_ago`.
     pub async fn forgettable_destinations(&self, lately: i64, long_ago: i64) -> Result<Vec<i64>, Error> {
-        self.settled().await?;
+        self.settled(Parts::ALL).await?;
         let rows: Vec<(i64,)> = self
             .all(statement!(
                 "SELECT d.recipient FROM destination d
@@ -171,7 +171,7 @@ impl Store {
 
     /// Those for which something waits.
     pub async fn destinations_waiting(&self) -> Result<Vec<i64>, Error> {
-        self.settled().await?;
+        self.settled(Parts::ALL).await?;
         let rows: Vec<(i64,)> = self
             .all(statement!(
                 "SELECT d.recipient FROM destination d

@@ -1,6 +1,6 @@
 //! The tables `event` and `event_time`.
 
-use super::{Error, Statement, Store, statement};
+use super::{Error, Parts, Statement, Store, statement};
 
 /// An event at or below this `seq` is an *outlier*: it has no place in the log of its room. It is part of a state that others
 /// told of, or of what allowed that.
@@ -61,7 +61,7 @@ impl Store {
         forwards: bool,
         ranges: String,
     ) -> Result<Option<i64>, Error> {
-        self.settled_if_possible().await?;
+        self.settled_if_possible(Parts::EVENTS).await?;
         let question = if forwards {
             statement!(
                 "SELECT t.seq FROM event_time t CROSS JOIN event e

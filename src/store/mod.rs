@@ -3,7 +3,7 @@
 //! Reads go to a pool of connections and see whatever is committed. Writes are data ([`Batch`]) for the one
 //! [`writer`], which commits them in groups. The files below name their tables; each function is one statement or one
 //! question. Their texts are shared by all databases: `$1` placeholders, no identity columns, lists as JSON arrays. What
-//! the writer runs for every commit, in [`writer`] and [`settle`], is SQLite's own.
+//! the writer runs for every commit, in [`writer`], [`settle`] and [`waiting`], is SQLite's own.
 //!
 //! All times are milliseconds since the Unix epoch. A `recipient` is the number of an account, a `room` that of a room.
 
@@ -54,13 +54,14 @@ pub mod to_device;
 pub mod token;
 pub mod user_directory;
 pub mod user_limit;
+mod waiting;
 mod writer;
 
 use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -73,6 +74,7 @@ pub use self::{
     error::Error,
     open::Durability,
     statement::{Arg, Expect, Record, Statement},
+    waiting::Parts,
     writer::{Committed, Subscriber},
 };
 use self::{readers::Readers, writer::Writer};
@@ -83,7 +85,8 @@ use crate::environment::Machine;
 pub struct Store {
     readers: Readers,
     writer: Writer,
-    unsettled: Arc<AtomicBool>,
+    /// The [`Parts`] that aren't up to date.
+    unsettled: Arc<AtomicU64>,
     /// The last position when the database was opened.
     head: i64,
 }
@@ -102,7 +105,7 @@ impl Store {
         copy::take_over(&mut open::connect(path, durability, file_system)?)?;
         let head = statement!("SELECT position FROM head WHERE id = 1");
         let (head,): (i64,) = readers.one(&head).await?;
-        let unsettled = Arc::<AtomicBool>::default();
+        let unsettled = Arc::<AtomicU64>::default();
         let (writer, task) = Writer::start(path, durability, subscriber, Arc::clone(&unsettled), machine)?;
         Ok((Self { readers, writer, unsettled, head }, task))
     }
@@ -132,12 +135,12 @@ impl Store {
         self.writer.commit(batch.into()).await
     }
 
-    /// Waits until all that was delivered before this call is in the tables `queue` and `unread`, which may be behind by
-    /// some deliveries at any other moment.
-    pub async fn settled(&self) -> Result<(), Error> {
-        if self.unsettled.load(Ordering::Acquire) {
+    /// Waits until all that was delivered before this call is in the tables `queue` and `unread`, as far as it is of these
+    /// parts. They may be behind by some deliveries at any other moment.
+    pub async fn settled(&self, parts: Parts) -> Result<(), Error> {
+        if self.unsettled.load(Ordering::Acquire) & parts.bits() != 0 {
             let mut batch = Batch::new();
-            batch.settle();
+            batch.settle(parts);
             self.writer.commit(batch).await?;
         }
         Ok(())
@@ -154,8 +157,8 @@ impl Store {
 
     /// As [`Store::settled`], if anything can be written at all; whether that was so. Who reads must be able to while the disk is
     /// full.
-    pub async fn settled_if_possible(&self) -> Result<bool, Error> {
-        match self.settled().await {
+    pub async fn settled_if_possible(&self, parts: Parts) -> Result<bool, Error> {
+        match self.settled(parts).await {
             Ok(()) => Ok(true),
             Err(cause) if cause.is_of_the_machine() => Ok(false),
             Err(cause) => Err(cause),

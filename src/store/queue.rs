@@ -1,6 +1,6 @@
 //! The tables `queue` and `head_history`, and what an account has lost of its queue.
 
-use super::{Entry, Error, Kind, Statement, Store, flags, statement};
+use super::{Entry, Error, Kind, Parts, Statement, Store, flags, statement};
 
 /// An event that a recipient was notified of.
 pub struct Notified {
@@ -21,7 +21,7 @@ impl Store {
         limit: i64,
         flags: i64,
     ) -> Result<Vec<Notified>, Error> {
-        self.settled_if_possible().await?;
+        self.settled_if_possible(Parts::of(recipient)).await?;
         let rows: Vec<(i64, i64, i64, i64, bool)> = self
             .all(statement!(
                 "SELECT q.position, q.room, q.item, q.flags, EXISTS (
@@ -44,7 +44,7 @@ impl Store {
     /// A recipient's entries with `after < position ≤ to`, in order. Of those for messages to one device only the last: it says
     /// that there are some, and thousands may wait (or all, while the disk is full).
     pub async fn queue(&self, recipient: i64, after: i64, to: i64) -> Result<Vec<Entry>, Error> {
-        if !self.settled_if_possible().await? {
+        if !self.settled_if_possible(Parts::of(recipient)).await? {
             return self.first_of_queue(recipient, after, to, i64::MAX).await;
         }
         let rows: Vec<(i64, i16, i64, i64, i64)> = self
@@ -72,7 +72,7 @@ impl Store {
         to: i64,
         limit: i64,
     ) -> Result<Vec<Entry>, Error> {
-        let question = if self.settled_if_possible().await? {
+        let question = if self.settled_if_possible(Parts::of(recipient)).await? {
             statement!(
                 "SELECT position, kind, room, item, flags FROM queue
                  WHERE recipient = $1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4",
@@ -90,11 +90,13 @@ impl Store {
                  SELECT d.position, d.kind, d.room, d.item, r.value & 65535
                  FROM delivery d, json_each(d.recipients) r
                  WHERE r.value >> 16 = $1 AND d.position > $2 AND d.position <= $3
+                   AND d.position > (SELECT s.position FROM settled s WHERE s.part = $5)
                  ORDER BY position LIMIT $4",
                 recipient,
                 after,
                 to,
                 limit,
+                Parts::number(recipient),
             )
         };
         let rows: Vec<(i64, i16, i64, i64, i64)> = self.all(question).await?;

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Arg, Error, Statement, Store, statement};
+use super::{Arg, Error, Parts, Statement, Store, statement};
 
 /// A row of `receipt`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,12 +155,18 @@ impl Store {
     pub async fn unread(&self, recipient: i64, room: i64) -> Result<(Unread, i64), Error> {
         let rows: Vec<(i64, Option<String>, i64, i64)> = self
             .all(statement!(
-                "SELECT h.settled, u.thread, COUNT(u.seq),
+                "SELECT COALESCE(
+                            (SELECT MIN(d.position) - 1 FROM delivery d
+                             WHERE d.position > (SELECT s.position FROM settled s WHERE s.part = $3)),
+                            (SELECT h.position FROM head h WHERE h.id = 1)
+                        ),
+                        u.thread, COUNT(u.seq),
                         CAST(COALESCE(SUM(CASE WHEN u.highlight THEN 1 ELSE 0 END), 0) AS BIGINT)
-                 FROM head h LEFT JOIN unread u ON u.recipient = $1 AND u.room = $2
-                 WHERE h.id = 1 GROUP BY h.settled, u.thread",
+                 FROM (SELECT 1) one LEFT JOIN unread u ON u.recipient = $1 AND u.room = $2
+                 GROUP BY u.thread",
                 recipient,
                 room,
+                Parts::number(recipient),
             ))
             .await?;
         let position = rows.first().map_or(0, |(settled, ..)| *settled);
@@ -173,7 +179,7 @@ impl Store {
 
     /// A user's unread events of all rooms that have any.
     pub async fn unread_of_rooms(&self, recipient: i64) -> Result<HashMap<i64, Unread>, Error> {
-        self.settled_if_possible().await?;
+        self.settled_if_possible(Parts::of(recipient)).await?;
         let rows: Vec<(i64, String, i64, i64)> = self
             .all(statement!(
                 "SELECT room, thread, COUNT(*), CAST(SUM(CASE WHEN highlight THEN 1 ELSE 0 END) AS BIGINT)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    Error, Statement, Store,
+    Error, Parts, Statement, Store,
     event::{LAST, OUTLIER, StoredEvent},
     statement,
 };
@@ -353,7 +353,7 @@ impl Store {
 
     /// The answers that were given to these transactions, each `[device, path, txn_id]` in JSON.
     pub async fn txns(&self, keys: String) -> Result<Vec<(i64, i64, String, String)>, Error> {
-        self.settled_if_possible().await?;
+        self.settled_if_possible(Parts::EVENTS).await?;
         self.all(statement!(
             "SELECT t.device, t.path, t.txn_id, t.event FROM json_each($1) k
              JOIN txn t ON t.device = k.value ->> 0 AND t.path = k.value ->> 1 AND t.txn_id = k.value ->> 2",

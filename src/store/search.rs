@@ -2,7 +2,7 @@
 //!
 //! The index is SQLite's own full-text search; its dialect stays in this file.
 
-use super::{Error, Statement, Store, statement};
+use super::{Error, Parts, Statement, Store, statement};
 
 /// An event that can be found by its words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Store {
     /// At most `limit` events that aren't indexed yet, oldest first, and the position up to which all others are.
     pub async fn waiting_for_index(&self, limit: i64) -> Result<(i64, Vec<Waiting>), Error> {
         // All that lies below one of them is there too.
-        self.settled().await?;
+        self.settled(Parts::EVENTS).await?;
         let (indexed,): (i64,) = self.one(statement!("SELECT indexed FROM head WHERE id = 1")).await?;
         let rows: Vec<(i64, i64, String)> = self
             .all(statement!(

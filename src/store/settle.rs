@@ -3,8 +3,8 @@
 //! A queue lies together on disk, so that its reader scans it from front to back. To put each entry there at once would
 //! make a message to ten people touch twenty pages. Instead a commit writes one row for all recipients of a step, which
 //! is as durable, and now and then the writer moves what has gathered into the tables `queue` and `unread`, many entries
-//! a page. Readers who find their entries in memory never notice; whoever reads the tables has them settled first, or
-//! learns from `head.settled` from where on to add what came since.
+//! a page ([`super::waiting`]). Readers who find their entries in memory never notice; whoever reads the tables has them settled
+//! first, or learns from `settled` from where on to add what came since.
 //!
 //! What is only looked for now and then goes the same way: the row of a delivered event in `event_time`, `searchable` and
 //! `txn`. Whether a transaction was answered before has to be known at once, so those that wait are in memory too.
@@ -19,13 +19,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     Error,
     batch::{Batch, EventRow, TxnRow},
-    entry::{Delivery, Item, Kind, flags},
+    entry::{Delivery, Item, Kind},
     event::OUTLIER,
+    waiting::{Held, Waiting, pack},
 };
-
-/// Entries that may wait. The more there are, the more of them share a page; too many would make the commit that moves them
-/// slow.
-pub(super) const MOST: usize = 2000;
 
 /// A transaction: device, path and id.
 pub(super) type TxnKey = (i64, i64, String);
@@ -131,25 +128,17 @@ pub(super) fn fill_queue(
     Ok(())
 }
 
-/// A recipient and the flags of their entry, as they stand in `delivery.recipients`: in one number, which is taken apart
-/// without reading JSON once more.
-fn pack((recipient, flags): &(i64, i64)) -> i64 {
-    (recipient << 16) | flags
-}
-
-/// Writes the deliveries of a batch. Returns the number of entries that now wait because of it.
+/// Writes the deliveries of a batch.
 pub(super) fn insert(
     connection: &Connection,
     batch: &Batch,
     announced: &Announced<'_>,
     base: i64,
     behind: &Behind,
-) -> Result<usize, Error> {
+    waiting: &mut Waiting,
+) -> Result<(), Error> {
     let events: HashMap<(i64, i64), &EventRow> =
         batch.events.iter().map(|row| ((row.room, row.seq), row)).collect();
-    let text = "INSERT INTO delivery (position, kind, room, item, thread, recipients, searchable, txn_path)
-                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-    let mut entries = 0;
     for delivery in &batch.deliveries {
         let event = match delivery.item {
             Item::Value(seq) => events.get(&(delivery.room, seq)),
@@ -157,36 +146,61 @@ pub(super) fn insert(
         };
         let event = event.filter(|row| row.step == delivery.step && announced.is_waiting(row));
         let reached = |(recipient, _): &&(i64, i64)| *recipient > 0 || !behind.contains(recipient);
-        let recipients: Vec<i64> = delivery.recipients.iter().filter(reached).map(pack).collect();
+        let recipients: Box<[i64]> = delivery.recipients.iter().filter(reached).map(pack).collect();
         if recipients.is_empty() && event.is_none() {
             continue;
         }
-        entries += recipients.len().max(1);
-        let recipients =
-            serde_json::to_string(&recipients).map_err(|cause| Error::Encoding(cause.to_string()))?;
         let entry = delivery.entry(base, 0);
-        connection.prepare_cached(text)?.execute(params![
-            entry.position,
-            entry.kind as i16,
-            entry.room,
-            entry.item,
-            delivery.thread,
+        let held = Held {
+            position: entry.position,
+            kind: entry.kind as i16,
+            room: entry.room,
+            item: entry.item,
+            thread: delivery.thread.as_str().into(),
             recipients,
-            event.is_some_and(|row| row.searchable),
-            event.and_then(|row| announced.txn(row)).map(|txn| txn.path),
-        ])?;
+        };
+        insert_row(connection, &held, event.copied(), announced)?;
+        waiting.add(held);
     }
     for row in &batch.events {
         if announced.is_waiting(row) && !announced.deliveries.contains_key(&row.step) {
-            entries += 1;
-            let position = base + i64::from(row.step);
-            let kind = Kind::Event as i16;
-            let path = announced.txn(row).map(|txn| txn.path);
-            let row = params![position, kind, row.room, row.seq, "", "[]", row.searchable, path];
-            connection.prepare_cached(text)?.execute(row)?;
+            let held = Held {
+                position: base + i64::from(row.step),
+                kind: Kind::Event as i16,
+                room: row.room,
+                item: row.seq,
+                thread: Box::default(),
+                recipients: Box::default(),
+            };
+            insert_row(connection, &held, Some(row), announced)?;
+            waiting.add(held);
         }
     }
-    Ok(entries)
+    Ok(())
+}
+
+/// Writes a row of `delivery`, with what waits of its event.
+fn insert_row(
+    connection: &Connection,
+    held: &Held,
+    event: Option<&EventRow>,
+    announced: &Announced<'_>,
+) -> Result<(), Error> {
+    let recipients =
+        serde_json::to_string(&held.recipients).map_err(|cause| Error::Encoding(cause.to_string()))?;
+    let text = "INSERT INTO delivery (position, kind, room, item, thread, recipients, searchable, txn_path)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    connection.prepare_cached(text)?.execute(params![
+        held.position,
+        held.kind,
+        held.room,
+        held.item,
+        &*held.thread,
+        recipients,
+        event.is_some_and(|row| row.searchable),
+        event.and_then(|row| announced.txn(row)).map(|txn| txn.path),
+    ])?;
+    Ok(())
 }
 
 /// What makes an event easy to find, unless that waits.
@@ -251,58 +265,36 @@ pub(super) fn insert_txns(
     Ok(())
 }
 
-/// Moves all that waits to where it belongs.
+/// Moves what the events are found by that were delivered after a position to where it belongs.
 ///
 /// None of these statements can be undone alone, for which SQLite would have to copy each page that they touch: a failure is
 /// the whole commit's.
-pub(super) fn move_on(connection: &Connection) -> Result<(), Error> {
-    connection
-        .prepare_cached(
-            "INSERT OR FAIL INTO queue (recipient, position, kind, room, item, flags)
-             SELECT r.value >> 16, d.position, d.kind, d.room, d.item, r.value & 65535
-             FROM delivery d, json_each(d.recipients) r ORDER BY 1, 2",
-        )?
-        .execute([])?;
-    // An invitation notifies, but the room isn't the recipient's to read yet.
-    connection
-        .prepare_cached(
-            "INSERT OR FAIL INTO unread (recipient, room, seq, highlight, thread)
-             SELECT r.value >> 16, d.room, d.item, (r.value & ?3) <> 0, d.thread
-             FROM delivery d, json_each(d.recipients) r
-             WHERE d.kind = ?1 AND (r.value & ?2) <> 0 AND (r.value & ?4) = 0 ORDER BY 1, 2, 3",
-        )?
-        .execute((Kind::Event as i16, flags::NOTIFY, flags::HIGHLIGHT, flags::OWN_MEMBERSHIP))?;
+pub(super) fn move_events(connection: &Connection, after: i64) -> Result<(), Error> {
     // Rows that are there already are those of events that are announced once more, to somebody who came late.
     connection
         .prepare_cached(
             "INSERT OR IGNORE INTO event_time (room, ts, seq)
              SELECT e.room, e.ts, e.seq FROM delivery d CROSS JOIN event e
-             WHERE d.kind = ?1 AND e.room = d.room AND e.seq = d.item ORDER BY 1, 2, 3",
+             WHERE d.position > ?2 AND d.kind = ?1 AND e.room = d.room AND e.seq = d.item ORDER BY 1, 2, 3",
         )?
-        .execute([Kind::Event as i16])?;
+        .execute((Kind::Event as i16, after))?;
     connection
         .prepare_cached(
             "INSERT OR IGNORE INTO txn (device, path, txn_id, event, created_ts)
              SELECT e.sender_device, d.txn_path, e.txn_id, e.event_id, e.arrived
              FROM delivery d CROSS JOIN event e
-             WHERE d.txn_path IS NOT NULL AND e.room = d.room AND e.seq = d.item ORDER BY 1, 2, 3",
+             WHERE d.position > ?1 AND d.txn_path IS NOT NULL AND e.room = d.room AND e.seq = d.item ORDER BY 1, 2, 3",
         )?
-        .execute([])?;
+        .execute([after])?;
     connection
         .prepare_cached(
             "INSERT OR FAIL INTO searchable (position, room, seq)
              SELECT d.position, d.room, d.item FROM delivery d
-             WHERE d.searchable AND EXISTS (
+             WHERE d.position > ?1 AND d.searchable AND EXISTS (
                  SELECT 1 FROM event e WHERE e.room = d.room AND e.seq = d.item AND e.redacted_by IS NULL
              ) ORDER BY 1",
         )?
-        .execute([])?;
-    connection
-        .prepare_cached(
-            "UPDATE head SET settled = COALESCE((SELECT MAX(position) FROM delivery), settled) WHERE id = 1",
-        )?
-        .execute([])?;
-    connection.prepare_cached("DELETE FROM delivery")?.execute([])?;
+        .execute([after])?;
     Ok(())
 }
 
@@ -311,7 +303,7 @@ mod tests {
     use std::{path::Path, sync::Arc};
 
     use super::*;
-    use crate::store::{Delivered, Delivery, Durability, Item, Store, Subscriber};
+    use crate::store::{Delivered, Delivery, Durability, Item, Parts, Store, Subscriber, flags};
 
     struct Nobody;
 
@@ -369,7 +361,7 @@ mod tests {
         for (seq, flags) in [(1, invite), (2, 0), (3, flags::NOTIFY), (4, flags::NOTIFY | flags::HIGHLIGHT)] {
             store.commit(message(seq, vec![(1, flags)])).await.unwrap();
         }
-        store.settled().await.unwrap();
+        store.settled(Parts::ALL).await.unwrap();
         let (counts, position) = store.unread(1, 5).await.unwrap();
         let main = counts.total();
         assert_eq!((main.notifications, main.highlights, position), (2, 1, 4));
@@ -414,7 +406,7 @@ mod tests {
         store.commit(sent(2, "b", vec![])).await.unwrap();
         let store = open(dir.path()).await;
         assert!(matches!(store.commit(again()).await, Err(Error::Conflict)), "it was left");
-        store.settled().await.unwrap();
+        store.settled(Parts::ALL).await.unwrap();
         assert!(matches!(store.commit(again()).await, Err(Error::Conflict)), "it is settled");
         // Of those that are made durable together, the first counts.
         let both = [sent(3, "c", vec![(1, 0)]), sent(4, "c", vec![(1, 0)])];

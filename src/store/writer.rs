@@ -10,7 +10,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -28,6 +28,7 @@ use super::{
     open::{self, Durability},
     settle::{self, Announced, Behind, Txns},
     statement::{Arg, Expect, Statement},
+    waiting::Waiting,
 };
 use crate::{
     environment::{Machine, Work},
@@ -67,19 +68,12 @@ impl Writer {
         path: &Path,
         durability: Durability,
         subscriber: Arc<dyn Subscriber>,
-        unsettled: Arc<AtomicBool>,
+        unsettled: Arc<AtomicU64>,
         machine: Option<Arc<dyn Machine>>,
     ) -> Result<(Self, JoinHandle<()>), Error> {
         let file_system = machine.as_ref().map(|machine| machine.file_system());
         let connection = open::connect(path, durability, file_system)?;
-        // What an earlier run has left is settled by the next commit.
-        let left: bool =
-            connection.query_row("SELECT EXISTS (SELECT 1 FROM delivery)", [], |row| row.get(0))?;
-        unsettled.store(left, Ordering::Release);
-        let behind = settle::load_behind(&connection)?;
-        let waiting = if left { settle::MOST + 1 } else { 0 };
-        let txns = Txns::default();
-        let mut database = Database { connection, waiting, unsettled, behind, txns };
+        let mut database = Database::new(connection, unsettled)?;
         let (jobs, waiting) = mpsc::channel(4 * GROUP);
         let task = match machine {
             None => tokio::task::spawn_blocking(move || run(&mut database, waiting, &*subscriber)),
@@ -96,13 +90,13 @@ impl Writer {
     }
 }
 
-/// The writer's connection, and how much of what went through it isn't settled.
+/// The writer's connection, and what of all that went through it isn't settled.
 struct Database {
     connection: Connection,
-    /// Entries in `delivery`.
-    waiting: usize,
-    /// Whether there are any. Set before the readers hear of them.
-    unsettled: Arc<AtomicBool>,
+    /// What is in `delivery`.
+    waiting: Waiting,
+    /// The parts for which there is something. Set before the readers hear of it.
+    unsettled: Arc<AtomicU64>,
     /// Servers into whose queues nothing is put.
     behind: Behind,
     /// Transactions whose answers aren't settled.
@@ -209,6 +203,14 @@ fn publish(
 type Group = (Option<i64>, Vec<Result<Committed, Error>>);
 
 impl Database {
+    /// What an earlier run has left is there.
+    fn new(connection: Connection, unsettled: Arc<AtomicU64>) -> Result<Self, Error> {
+        let behind = settle::load_behind(&connection)?;
+        let waiting = Waiting::load(&connection)?;
+        unsettled.store(waiting.unsettled().bits(), Ordering::Release);
+        Ok(Self { connection, waiting, unsettled, behind, txns: Txns::default() })
+    }
+
     /// One transaction for all jobs: the last position that it gave out, if it gave any, and what became of each job.
     fn commit(&mut self, jobs: &[Job]) -> Result<Group, Error> {
         match self.attempt(jobs, write) {
@@ -221,37 +223,30 @@ impl Database {
     fn attempt(
         &mut self,
         jobs: &[Job],
-        write: fn(&mut Transaction<'_>, &Batch, i64, &mut Behind, &mut Txns) -> Result<Written, Error>,
+        write: fn(&mut Transaction<'_>, &Batch, i64, &mut Ledger<'_>) -> Result<Written, Error>,
     ) -> Result<Group, Error> {
         let mut behind = self.behind.clone();
         self.txns.begin();
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut waiting = self.waiting;
-        let mut moved = waiting > settle::MOST;
-        if moved {
-            settle::move_on(&transaction)?;
-            waiting = 0;
-        }
+        self.waiting.begin(&transaction)?;
         let steps: i64 = jobs.iter().map(|job| i64::from(job.batch.steps)).sum();
         let head = if steps == 0 { None } else { Some(advance(&transaction, steps)?) };
 
         let mut base = head.map_or(0, |head| head - steps);
         let mut results = Vec::with_capacity(jobs.len());
+        let mut ledger = Ledger { behind: &mut behind, txns: &mut self.txns, waiting: &mut self.waiting };
         for job in jobs {
             // The positions of a batch that was undone are never used.
-            let written = write(&mut transaction, &job.batch, base, &mut behind, &mut self.txns)?;
-            if let Ok(entries) = &written {
-                waiting = if job.batch.settle { 0 } else { waiting + entries };
-                moved |= job.batch.settle;
-            }
-            results.push(written.map(|_| Committed { base }));
+            let written = write(&mut transaction, &job.batch, base, &mut ledger)?;
+            results.push(written.map(|()| Committed { base }));
             base += i64::from(job.batch.steps);
         }
+        self.waiting.end(&transaction)?;
         transaction.commit()?;
         self.behind = behind;
+        let moved = self.waiting.committed();
         self.txns.committed(moved);
-        self.waiting = waiting;
-        self.unsettled.store(waiting > 0, Ordering::Release);
+        self.unsettled.store(self.waiting.unsettled().bits(), Ordering::Release);
         Ok((head, results))
     }
 }
@@ -262,18 +257,24 @@ fn advance(transaction: &Transaction<'_>, steps: i64) -> Result<i64, Error> {
     Ok(transaction.prepare_cached(text)?.query_row([steps], |row| row.get(0))?)
 }
 
-/// The entries that a batch has left to settle, or why it alone was undone.
-type Written = Result<usize, Error>;
+/// What the writer remembers of the commit that is being made.
+struct Ledger<'a> {
+    behind: &'a mut Behind,
+    txns: &'a mut Txns,
+    waiting: &'a mut Waiting,
+}
+
+/// Why a batch alone was undone, if it was.
+type Written = Result<(), Error>;
 
 /// Writes a batch; an error is the whole group's.
 fn write(
     transaction: &mut Transaction<'_>,
     batch: &Batch,
     base: i64,
-    behind: &mut Behind,
-    txns: &mut Txns,
+    ledger: &mut Ledger<'_>,
 ) -> Result<Written, Error> {
-    write_all(transaction, batch, base, behind, txns).map(Ok)
+    write_all(transaction, batch, base, ledger).map(Ok)
 }
 
 /// Writes a batch so that it can be undone alone.
@@ -281,20 +282,20 @@ fn write_apart(
     transaction: &mut Transaction<'_>,
     batch: &Batch,
     base: i64,
-    behind: &mut Behind,
-    txns: &mut Txns,
+    ledger: &mut Ledger<'_>,
 ) -> Result<Written, Error> {
     let savepoint = transaction.savepoint()?;
-    let (before, mark) = (behind.clone(), txns.mark());
-    match write_all(&savepoint, batch, base, behind, txns) {
-        Ok(entries) => {
+    let (behind, txns, waiting) = (ledger.behind.clone(), ledger.txns.mark(), ledger.waiting.mark());
+    match write_all(&savepoint, batch, base, ledger) {
+        Ok(()) => {
             savepoint.commit()?;
-            Ok(Ok(entries))
+            Ok(Ok(()))
         }
         // Dropping the savepoint undoes what was written since.
         Err(cause @ (Error::Conflict | Error::Encoding(_))) => {
-            *behind = before;
-            txns.undo(mark);
+            *ledger.behind = behind;
+            ledger.txns.undo(txns);
+            ledger.waiting.undo(&waiting);
             Ok(Err(cause))
         }
         Err(cause) => Err(cause),
@@ -305,19 +306,16 @@ fn write_all(
     connection: &Connection,
     batch: &Batch,
     base: i64,
-    behind: &mut Behind,
-    txns: &mut Txns,
-) -> Result<usize, Error> {
+    ledger: &mut Ledger<'_>,
+) -> Result<(), Error> {
     let announced = Announced::of(batch);
     insert_rows(connection, batch, &announced, base)?;
-    settle::insert_txns(connection, batch, &announced, txns)?;
+    settle::insert_txns(connection, batch, &announced, ledger.txns)?;
     for (recipient, filled) in &batch.filled {
-        settle::fill_queue(connection, *recipient, *filled, behind)?;
+        settle::fill_queue(connection, *recipient, *filled, ledger.behind)?;
     }
-    let entries = settle::insert(connection, batch, &announced, base, behind)?;
-    if batch.settle {
-        settle::move_on(connection)?;
-    }
+    settle::insert(connection, batch, &announced, base, ledger.behind, ledger.waiting)?;
+    ledger.waiting.settle(connection, batch.settle)?;
     for statement in &batch.statements {
         let mut prepared = connection.prepare_cached(statement.text)?;
         bind(&mut prepared, statement, base)?;
@@ -331,7 +329,7 @@ fn write_all(
             rename_outlier(connection, row.room, outlier, row.seq)?;
         }
     }
-    Ok(entries)
+    Ok(())
 }
 
 /// Statements name their arguments `$1`, `$2` …, which SQLite numbers by where they first appear.
@@ -411,12 +409,12 @@ fn insert_rows(
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::{path::PathBuf, sync::atomic::AtomicBool};
 
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::store::{Delivery, Item, Kind, Store, statement};
+    use crate::store::{Delivery, Item, Kind, Parts, Store, statement};
 
     /// A group as a subscriber hears of it.
     type Told = (i64, Vec<Delivered>);
@@ -458,9 +456,7 @@ mod tests {
     async fn a_batch_that_conflicts_takes_nobody_of_its_group_with_it() {
         let (_dir, path, store, _) = store().await;
         let connection = open::connect(&path, Durability::Full, None).unwrap();
-        let unsettled = Arc::clone(&store.unsettled);
-        let mut database =
-            Database { connection, waiting: 0, unsettled, behind: Behind::default(), txns: Txns::default() };
+        let mut database = Database::new(connection, Arc::clone(&store.unsettled)).unwrap();
         let mut doubled = Batch::from(vec![alias("#third:x"), alias("#first:x")]);
         let step = doubled.step();
         doubled.deliver(delivery(1, step));
@@ -478,6 +474,32 @@ mod tests {
         let queue = store.queue(1, 0, i64::MAX).await.unwrap();
         assert_eq!(queue.len(), 1);
         assert_eq!(Some(queue[0].position), head, "I2: the position of the failed batch stays unused");
+    }
+
+    /// What a batch moved that is undone, waits again.
+    #[tokio::test]
+    async fn a_batch_that_is_undone_takes_no_entries_with_it() {
+        let (_dir, path, store, _) = store().await;
+        let connection = open::connect(&path, Durability::Full, None).unwrap();
+        let mut database = Database::new(connection, Arc::clone(&store.unsettled)).unwrap();
+        let delivers = |statements: Vec<Statement>| {
+            let mut batch = Batch::from(statements);
+            let step = batch.step();
+            batch.deliver(delivery(1, step));
+            batch
+        };
+        database.commit(&[job(delivers(vec![])).0]).unwrap();
+        let mut undone = delivers(vec![alias("#first:x"), alias("#first:x")]);
+        undone.settle(Parts::of(1));
+        let jobs = [delivers(vec![]), undone, delivers(vec![alias("#last:x")])].map(|batch| job(batch).0);
+        let (_, results) = database.commit(&jobs).unwrap();
+        assert!(results[0].is_ok() && matches!(results[1], Err(Error::Conflict)) && results[2].is_ok());
+        let queue = store.queue(1, 0, i64::MAX).await.unwrap();
+        assert_eq!(queue.iter().map(|entry| entry.position).collect::<Vec<_>>(), [1, 2, 4]);
+        let mut settles = Batch::new();
+        settles.settle(Parts::ALL);
+        database.commit(&[job(settles).0]).unwrap();
+        assert_eq!(store.queue(1, 0, i64::MAX).await.unwrap(), queue);
     }
 
     #[tokio::test]
@@ -578,13 +600,7 @@ mod tests {
         let connection = open::connect(&path, Durability::Full, None).unwrap();
         let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
         connection.pragma_update(None, "max_page_count", pages + 1).unwrap();
-        let mut database = Database {
-            connection,
-            waiting: 0,
-            unsettled: Arc::default(),
-            behind: Behind::default(),
-            txns: Txns::default(),
-        };
+        let mut database = Database::new(connection, Arc::default()).unwrap();
 
         let large = "x".repeat(100_000);
         let refused = database.commit(&[job(Batch::from(alias(&large))).0]);
