@@ -140,8 +140,10 @@ impl Work<'_> {
         let Some(oldest) = order.first() else {
             return Err(Error::BadState("nothing that is missing was sent".to_owned()));
         };
-        // From the hole's upper end down, as far as there is room.
-        let room_for = usize::try_from(hole.seq - 1 - hole.floor).unwrap_or(0);
+        // From the hole's upper end down, as far as there is room. No event has the place 0: where the state log names that,
+        // there is nothing under a key.
+        let top = if hole.seq == 1 { 0 } else { hole.seq };
+        let room_for = usize::try_from(top - 1 - hole.floor).unwrap_or(0);
         let order = &order[order.len().saturating_sub(room_for)..];
         let mut batch = Batch::new();
         let step = batch.step();
@@ -151,7 +153,7 @@ impl Work<'_> {
         let mut state =
             if oldest.prev_events.is_empty() { State::default() } else { given_state(before, &known)? };
         let above = self.core.store.position_of(self.snapshot.number, hole.seq).await?;
-        let first = hole.seq - order.len() as i64;
+        let first = top - order.len() as i64;
         self.write_base(&mut batch, first - 1, &state);
         let mut unjudged = Vec::new();
         for (pdu, seq) in order.iter().copied().zip(first..) {

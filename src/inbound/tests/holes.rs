@@ -118,6 +118,33 @@ async fn sr_11_the_state_of_who_comes_back_stays_when_history_comes() {
     assert_eq!(content.unwrap()["topic"], "holds");
 }
 
+/// SR-11: what was set right before this server entered the room, and didn't hold, is no state.
+#[tokio::test]
+async fn sr_11_the_last_event_before_the_first_one_here_is_not_taken_for_nothing() {
+    let mut meeting = Meeting::new().await;
+    let mut elsewhere = Story::new().await;
+    let bob = owned_user_id!("@bob:localhost");
+    let state = elsewhere.room.snapshot().state.clone();
+    let ids: Vec<OwnedEventId> = state.iter().map(|event| event.pdu.event_id.clone()).collect();
+    let log = elsewhere.world.rooms.log_backwards(&elsewhere.room, i64::MAX, 100).await.unwrap();
+    let topic = elsewhere.by_rita("m.room.topic", Some(""), json!({ "topic": "doesn't hold" }), &[]);
+    let (key, join) = (Some(bob.as_str()), json!({ "membership": "join" }));
+    let event = elsewhere.event(&bob, "m.room.member", key, join, &[topic.event_id.clone()]);
+    let before = Given { state: ids, events: log.iter().map(|event| event.pdu.clone()).collect() };
+    let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
+    let rooms = Arc::clone(&meeting.story.world.rooms);
+    let room = rooms.enter(Entry { room_id, version, event, before: before.clone() }).await.unwrap();
+
+    let hole = rooms.holes(&room).await.unwrap().remove(0);
+    rooms.fill(&room, Chunk { hole, events: vec![topic.clone()], before }).await.unwrap();
+    let filled = rooms.event(&room, &topic.event_id).await.unwrap();
+    assert!(!filled.is_outlier() && filled.seq != 0);
+    meeting.story.room = room;
+    assert_eq!(meeting.story.topic(), None);
+    let reloaded = meeting.story.reloaded().await;
+    assert!(reloaded.state.get(&"m.room.topic".into(), "").is_none());
+}
+
 /// EV-09: what was known as part of the state before it had its place replaces nothing, itself least of all.
 #[tokio::test]
 async fn ev_09_an_event_does_not_replace_itself() {
