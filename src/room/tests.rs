@@ -231,6 +231,7 @@ async fn pages_neither_skip_nor_repeat() {
             use ruma::events::room::member::MembershipState::{Join, Leave};
             (seq, if joined { Join } else { Leave })
         }),
+        &[],
     );
     let filter = EventFilter::default();
     let mut all = Vec::new();

@@ -46,8 +46,12 @@ impl Sight {
     }
 
     /// From every change of the room's history visibility and of the user's membership, oldest first, each with the
-    /// `seq` at which it took effect.
-    pub fn new(visibilities: &[(i64, HistoryVisibility)], memberships: &[(i64, MembershipState)]) -> Self {
+    /// `seq` at which it took effect. Where it was `silent`, the event there isn't the one that says it.
+    pub fn new(
+        visibilities: &[(i64, HistoryVisibility)],
+        memberships: &[(i64, MembershipState)],
+        silent: &[i64],
+    ) -> Self {
         let last_join = memberships.iter().rev().find(|(_, membership)| *membership == MembershipState::Join);
         let last_join = last_join.map_or(i64::MIN, |(seq, _)| *seq);
         let mut changes: Vec<i64> = visibilities.iter().map(|(seq, _)| *seq).collect();
@@ -55,7 +59,8 @@ impl Sight {
         changes.sort_unstable();
         changes.dedup();
 
-        // What holds between two changes, and at a change what holds before or after it (HV-03).
+        // What holds between two changes, and at an event that says a change what holds before or after it (HV-03). One at
+        // which state resolution changes something comes from where it was so before.
         let allowed = |at: i64| {
             let visibility = latest(visibilities, at).unwrap_or(&HistoryVisibility::Shared);
             let membership = latest(memberships, at).unwrap_or(&MembershipState::Leave);
@@ -69,7 +74,7 @@ impl Sight {
                 sight.add(from, change - 1);
             }
             let after = allowed(change);
-            if before || after {
+            if after || (before && !silent.contains(&change)) {
                 sight.add(change, change);
             }
             (from, before) = (change + 1, after);
@@ -245,16 +250,17 @@ impl Rooms {
         {
             return Ok(Sight::since(member.seq).up_to(snapshot.last_seq));
         }
-        let visibilities = self.visibilities(room).await?;
+        let (visibilities, mut silent) = self.visibilities(room).await?;
         if joined && visibilities.iter().all(|(_, visibility)| is_open(visibility)) {
             return Ok(Sight::everything().up_to(snapshot.last_seq));
         }
-        let memberships = if member.is_none() || self.has_forgotten(room, user_id).await? {
-            Vec::new()
-        } else {
-            self.memberships(room, user_id).await?
-        };
-        Ok(Sight::new(&visibilities, &memberships).up_to(snapshot.last_seq))
+        let mut memberships = Vec::new();
+        if member.is_some() && !self.has_forgotten(room, user_id).await? {
+            let (changes, without_event) = self.memberships(room, user_id).await?;
+            memberships = changes;
+            silent.extend(without_event);
+        }
+        Ok(Sight::new(&visibilities, &memberships, &silent).up_to(snapshot.last_seq))
     }
 
     /// As [`Self::sight`], for whoever reads the log. Those who may see nothing aren't in the room.
@@ -270,13 +276,15 @@ impl Rooms {
     /// BF-04: the events that some user of a server may see, as it has somebody in the room.
     pub(super) async fn sight_of_server(&self, room: &Room, server: &ServerName) -> Result<Sight, Error> {
         let snapshot = room.snapshot();
-        let visibilities = self.visibilities(room).await?;
+        let (visibilities, silent) = self.visibilities(room).await?;
         let mut sight = Sight { ranges: Vec::new() };
         if visibilities.iter().all(|(_, visibility)| is_open(visibility)) {
             sight = Sight::everything();
         } else {
             for user_id in users_of(server, &snapshot) {
-                sight = sight.or(Sight::new(&visibilities, &self.memberships(room, &user_id).await?));
+                let (memberships, without_event) = self.memberships(room, &user_id).await?;
+                let silent = [&*silent, &without_event].concat();
+                sight = sight.or(Sight::new(&visibilities, &memberships, &silent));
             }
         }
         self.without_expired(room, sight.without(&snapshot.holes)).await
@@ -290,7 +298,7 @@ impl Rooms {
             return Ok(View::NOW);
         }
         if snapshot.member(user_id).is_some() && !self.has_forgotten(room, user_id).await? {
-            let memberships = self.memberships(room, user_id).await?;
+            let (memberships, _) = self.memberships(room, user_id).await?;
             let was_in = memberships.iter().rposition(|(_, membership)| *membership == MembershipState::Join);
             if let Some((left, _)) = was_in.and_then(|joined| memberships.get(joined + 1)) {
                 return Ok(View { at: *left });
@@ -327,17 +335,32 @@ impl Rooms {
         Ok(away && self.core.store.is_forgotten(user_id.as_str(), room.number).await?)
     }
 
-    async fn visibilities(&self, room: &Room) -> Result<Vec<(i64, HistoryVisibility)>, Error> {
+    /// Each change, and where it was silent.
+    async fn visibilities(&self, room: &Room) -> Result<(Vec<(i64, HistoryVisibility)>, Vec<i64>), Error> {
         let changes = self.core.changes(room, &StateEventType::RoomHistoryVisibility, "").await?;
-        Ok(changes.into_iter().map(|(seq, event)| (seq, visibility_of(event.as_ref()))).collect())
+        let silent = without_event(&changes);
+        Ok((changes.into_iter().map(|(seq, event)| (seq, visibility_of(event.as_ref()))).collect(), silent))
     }
 
-    async fn memberships(&self, room: &Room, user_id: &UserId) -> Result<Vec<(i64, MembershipState)>, Error> {
+    /// Each change, and where it was silent.
+    async fn memberships(
+        &self,
+        room: &Room,
+        user_id: &UserId,
+    ) -> Result<(Vec<(i64, MembershipState)>, Vec<i64>), Error> {
         let changes = self.core.changes(room, &StateEventType::RoomMember, user_id.as_str()).await?;
+        let silent = without_event(&changes);
         let membership =
             |event: Option<Arc<Event>>| event.map_or(MembershipState::Leave, |event| event.membership());
-        Ok(changes.into_iter().map(|(seq, event)| (seq, membership(event))).collect())
+        Ok((changes.into_iter().map(|(seq, event)| (seq, membership(event))).collect(), silent))
     }
+}
+
+/// Where something changed otherwise than by the event there.
+fn without_event(changes: &[(i64, Option<Arc<Event>>)]) -> Vec<i64> {
+    let silent =
+        |(seq, event): &&(i64, Option<Arc<Event>>)| event.as_ref().is_none_or(|event| event.seq != *seq);
+    changes.iter().filter(silent).map(|(seq, _)| *seq).collect()
 }
 
 #[cfg(test)]
@@ -385,7 +408,7 @@ mod tests {
         ];
         for (name, path, expected) in paths {
             for (visibility, expected) in [WorldReadable, Shared, Invited, Joined].iter().zip(expected) {
-                let sight = Sight::new(&[(4, visibility.clone())], &path);
+                let sight = Sight::new(&[(4, visibility.clone())], &path, &[]);
                 assert_eq!(seen(&sight), expected, "{name}, {visibility}");
                 assert_eq!(
                     sight.is_nothing(),
@@ -402,22 +425,22 @@ mod tests {
     /// HV-02
     #[test]
     fn a_room_that_says_nothing_is_shared() {
-        assert_eq!(Sight::new(&[], &[(8, Join)]), Sight::everything());
-        assert!(Sight::new(&[], &[]).is_nothing());
+        assert_eq!(Sight::new(&[], &[(8, Join)], &[]), Sight::everything());
+        assert!(Sight::new(&[], &[], &[]).is_nothing());
         let unknown = HistoryVisibility::from("org.example.moonlight");
-        assert_eq!(seen(&Sight::new(&[(4, unknown)], &[(8, Join), (10, Leave)])), "xxx--");
+        assert_eq!(seen(&Sight::new(&[(4, unknown)], &[(8, Join), (10, Leave)], &[])), "xxx--");
     }
 
     /// HV-03
     #[test]
     fn a_change_of_visibility_is_seen_if_it_is_allowed_before_or_after() {
-        let opened = Sight::new(&[(4, Joined), (6, WorldReadable)], &[]);
+        let opened = Sight::new(&[(4, Joined), (6, WorldReadable)], &[], &[]);
         assert!(opened.may_see(6), "allowed after it");
         assert!(!opened.may_see(5));
-        let closed = Sight::new(&[(4, WorldReadable), (6, Joined)], &[]);
+        let closed = Sight::new(&[(4, WorldReadable), (6, Joined)], &[], &[]);
         assert!(closed.may_see(6), "allowed before it");
         assert!(!closed.may_see(7));
-        let neither = Sight::new(&[(2, Joined), (6, Invited), (7, Joined)], &[(9, Join)]);
+        let neither = Sight::new(&[(2, Joined), (6, Invited), (7, Joined)], &[(9, Join)], &[]);
         assert!(!neither.may_see(6));
         assert!(neither.may_see(1), "shared until the room said otherwise");
     }
@@ -425,16 +448,29 @@ mod tests {
     /// HV-03
     #[test]
     fn the_own_membership_is_seen_if_it_is_allowed_before_or_after() {
-        let sight = Sight::new(&[(4, Joined)], &[(6, Invite), (8, Join), (10, Leave), (12, Ban)]);
+        let sight = Sight::new(&[(4, Joined)], &[(6, Invite), (8, Join), (10, Leave), (12, Ban)], &[]);
         assert!(!sight.may_see(6));
         assert!(sight.may_see(8) && sight.may_see(10));
         assert!(!sight.may_see(11) && !sight.may_see(12));
     }
 
+    /// HV-03, SR-11: a message at which somebody turns out to have left comes from where they had; one at which they turn out
+    /// to be in comes from where they were.
+    #[test]
+    fn i10_what_resolution_changes_holds_for_the_event_at_which_it_does() {
+        let path = [(6, Join), (8, Leave), (10, Join)];
+        let seen = |silent: &[i64]| {
+            let sight = Sight::new(&[(4, Joined)], &path, silent);
+            [7, 8, 9, 10].map(|seq| sight.may_see(seq))
+        };
+        assert_eq!(seen(&[]), [true, true, false, true]);
+        assert_eq!(seen(&[8, 10]), [true, false, false, true]);
+    }
+
     #[test]
     fn ranges_lead_over_what_is_hidden() {
         let path = [(8, Join), (10, Leave), (12, Join)];
-        let sight = Sight::new(&[(4, Joined)], &path);
+        let sight = Sight::new(&[(4, Joined)], &path, &[]);
         // Before event 4 the room was shared.
         assert_eq!(sight.ranges, [(FIRST, 4), (8, 10), (12, i64::MAX)]);
         assert_eq!(sight.range_up_to(11), Some((8, 10)));
@@ -442,8 +478,8 @@ mod tests {
         assert_eq!(sight.range_from(5), Some((8, 10)));
         assert_eq!(sight.range_from(10), Some((8, 10)));
         assert_eq!(sight.nearest(11), Some(12));
-        assert_eq!(Sight::new(&[(4, Joined)], &path[..2]).nearest(11), Some(10));
-        assert_eq!(Sight::new(&[], &[]).nearest(3), None);
+        assert_eq!(Sight::new(&[(4, Joined)], &path[..2], &[]).nearest(11), Some(10));
+        assert_eq!(Sight::new(&[], &[], &[]).nearest(3), None);
     }
 
     #[test]
@@ -458,7 +494,7 @@ mod tests {
 
     #[test]
     fn a_sight_ends_with_its_moment() {
-        let sight = Sight::new(&[(4, Joined)], &[(8, Join), (10, Leave), (12, Join)]);
+        let sight = Sight::new(&[(4, Joined)], &[(8, Join), (10, Leave), (12, Join)], &[]);
         assert_eq!(sight.clone().up_to(13).ranges, [(FIRST, 4), (8, 10), (12, 13)]);
         assert_eq!(sight.clone().up_to(11).ranges, [(FIRST, 4), (8, 10)]);
         assert!(!Sight::everything().up_to(13).may_see(14));
