@@ -10,15 +10,16 @@ use tokio::time::sleep;
 use crate::{
     client::{Answer, Client, encoded},
     device::{list, text},
+    receipts::{Mark, PRIVATE, PUBLIC},
     world::{Person, Room, Sent, World},
 };
 
 pub(crate) struct Actor {
-    world: Arc<World>,
-    people: Arc<Vec<Person>>,
-    me: usize,
-    client: Client,
-    chance: StdRng,
+    pub(crate) world: Arc<World>,
+    pub(crate) people: Arc<Vec<Person>>,
+    pub(crate) me: usize,
+    pub(crate) client: Client,
+    pub(crate) chance: StdRng,
     /// Rooms that it has entered and not left, as far as it knows.
     mine: BTreeSet<String>,
     /// Numbers what it does.
@@ -34,12 +35,12 @@ impl Actor {
         Self { world: Arc::clone(world), people, me, client, chance, mine: BTreeSet::new(), number: 0 }
     }
 
-    fn user_id(&self) -> String {
+    pub(crate) fn user_id(&self) -> String {
         self.people[self.me].user_id.clone()
     }
 
     /// A text that is nowhere else.
-    fn unique(&mut self) -> String {
+    pub(crate) fn unique(&mut self) -> String {
         self.number += 1;
         format!("{}-{}", self.me, self.number)
     }
@@ -54,7 +55,7 @@ impl Actor {
         mine.choose(&mut self.chance).map(|room| (*room).clone())
     }
 
-    fn other(&mut self) -> usize {
+    pub(crate) fn other(&mut self) -> usize {
         self.chance.random_range(0..self.people.len())
     }
 
@@ -71,17 +72,19 @@ impl Actor {
 
     async fn act(&mut self) {
         match self.chance.random_range(0..100) {
-            0..36 => self.send().await,
-            36..46 => self.join().await,
-            46..50 => self.create().await,
-            50..56 => self.invite().await,
-            56..60 => self.leave().await,
-            60..65 => self.throw_out().await,
-            65..72 => self.set_state().await,
-            72..76 => self.redact().await,
-            76..81 => self.read_up_to().await,
-            81..85 => self.keep_data().await,
-            85..92 => self.write_to_device().await,
+            0..32 => self.send().await,
+            32..41 => self.join().await,
+            41..45 => self.create().await,
+            45..51 => self.invite().await,
+            51..55 => self.leave().await,
+            55..60 => self.throw_out().await,
+            60..67 => self.set_state().await,
+            67..71 => self.redact().await,
+            71..77 => self.read_up_to().await,
+            77..81 => self.keep_data().await,
+            81..88 => self.write_to_device().await,
+            88..90 => self.publish_keys().await,
+            90..92 => self.claim_key().await,
             92..94 => self.rename().await,
             94..96 => self.type_something().await,
             _ => self.snoop().await,
@@ -242,8 +245,18 @@ impl Actor {
             let plot = self.world.plot.lock();
             plot.sent.iter().filter(|sent| sent.room == room.room_id).map(|sent| sent.event.clone()).collect()
         };
-        let Some(event) = events.choose(&mut self.chance) else { return };
-        self.on_room(&room, &format!("receipt/m.read/{}", encoded(event)), json!({})).await;
+        let Some(event) = events.choose(&mut self.chance).cloned() else { return };
+        let kind = if self.chance.random_range(0..4) == 0 { PRIVATE } else { PUBLIC };
+        let path = format!("receipt/{kind}/{}", encoded(&event));
+        let mark =
+            Mark { user: self.user_id(), room: room.room_id.clone(), event, kind, acknowledged: false };
+        let number = {
+            let marks = &mut self.world.plot.lock().marks;
+            marks.push(mark);
+            marks.len() - 1
+        };
+        let answer = self.on_room(&room, &path, json!({})).await;
+        self.world.plot.lock().marks[number].acknowledged = answer.is_some_and(|answer| answer.is_ok());
     }
 
     async fn keep_data(&mut self) {

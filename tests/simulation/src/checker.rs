@@ -14,6 +14,7 @@ use crate::{
     client::{Client, encoded},
     device::{Device, Style, list, text},
     kept::{Kept, KeptRoom, SHOWN},
+    keys, receipts,
     trace::note,
     world::{Room, World},
 };
@@ -210,6 +211,8 @@ impl Judge {
         }
         self.acknowledged(&kept);
         self.mail(devices);
+        let people = self.world.people();
+        keys::judge(&self.world, &people, &mut self.clients).await;
         for (device, logs) in devices.iter_mut().zip(logs) {
             self.device(device, &logs, &kept).await;
         }
@@ -302,6 +305,11 @@ impl Judge {
         if known != joined {
             self.wrong(format!("{who} knows of rooms {known:?} and is in {joined:?}"));
         }
+        // Those that its user has left among them.
+        if device.listed.is_some_and(|count| count != device.told.len() as u64) {
+            let (listed, told) = (device.listed, &device.told);
+            self.wrong(format!("the list of {who} has {listed:?} rooms, and it was told of {told:?}"));
+        }
         for room in known.intersection(&joined) {
             self.room(device, room, &logs[room], &kept[index]).await;
         }
@@ -335,8 +343,13 @@ impl Judge {
         let keys: BTreeSet<_> = view.state.keys().chain(state.keys()).collect();
         let differs = keys.into_iter().filter(|key| view.state.get(*key) != state.get(*key));
         // What a timeline says last needn't be the state where branches were joined: `state_after` is for that.
-        let differs =
-            differs.filter(|key| device.style == Style::After || stored.last.get(*key) == state.get(*key));
+        // Nor can `/sync` say, in whichever form, that there is nothing under a key any more: only an event could.
+        let differs = differs.filter(|key| match device.style {
+            Style::Plain => stored.last.get(*key) == state.get(*key),
+            Style::After | Style::Sliding => {
+                state.contains_key(*key) || view.state.get(*key).is_none_or(|id| stored.event(id).is_none())
+            }
+        });
         let differs: Vec<_> = differs.map(|key| (key, view.state.get(key), state.get(key))).collect();
         if !differs.is_empty() {
             self.wrong(format!(
@@ -373,6 +386,7 @@ impl Judge {
         let skipped =
             after.filter(|id| !seen.contains(id) && stored.event(id).is_some_and(|event| !event.late));
         let skipped: Vec<_> = skipped.collect();
+        receipts::judge(&self.world, device, room, stored);
         if !skipped.is_empty() {
             self.wrong(format!("I5: {who} was not shown {skipped:?}\nsaw {:?}\nof  {log:?}", view.log));
         }
@@ -389,12 +403,10 @@ impl Judge {
                 self.wrong(format!("I10: {} was shown {id}, which isn't there", device.user_id));
                 continue;
             };
-            // Of other events some are shown to all who are invited, or who leave.
-            if event.kind == "m.room.message" && !stored.may_see(&device.user_id, event.seq, room.visibility)
-            {
+            if !stored.shows(&device.user_id, event, room.visibility) {
                 self.wrong(format!(
-                    "I10: {} was shown {id} of {room_id}, a room with history for {}",
-                    device.user_id, room.visibility
+                    "I10: {} was shown {id}, {} of {room_id}, a room with history for {}",
+                    device.user_id, event.kind, room.visibility
                 ));
             }
         }

@@ -1,5 +1,5 @@
-//! A device that reads: a chain of `/sync`, each gap of which is closed, and nothing else. What it has in the end is what
-//! the server has told it, by the rules of the specification.
+//! A device that reads: a chain of `/sync`, or a connection of sliding sync ([`sliding`](crate::sliding)), each gap of which
+//! is closed, and nothing else. What it has in the end is what the server has told it, by the rules of the specification.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +21,7 @@ pub(crate) enum Style {
     Plain,
     /// Takes the state from `state_after`.
     After,
+    Sliding,
 }
 
 #[derive(Default)]
@@ -30,8 +31,10 @@ pub(crate) struct View {
     pub(crate) state: BTreeMap<(String, String), String>,
     /// Ids of events from the moment when it entered the room.
     pub(crate) log: Vec<String>,
-    /// The last read receipt of each user: the event.
-    pub(crate) receipts: BTreeMap<String, String>,
+    /// The last receipt of each user and type: the event.
+    pub(crate) receipts: BTreeMap<(String, String), String>,
+    /// How many unread messages it shows.
+    pub(crate) unread: u64,
 }
 
 pub(crate) struct Device {
@@ -39,7 +42,8 @@ pub(crate) struct Device {
     pub(crate) user_id: String,
     pub(crate) device_id: String,
     pub(crate) style: Style,
-    since: Option<String>,
+    /// Where it goes on: a token of `/sync`, or the `pos` of a connection.
+    pub(crate) since: Option<String>,
     pub(crate) rooms: BTreeMap<String, View>,
     pub(crate) invites: BTreeSet<String>,
     pub(crate) account_data: BTreeMap<String, Value>,
@@ -47,6 +51,13 @@ pub(crate) struct Device {
     pub(crate) mail: Vec<String>,
     /// Every event that it was ever shown, with its room.
     pub(crate) seen: BTreeSet<(String, String)>,
+    /// How many rooms the list of a connection has, and those that it was told of.
+    pub(crate) listed: Option<u64>,
+    pub(crate) told: BTreeSet<String>,
+    /// Where its messages go on, by sliding sync.
+    pub(crate) mail_since: Option<String>,
+    /// How many events of a room it wants to have at first, by sliding sync.
+    pub(crate) limit: u64,
     chance: StdRng,
 }
 
@@ -59,15 +70,26 @@ pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn ids(events: &[Value]) -> impl Iterator<Item = String> {
+pub(crate) fn ids(events: &[Value]) -> impl Iterator<Item = String> {
     events.iter().map(|event| text(&event["event_id"]))
 }
 
 impl View {
-    fn apply(&mut self, events: &[Value]) {
+    pub(crate) fn apply(&mut self, events: &[Value]) {
         for event in events.iter().filter(|event| event.get("state_key").is_some()) {
             let key = (text(&event["type"]), text(&event["state_key"]));
             self.state.insert(key, text(&event["event_id"]));
+        }
+    }
+
+    /// Takes over an `m.receipt`.
+    pub(crate) fn read(&mut self, content: &Value) {
+        for (id, kinds) in content.as_object().into_iter().flatten() {
+            for (kind, users) in kinds.as_object().into_iter().flatten() {
+                for user in users.as_object().into_iter().flatten().map(|(user, _)| user) {
+                    self.receipts.insert((user.clone(), kind.clone()), id.clone());
+                }
+            }
         }
     }
 }
@@ -79,18 +101,25 @@ impl Device {
             client,
             user_id,
             device_id,
-            style: if chance.random_range(0..3) == 0 { Style::After } else { Style::Plain },
+            style: [Style::Plain, Style::Plain, Style::After, Style::Sliding]
+                .choose(&mut chance)
+                .copied()
+                .unwrap_or(Style::Plain),
             since: None,
             rooms: BTreeMap::new(),
             invites: BTreeSet::new(),
             account_data: BTreeMap::new(),
             mail: Vec::new(),
             seen: BTreeSet::new(),
+            listed: None,
+            told: BTreeSet::new(),
+            mail_since: None,
+            limit: [1, 3, 20].choose(&mut chance).copied().unwrap_or(3),
             chance,
         }
     }
 
-    fn wrong(&self, what: &str) {
+    pub(crate) fn wrong(&self, what: &str) {
         self.client.world.wrong(format!("{what}: {} {}", self.user_id, self.device_id));
     }
 
@@ -98,7 +127,7 @@ impl Device {
     pub(crate) async fn run(mut self) -> Self {
         while !self.client.world.is_over() {
             let wait = [0, 1000, 10_000, 30_000].choose(&mut self.chance).copied().unwrap_or(0);
-            self.sync(wait).await;
+            self.hear(wait).await;
             // Some are away for a while, now and then.
             let away = if self.chance.random_range(0..8) == 0 { 20_000 } else { 500 };
             let away = self.chance.random_range(0..away);
@@ -112,15 +141,23 @@ impl Device {
         // Several times: mail comes a hundred at a time, and what a sync does may have something come.
         for _ in 0..20 {
             let before = self.since.clone();
-            self.sync(0).await;
-            if before.is_some() && self.since == before {
+            let news = self.hear(0).await;
+            if before.is_some() && (self.since == before || news == Some(false)) {
                 return;
             }
         }
     }
 
-    /// One answer, if there is one.
-    pub(crate) async fn sync(&mut self, wait: u64) {
+    /// One answer, if there is one; whether there is anything in it, if that is to be seen.
+    async fn hear(&mut self, wait: u64) -> Option<bool> {
+        if self.style == Style::Sliding {
+            return self.slide(wait).await;
+        }
+        self.sync(wait).await;
+        None
+    }
+
+    async fn sync(&mut self, wait: u64) {
         let limit = [1, 2, 5, 10, 50].choose(&mut self.chance).copied().unwrap_or(10);
         let filter = json!({ "room": { "timeline": { "limit": limit } } });
         let mut path = format!("/v3/sync?timeout={wait}&filter={}", encoded(&filter.to_string()));
@@ -154,15 +191,19 @@ impl Device {
         for event in list(&body["account_data"]["events"]) {
             self.account_data.insert(text(&event["type"]), event["content"].clone());
         }
-        for event in list(&body["to_device"]["events"]) {
+        self.get_mail(list(&body["to_device"]["events"]));
+        self.since = Some(text(&body["next_batch"]));
+    }
+
+    pub(crate) fn get_mail(&mut self, events: &[Value]) {
+        for event in events {
             let body = text(&event["content"]["body"]);
             self.client.world.plot.lock().delivered.insert(body.clone());
             self.mail.push(body);
         }
-        self.since = Some(text(&body["next_batch"]));
     }
 
-    fn see(&mut self, room: &str, events: &[Value]) {
+    pub(crate) fn see(&mut self, room: &str, events: &[Value]) {
         self.seen.extend(ids(events).map(|id| (room.to_owned(), id)));
     }
 
@@ -172,7 +213,7 @@ impl Device {
         let new = !self.rooms.get(room).is_some_and(|view| view.joined);
         let gap = match self.since.clone() {
             Some(since) if !new && timeline["limited"] == true => {
-                self.gap(room, &text(&timeline["prev_batch"]), &since).await
+                self.gap(room, &text(&timeline["prev_batch"]), Some(&since)).await
             }
             _ => Vec::new(),
         };
@@ -189,23 +230,26 @@ impl Device {
         }
         view.log.extend(gap);
         view.log.extend(ids(events));
-        for event in list(&part["ephemeral"]["events"]) {
-            let receipts = event["content"].as_object().filter(|_| event["type"] == "m.receipt");
-            for (id, kinds) in receipts.into_iter().flatten() {
-                for user in kinds["m.read"].as_object().into_iter().flatten().map(|(user, _)| user) {
-                    view.receipts.insert(user.clone(), id.clone());
-                }
-            }
+        for event in list(&part["ephemeral"]["events"]).iter().filter(|event| event["type"] == "m.receipt") {
+            view.read(&event["content"]);
+        }
+        if let Some(count) = part["unread_notifications"]["notification_count"].as_u64() {
+            view.unread = count;
         }
     }
 
-    /// What lies between the last token and the timeline, oldest first.
-    async fn gap(&mut self, room: &str, from: &str, since: &str) -> Vec<String> {
+    /// What lies between the last token, or what it has of the room, and the timeline, oldest first.
+    pub(crate) async fn gap(&mut self, room: &str, from: &str, since: Option<&str>) -> Vec<String> {
         let (mut events, mut from) = (Vec::new(), from.to_owned());
+        let to = since.map(|since| format!("&to={since}")).unwrap_or_default();
+        let has: BTreeSet<String> = match since {
+            None => self.rooms.get(room).into_iter().flat_map(|view| view.log.iter().cloned()).collect(),
+            Some(_) => BTreeSet::new(),
+        };
         // More pages than there can be.
         for _ in 0..1000 {
             let room_path = encoded(room);
-            let path = format!("/v3/rooms/{room_path}/messages?dir=b&limit=7&from={from}&to={since}");
+            let path = format!("/v3/rooms/{room_path}/messages?dir=b&limit=7&from={from}{to}");
             let Some(page) = self.client.get(&path).await else { break };
             if !page.is_ok() {
                 self.wrong(&format!("I5: a gap can't be closed: {page:?}"));
@@ -213,7 +257,12 @@ impl Device {
             }
             let chunk = list(&page.json["chunk"]);
             self.see(room, chunk);
-            events.extend(ids(chunk));
+            let new = ids(chunk).take_while(|id| !has.contains(id));
+            events.extend(new);
+            if ids(chunk).any(|id| has.contains(&id)) {
+                events.reverse();
+                return events;
+            }
             let Some(end) = page.json["end"].as_str() else {
                 events.reverse();
                 return events;

@@ -27,6 +27,8 @@ pub(crate) struct KeptEvent {
     position: i64,
     pub(crate) verdict: i64,
     pub(crate) kind: String,
+    pub(crate) state_key: Option<String>,
+    pub(crate) sender: String,
     /// Of a message that isn't redacted.
     pub(crate) body: Option<String>,
     /// Who sent it, and what is in it.
@@ -45,6 +47,8 @@ pub(crate) struct KeptRoom {
     pub(crate) joined: BTreeSet<String>,
     /// Each change of a membership: when, whose, what.
     members: Vec<(i64, String, String)>,
+    /// Whose membership has ever changed otherwise than by the event at that place.
+    silent: BTreeSet<String>,
     has_holes: bool,
     /// Where its history goes on after what couldn't be had.
     holes: Vec<i64>,
@@ -156,6 +160,8 @@ impl KeptRoom {
                 position,
                 verdict,
                 kind,
+                state_key: pdu["state_key"].as_str().map(str::to_owned),
+                sender: text(&pdu["sender"]),
                 body,
                 what,
                 late: false,
@@ -186,6 +192,9 @@ impl KeptRoom {
                 let membership =
                     members.get(&event).map_or_else(String::new, |(_, membership)| membership.clone());
                 room.members.push((seq, key.clone(), membership));
+                if seq != event {
+                    room.silent.insert(key.clone());
+                }
             }
             state.insert((kind, key), event);
         }
@@ -234,15 +243,37 @@ impl KeptRoom {
         since.filter(|_| !inside.is_empty())
     }
 
+    /// Since when somebody has been in the room, if all that happened meanwhile came in its order.
+    pub(crate) fn joined_since(&self, user: &str) -> Option<i64> {
+        if self.has_holes || self.silent.contains(user) {
+            return None;
+        }
+        let own = self.members.iter().filter(|(_, whose, _)| whose == user);
+        let path: Vec<(i64, bool)> = own.map(|(seq, _, is)| (*seq, is == "join")).collect();
+        let out = path.iter().rposition(|(_, joined)| !joined).map_or(0, |at| at + 1);
+        path.get(out).map(|(seq, _)| *seq)
+    }
+
     /// The first event of a log since which a server has been in the room by its own account, and lacks nothing.
     pub(crate) fn whole_since(&self, server: &str) -> Option<&KeptEvent> {
         let since = self.inside_since(server)?.max(self.holes.last().copied().unwrap_or(0));
         self.events.iter().find(|event| event.seq >= since && event.verdict == SHOWN)
     }
 
-    /// Whether somebody may see an event, where the history is and has been for these ("Server behaviour" of history
+    /// Whether somebody may see an event of the log. The room's history is and has been for these, but that until it said so
+    /// it was for all who would ever come in.
+    pub(crate) fn shows(&self, user: &str, event: &KeptEvent, visibility: &str) -> bool {
+        let own = event.kind == "m.room.member" && event.state_key.as_deref() == Some(user);
+        let rule = self.events.iter().find(|event| event.kind == "m.room.history_visibility");
+        let ruled = rule.is_none_or(|rule| rule.seq < event.seq);
+        let visibility = if ruled { visibility } else { "shared" };
+        let change = event.state_key.is_some() && self.may_see(user, event.seq - 1, visibility);
+        own || change || self.may_see(user, event.seq, visibility)
+    }
+
+    /// Whether somebody may see what is at a place, where the history is and has been for these ("Server behaviour" of history
     /// visibility).
-    pub(crate) fn may_see(&self, user: &str, seq: i64, visibility: &str) -> bool {
+    fn may_see(&self, user: &str, seq: i64, visibility: &str) -> bool {
         let own = || self.members.iter().filter(|(_, whose, _)| whose == user);
         let at = own().take_while(|(since, ..)| *since <= seq).last().map_or("", |(_, _, is)| is);
         let later = || own().any(|(since, _, is)| *since > seq && is == "join");

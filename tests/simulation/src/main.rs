@@ -15,9 +15,12 @@ mod device;
 mod disk;
 mod host;
 mod kept;
+mod keys;
 mod machine;
 mod network;
 mod os;
+mod receipts;
+mod sliding;
 mod story;
 mod trace;
 mod world;
@@ -85,13 +88,14 @@ fn main() -> ExitCode {
 
 /// Plays a seed in this process, which ends with it: nothing that is left of its servers is to end in its own way.
 fn one(plan: &Plan, trace: bool) -> ! {
-    os::seed(plan.seed);
     os::register();
     if trace {
         // RUST_LOG says how much.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
     }
+    // Last, so that what is said takes nothing of what is drawn.
+    os::seed(plan.seed);
     let plan = plan.clone();
     // The keys of hash tables are random by thread: this one's by the seed.
     let played = thread::spawn(move || {

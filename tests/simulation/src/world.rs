@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
-use crate::{host::Host, network::Net, trace::note};
+use crate::{host::Host, keys::Keys, network::Net, receipts::Mark, trace::note};
 
 /// Somebody with an account.
 pub(crate) struct Person {
@@ -56,6 +56,9 @@ pub(crate) struct Plot {
     pub(crate) delivered: BTreeSet<String>,
     /// The last account data that was acknowledged, by user and type.
     pub(crate) account_data: BTreeMap<(String, String), String>,
+    /// What people said that they have read, acknowledged or not.
+    pub(crate) marks: Vec<Mark>,
+    pub(crate) keys: Keys,
 }
 
 pub(crate) struct World {
