@@ -9,10 +9,13 @@ mod common;
 use std::{
     fs,
     io::Read as _,
+    net::{Ipv4Addr, TcpStream},
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
 };
 
-use common::{Server, User};
+use common::{Server, User, free_port, is_free};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, SqliteConnection};
 use toml::Table;
@@ -82,6 +85,28 @@ async fn sigint_and_sigterm_end_the_server_with_success() {
     server.restart().await;
     server.signal(rustix::process::Signal::INT);
     assert!(server.ended().await.success());
+}
+
+/// The harness waits until a server's port is open, so nothing else may open it, amid other tests that start servers.
+#[test]
+fn a_port_that_a_test_looks_at_stays_closed() {
+    let port = free_port();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    Command::new("true").status().unwrap();
+                }
+            });
+        }
+        let opened = (0..3000).find(|_| {
+            assert!(is_free(port));
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+        });
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(opened, None, "the port was open at that look");
+    });
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ mod server;
 mod user;
 
 pub(crate) use http::{Answer, Http, Unanswered};
-pub(crate) use server::{PASSWORD, Server, free_port};
+pub(crate) use server::{PASSWORD, Server, free_port, is_free};
 pub(crate) use user::{User, transaction_id};
 
 use std::time::{Duration, Instant};

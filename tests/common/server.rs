@@ -5,7 +5,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::{
     fs::{self, File, OpenOptions},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
@@ -14,7 +14,7 @@ use std::{
     },
 };
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use toml::{Table, Value};
 
 /// The password of every account that [`Server::register`] makes.
@@ -280,10 +280,20 @@ pub(crate) fn free_port() -> u16 {
     for _ in 0..COUNT {
         let port = FIRST + (start + TAKEN.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
         let lock = File::create(folder.join(port.to_string())).expect("the temporary folder can be written");
-        if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if lock.try_lock().is_ok() && is_free(port) {
             LOCKS.lock().expect("nobody panics here").push(lock);
             return port;
         }
     }
     panic!("no port from {FIRST} on is free");
+}
+
+/// Whether nothing listens on a port. It isn't opened for that, not for a moment: another thread may be starting a process,
+/// which has the socket too until it has become its program, and so long whoever waits for the server that gets this port
+/// would find it open, and be cut off.
+pub(crate) fn is_free(port: u16) -> bool {
+    let socket = TcpSocket::new_v4().expect("a socket can be made");
+    // As the server itself does: connections of earlier runs that fade away don't matter.
+    socket.set_reuseaddr(true).expect("a socket has this option");
+    socket.bind((Ipv4Addr::LOCALHOST, port).into()).is_ok()
 }

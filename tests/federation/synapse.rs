@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
@@ -10,7 +9,7 @@ use std::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::common::{Http, PASSWORD, User, eventually, federating::Authority};
+use crate::common::{Http, PASSWORD, User, eventually, federating::Authority, free_port};
 
 pub(crate) struct Synapse {
     pub(crate) name: String,
@@ -19,10 +18,6 @@ pub(crate) struct Synapse {
     port: u16,
     federation: u16,
     dir: TempDir,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Synapse {
