@@ -22,7 +22,8 @@ use ruma::{
 use serde_json::value::RawValue;
 
 use crate::{
-    owned_state,
+    owned_state, power_levels,
+    shown::Shown,
     version::{UnsupportedVersion, has_owned_state, rules},
 };
 
@@ -182,12 +183,17 @@ impl Judge {
         if is_join_of_member_without_join_rules(&event, &fetch_state)? {
             return Ok(());
         }
+        let mut shown = Shown::as_it_is(&event);
         if self.owned_state && owned_state::concerns(&event) {
             owned_state::check(&event, &self.rules, &fetch_state)?;
-            let event = owned_state::Checked(event);
-            return check_state_dependent_auth_rules(&self.rules, event, fetch_state).map_err(Rejected::Rule);
+            shown.state_key = shown.state_key.map(owned_state::nobodys);
         }
-        check_state_dependent_auth_rules(&self.rules, event, fetch_state).map_err(Rejected::Rule)
+        let compared;
+        if *event.event_type() == TimelineEventType::RoomPowerLevels {
+            compared = power_levels::check(&event, &self.rules, &fetch_state)?;
+            shown.content = compared.as_deref().unwrap_or(shown.content);
+        }
+        check_state_dependent_auth_rules(&self.rules, shown, fetch_state).map_err(Rejected::Rule)
     }
 
     /// The id of the create event of an event's room, in versions whose room ids say it.

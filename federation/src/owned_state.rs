@@ -6,7 +6,7 @@
 //! event's type asks for.
 
 use ruma::{
-    MilliSecondsSinceUnixEpoch, RoomId, UserId,
+    UserId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::AuthorizationRules,
     state_res::{
@@ -14,7 +14,6 @@ use ruma::{
         events::{RoomCreateEvent, RoomPowerLevelsEvent},
     },
 };
-use serde_json::value::RawValue;
 
 use crate::auth::{Rejected, power_level};
 
@@ -65,53 +64,7 @@ fn owner(state_key: &str) -> Option<&UserId> {
     <&UserId>::try_from(&state_key[..end]).ok()
 }
 
-/// An event that has passed [`check`], as the other rules may see it: with a state key that is nobody's.
-pub(crate) struct Checked<E>(pub(crate) E);
-
-impl<E: Event> Event for Checked<E> {
-    type Id = E::Id;
-
-    fn event_id(&self) -> &E::Id {
-        self.0.event_id()
-    }
-
-    fn room_id(&self) -> Option<&RoomId> {
-        self.0.room_id()
-    }
-
-    fn sender(&self) -> &UserId {
-        self.0.sender()
-    }
-
-    fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
-        self.0.origin_server_ts()
-    }
-
-    fn event_type(&self) -> &TimelineEventType {
-        self.0.event_type()
-    }
-
-    fn content(&self) -> &RawValue {
-        self.0.content()
-    }
-
-    fn state_key(&self) -> Option<&str> {
-        self.0.state_key().map(|state_key| state_key.trim_start_matches('@'))
-    }
-
-    fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &E::Id> + '_> {
-        self.0.prev_events()
-    }
-
-    fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &E::Id> + '_> {
-        self.0.auth_events()
-    }
-
-    fn redacts(&self) -> Option<&E::Id> {
-        self.0.redacts()
-    }
-
-    fn rejected(&self) -> bool {
-        self.0.rejected()
-    }
+/// The state key of an event that has passed [`check`], as the other rules may see it.
+pub(crate) fn nobodys(state_key: &str) -> &str {
+    state_key.trim_start_matches('@')
 }

@@ -7,6 +7,7 @@ mod common;
 mod json;
 mod limits;
 mod owned_state;
+mod power_levels;
 mod received;
 mod redaction;
 mod requests;

@@ -153,10 +153,6 @@ impl<'a> Room<'a> {
             return Some(false);
         }
         if kind == "m.room.power_levels" {
-            // Whether those of another key are compared with those of the empty one the rules don't say.
-            if state_key != Some("") {
-                return None;
-            }
             return power.change(event, sender, own);
         }
         if self.version <= 2 && kind == "m.room.redaction" {
@@ -332,9 +328,9 @@ impl Power<'_> {
         if self.room.version >= 12 && self.creators.iter().any(|creator| new.users.contains_key(*creator)) {
             return Some(false);
         }
-        let Some(old) = &self.levels else { return Some(true) };
-        let mut unclear = false;
-        for (name, usual) in NUMBERS {
+        // The room's power levels are those of the empty key: others change nothing of these.
+        let Some(old) = self.levels.as_ref().filter(|_| event["state_key"] == "") else { return Some(true) };
+        for (name, _) in NUMBERS {
             let (before, after) = (old.numbers.get(name).copied(), new.numbers.get(name).copied());
             if before == after {
                 continue;
@@ -342,8 +338,6 @@ impl Power<'_> {
             if before.is_some_and(|before| before > own) || after.is_some_and(|after| after > own) {
                 return Some(false);
             }
-            // Whether a value that isn't there is the usual one the rules don't say, and servers differ.
-            unclear |= usual > own;
         }
         let mut maps = vec![(&old.events, &new.events)];
         if self.room.version >= 6 {
@@ -367,6 +361,6 @@ impl Power<'_> {
                 return Some(false);
             }
         }
-        (!unclear).then_some(true)
+        Some(true)
     }
 }
