@@ -10,7 +10,7 @@ use ruma::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
-use super::directory::is_public;
+use super::{directory::is_public, finished::finished};
 use crate::{
     account::Session,
     app::App,
@@ -77,9 +77,12 @@ async fn create(app: App, session: Session, request: Request) -> Result<Response
     let (creator, is_direct) = (new.creator.clone(), new.is_direct);
     let remote = new.invites.iter().filter(|invitee| invitee.server_name() != app.server_name);
     let remote: Vec<OwnedUserId> = remote.cloned().collect();
-    let room_id = app.rooms.create(new).await?;
-    invite_others(&app, &room_id, &creator, &remote, is_direct).await?;
-    Ok(Response::new(room_id))
+    finished(async move {
+        let room_id = app.rooms.create(new).await?;
+        invite_others(&app, &room_id, &creator, &remote, is_direct).await?;
+        Ok(Response::new(room_id))
+    })
+    .await
 }
 
 /// Invites users of other servers to a room that is there already, as far as they can be reached (MB-12).

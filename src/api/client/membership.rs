@@ -12,6 +12,7 @@ use ruma::{
     },
 };
 
+use super::finished::finished;
 use crate::{
     account::Session,
     app::App,
@@ -48,8 +49,6 @@ async fn find(
     }
 }
 
-/// A join in a task of its own: once another server has taken it, it has to be finished here, whether the client still waits
-/// or not.
 async fn enter(
     app: App,
     session: Session,
@@ -57,11 +56,11 @@ async fn enter(
     via: Vec<OwnedServerName>,
     reason: Option<String>,
 ) -> Result<OwnedRoomId, MatrixError> {
-    let joining = tokio::spawn(async move {
-        let joined = app.handshakes.join(&room_id, &session.user_id, via, reason).await;
-        joined.map(|room| room.room_id.clone())
-    });
-    Ok(joining.await.map_err(|cause| MatrixError::internal(&cause))??)
+    finished(async move {
+        let room = app.handshakes.join(&room_id, &session.user_id, via, reason).await?;
+        Ok(room.room_id.clone())
+    })
+    .await
 }
 
 async fn join(
@@ -95,8 +94,11 @@ async fn invite(
         ));
     };
     let room = app.rooms.of_member(&request.room_id, &session.user_id).await?;
-    app.handshakes.invite(&room, &session.user_id, &invitee.user_id, invitee.reason).await?;
-    Ok(invite_user::v3::Response::new())
+    finished(async move {
+        app.handshakes.invite(&room, &session.user_id, &invitee.user_id, invitee.reason).await?;
+        Ok(invite_user::v3::Response::new())
+    })
+    .await
 }
 
 async fn knock(
@@ -105,8 +107,11 @@ async fn knock(
     request: knock_room::v3::Request,
 ) -> Result<knock_room::v3::Response, MatrixError> {
     let (room_id, via) = find(&app, request.room_id_or_alias, request.via).await?;
-    let room = app.handshakes.knock(&room_id, &session.user_id, via, request.reason).await?;
-    Ok(knock_room::v3::Response::new(room.room_id.clone()))
+    finished(async move {
+        let room = app.handshakes.knock(&room_id, &session.user_id, via, request.reason).await?;
+        Ok(knock_room::v3::Response::new(room.room_id.clone()))
+    })
+    .await
 }
 
 async fn leave(
@@ -115,8 +120,11 @@ async fn leave(
     request: leave_room::v3::Request,
 ) -> Result<leave_room::v3::Response, MatrixError> {
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
-    app.handshakes.leave(&room, &session.user_id, request.reason).await?;
-    Ok(leave_room::v3::Response::new())
+    finished(async move {
+        app.handshakes.leave(&room, &session.user_id, request.reason).await?;
+        Ok(leave_room::v3::Response::new())
+    })
+    .await
 }
 
 async fn kick(

@@ -13,6 +13,7 @@ mod device;
 mod directory;
 mod events;
 mod filter;
+mod finished;
 mod gateway;
 mod history;
 mod interactive;

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     delayed_events::{Delayable, Sent, Wanted, schedule_by_query},
+    finished::finished,
     state::KEYLESS,
     with::Delay,
 };
@@ -100,8 +101,11 @@ async fn set_state(
     if let Some(invitee) = invited_elsewhere(&app, &request.event_type, &request.state_key, &content) {
         let content =
             serde_json::from_str(content.get()).map_err(|cause| MatrixError::bad_json(cause.to_string()))?;
-        let event_id = app.handshakes.invite_with(&room, &session.user_id, &invitee, content).await?;
-        return Ok(Json(Sent::Now(event_id)));
+        return finished(async move {
+            let event_id = app.handshakes.invite_with(&room, &session.user_id, &invitee, content).await?;
+            Ok(Json(Sent::Now(event_id)))
+        })
+        .await;
     }
     let event_id =
         app.rooms.set_state(&room, &session.user_id, request.event_type, request.state_key, content).await?;
