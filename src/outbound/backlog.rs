@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// Own events of one room that a server which is behind is sent. Of more the last: it asks for the others itself.
-const MOST_OF_ROOM: usize = 50;
+pub(super) const MOST_OF_ROOM: usize = 50;
 /// Events of a room that are looked at for that.
-const LOOKED_AT: i64 = 500;
+pub(super) const LOOKED_AT: usize = 500;
 /// Receipts of one room that such a server is sent: the newest, of each user and thread the last.
 const MOST_RECEIPTS: i64 = 200;
 
@@ -102,15 +102,17 @@ impl Backlog<'_> {
 
     /// What a server missed after a position and up to another, in order: events that were made here, in rooms that it is in;
     /// who came and went there by way of this server or of another; how far people here have read there; messages to its
-    /// devices, which are kept whether or not it is there; and the last change of each list of devices.
+    /// devices, which are kept whether or not it is there; and the last change of each list of devices. Of each room it is
+    /// `most` events, the last.
     pub(super) async fn missed(
         &self,
         (recipient, server): (i64, &ServerName),
         us: &ServerName,
         after: i64,
         to: i64,
+        most: usize,
     ) -> Result<Vec<(i64, Missed)>, room::Error> {
-        let of_rooms = self.of_rooms(server, us, after, to).await?.into_iter();
+        let of_rooms = self.of_rooms(server, us, after, to, most).await?.into_iter();
         let messages = self.store.message_positions(recipient, after, to).await?.into_iter();
         let messages = messages.map(|position| (position, Missed::Message));
         let lists = self.store.last_changes_for(server.as_str(), after, to).await?.into_iter();
@@ -127,10 +129,11 @@ impl Backlog<'_> {
         us: &ServerName,
         after: i64,
         to: i64,
+        most: usize,
     ) -> Result<Vec<(i64, Missed)>, room::Error> {
         let mut missed = Vec::new();
         for (number, last) in self.store.rooms_of_server(server.as_str(), after).await? {
-            match self.of_room(number, last, server, us, after, to).await {
+            match self.of_room(number, last, (server, us), (after, to), most).await {
                 Ok(of_room) => missed.extend(of_room),
                 Err(cause @ room::Error::Store(_)) => return Err(cause),
                 // I7
@@ -146,10 +149,9 @@ impl Backlog<'_> {
         &self,
         number: i64,
         last: Option<i64>,
-        server: &ServerName,
-        us: &ServerName,
-        after: i64,
-        to: i64,
+        (server, us): (&ServerName, &ServerName),
+        (after, to): (i64, i64),
+        most: usize,
     ) -> Result<Vec<(i64, Missed)>, room::Error> {
         let room = self.rooms.by_number_once(number).await?;
         if !room.snapshot().federates() {
@@ -157,18 +159,25 @@ impl Backlog<'_> {
         }
         let from = self.rooms.place_at(&room, after).await?;
         let until = self.rooms.place_at(&room, to).await?.min(last.unwrap_or(i64::MAX));
-        let mut events = self.rooms.log_backwards(&room, until, LOOKED_AT).await?;
+        // What was said before it came in, others have not been sent either who come in.
+        let stays = self.rooms.stays_of_server(&room, server, from).await?;
+        let mut events = self.rooms.log_backwards(&room, until, LOOKED_AT as i64).await?;
         events.retain(|event| {
             let (sender, is_member) = (event.pdu.sender.server_name(), event.pdu.membership().is_some());
-            event.seq > from && (sender == us || (is_member && sender != server))
+            event.seq > from && stays.may_see(event.seq) && (sender == us || (is_member && sender != server))
         });
-        events.truncate(MOST_OF_ROOM);
+        events.truncate(most);
         let mut missed = Vec::new();
         for event in events {
             let position = self.store.position_of(number, event.seq).await?;
             missed.push((position, Missed::Event { room: number, seq: event.seq }));
         }
         if last.is_none() {
+            let came = stays.ranges().last().map(|(first, _)| *first).filter(|first| *first > from);
+            let after = match came {
+                Some(seq) => self.store.position_of(number, seq).await?.max(after),
+                None => after,
+            };
             let receipts = self.store.receipts_between(number, us.as_str(), after, to, MOST_RECEIPTS).await?;
             missed.extend(receipts.into_iter().map(|changed| (changed, Missed::Receipt { room: number })));
         }

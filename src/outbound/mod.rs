@@ -2,8 +2,8 @@
 //!
 //! A server is a recipient like any other ([`Destinations`]); events that are made here are put into its queue with them. A
 //! server that something waits for has a task, which sends one transaction after the other, in order, each until it is
-//! taken ([`sender`]); the others have none. One that doesn't answer is tried again later and later, up to an hour; all
-//! such times are in one list. Once it has failed for some seconds it is *behind*: the store's writer puts nothing into
+//! taken ([`sender`]); the others have none. One that doesn't answer is tried again later and later, up to an hour, and
+//! sooner if it speaks ([`spoken`]); all such times are in one list. Once it has failed for some seconds it is *behind*: the store's writer puts nothing into
 //! its queue any more, so that thousands of dead servers cost nothing, and when it is back it gets what it missed from the
 //! logs of its rooms ([`backlog`]). From which position on its queue is filled again is exact, because that is written like
 //! anything else.
@@ -16,6 +16,7 @@ mod devices;
 mod fading;
 mod metrics;
 mod sender;
+mod spoken;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -80,8 +81,17 @@ struct Peer {
     failing_since: i64,
     /// Nothing is put into its queue.
     behind: bool,
-    /// It isn't tried before.
+    /// When the last attempt failed, and when the next one is made.
+    failed_at: i64,
     retry_at: i64,
+    /// It has asked not to be tried before, in Unix milliseconds.
+    not_before: i64,
+    /// It has spoken since the last attempt began.
+    spoken: bool,
+    /// It had before that.
+    upon_word: bool,
+    /// Attempts in a row that were made upon a word of it, and failed.
+    in_vain: u32,
     /// The transaction that wasn't taken yet: it keeps its id for as long as it is the same.
     unanswered: Option<sender::Unanswered>,
     fading: Fading,
@@ -134,7 +144,7 @@ impl Outbound {
                     if let Ok(server) = server
                         && let Some(recipient) = self.destinations.known(&server)
                     {
-                        self.forgive(recipient);
+                        self.spoken(recipient);
                     }
                 }
                 () = self.sooner.notified() => {}
@@ -176,11 +186,12 @@ impl Outbound {
                 return;
             }
             peer.sending = true;
+            peer.upon_word = std::mem::take(&mut peer.spoken);
         }
         tokio::spawn(Arc::clone(self).send_all(recipient));
     }
 
-    /// A server has spoken: it is there.
+    /// A server is tried now, as one that never failed.
     fn forgive(self: &Arc<Self>, recipient: i64) {
         {
             let inner = &mut *self.inner.lock();
@@ -189,7 +200,7 @@ impl Outbound {
                 return;
             }
             inner.agenda.remove(&(peer.retry_at, recipient));
-            (peer.failures, peer.retry_at) = (0, 0);
+            peer.is_well();
         }
         self.wake(recipient);
     }

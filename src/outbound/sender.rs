@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::{
     BEHIND_AFTER, LONGEST_WAIT, Outbound,
-    backlog::{Backlog, Item, Missed, Waiting},
+    backlog::{Backlog, Item, LOOKED_AT, MOST_OF_ROOM, Missed, Waiting},
     metrics,
     transaction::{self, Fading, MOST_PDUS},
 };
@@ -61,8 +61,9 @@ impl Outbound {
     /// Sends all that waits for a server, until there is nothing more or it fails.
     pub(super) async fn send_all(self: Arc<Self>, recipient: i64) {
         let Some(server) = self.destinations.name(recipient) else { return };
-        let retried = self.inner.lock().peers.get(&recipient).is_some_and(|peer| peer.failures > 0);
-        // Those that failed before wait for each other, never those that didn't.
+        // Those that failed before wait for each other, never those that didn't or that are there.
+        let retried =
+            self.inner.lock().peers.get(&recipient).is_some_and(|peer| peer.failures > 0 && !peer.upon_word);
         let _turn = if retried { self.retries.acquire().await.ok() } else { None };
         loop {
             if let Some(peer) = self.inner.lock().peers.get_mut(&recipient) {
@@ -143,12 +144,13 @@ impl Outbound {
         mut position: i64,
     ) -> Result<i64, Stop> {
         let head = self.queues.head();
-        position = self.send_missed(recipient, server, position, head).await?;
+        position = self.send_missed(recipient, server, (position, head), MOST_OF_ROOM).await?;
         let mut batch = Batch::new();
         let step = batch.step();
         batch.fill_queue(recipient, true);
         let live = self.store.commit(batch).await?.base + i64::from(step);
-        position = self.send_missed(recipient, server, position, live).await?;
+        // It is there: of what was said while it was sent the rest, nothing is left out.
+        position = self.send_missed(recipient, server, (position, live), LOOKED_AT).await?;
         self.store.commit(sent(recipient, position)).await?;
         if let Some(peer) = self.inner.lock().peers.get_mut(&recipient) {
             peer.behind = false;
@@ -161,10 +163,11 @@ impl Outbound {
         &self,
         recipient: i64,
         server: &OwnedServerName,
-        after: i64,
-        to: i64,
+        (after, to): (i64, i64),
+        most_of_room: usize,
     ) -> Result<i64, Stop> {
-        let missed = self.backlog().missed((recipient, server), &self.server_name, after, to).await?;
+        let missed =
+            self.backlog().missed((recipient, server), &self.server_name, after, to, most_of_room).await?;
         let mut position = after;
         let (mut rest, mut most) = (&*missed, MOST_PDUS);
         while !rest.is_empty() {
@@ -235,7 +238,7 @@ impl Outbound {
                 note_refused(server, &answer.body);
                 let inner = &mut *self.inner.lock();
                 if let Some(peer) = inner.peers.get_mut(&recipient) {
-                    (peer.failures, peer.retry_at) = (0, 0);
+                    peer.is_well();
                     peer.fading.put_before(unsent);
                 }
                 Ok(())
@@ -270,11 +273,14 @@ impl Outbound {
             let inner = &mut *self.inner.lock();
             let peer = inner.peers.entry(recipient).or_default();
             peer.failures = peer.failures.saturating_add(1);
+            peer.in_vain = peer.in_vain.saturating_add(u32::from(peer.upon_word));
             let doubled = Duration::from_secs(1 << peer.failures.saturating_sub(1).min(12));
             // Up to a quarter later, so that those that failed together aren't tried together.
             let later = doubled * (self.environment.entropy.number() % 251) as u32 / 1000;
-            let wait = (doubled + later).max(asked.unwrap_or_default()).min(LONGEST_WAIT);
-            peer.retry_at = now.saturating_add(wait.as_millis() as i64);
+            let wait = (doubled + later).max(asked.unwrap_or_default());
+            let after = |wait: Duration| now.saturating_add(wait.min(LONGEST_WAIT).as_millis() as i64);
+            (peer.failed_at, peer.retry_at) = (now, after(wait));
+            peer.not_before = asked.map_or(0, after);
             let failed_for = now - peer.failing_since;
             let behind = matches!(stop, Stop::Peer(_)) && failed_for >= BEHIND_AFTER.as_millis() as i64;
             if behind {
@@ -298,6 +304,9 @@ impl Outbound {
             let inner = &mut *self.inner.lock();
             let peer = inner.peers.entry(recipient).or_default();
             peer.sending = false;
+            if peer.spoken {
+                peer.retry_at = peer.sooner();
+            }
             inner.agenda.insert((peer.retry_at, recipient));
         }
         self.sooner.notify_one();

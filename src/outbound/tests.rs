@@ -1,5 +1,8 @@
 //! Sending to a server that is slow, that is down, that refuses: nothing is lost, nothing comes twice, all in order.
 
+mod catching_up;
+mod speaking;
+
 use std::collections::{BTreeSet, HashSet};
 
 use hearth_federation::{ClientError, Response, ServerRequest, SigningKey, Task};
@@ -31,10 +34,17 @@ struct There {
 #[derive(Default)]
 struct Script {
     down: bool,
+    /// It is up and takes nothing, and may say for how many milliseconds.
+    busy: bool,
+    retry_after_ms: Option<u64>,
+    /// Attempts wait for a permit each.
+    gate: Option<Arc<Semaphore>>,
     /// It refuses whatever has an event with this text.
     refuses: Option<String>,
     /// Each attempt: the transaction's id and the texts of its events.
     attempts: Vec<(String, Vec<String>)>,
+    /// When each began.
+    times: Vec<std::time::Instant>,
     /// What it took.
     taken: Vec<String>,
     /// The receipts among it, each with its user, thread and event.
@@ -57,18 +67,31 @@ impl Wire for There {
             let text = |pdu: &Value| pdu["content"]["body"].as_str().unwrap_or_default().to_owned();
             let texts: Vec<String> = pdus.iter().map(text).collect();
             let id = request.uri().rsplit('/').next().unwrap().to_owned();
-            {
+            let gate = {
                 let mut script = self.script.lock();
+                script.times.push(std::time::Instant::now());
                 script.attempts.push((id, texts.clone()));
                 script.at_work += 1;
                 script.most_at_work = script.most_at_work.max(script.at_work);
+                script.gate.clone()
+            };
+            match gate {
+                Some(gate) => gate.acquire().await.unwrap().forget(),
+                // Somebody else's turn, while this one is on its way.
+                None => tokio::task::yield_now().await,
             }
-            // Somebody else's turn, while this one is on its way.
-            tokio::task::yield_now().await;
             let mut script = self.script.lock();
             script.at_work -= 1;
             if script.down {
                 return Err(ClientError::TimedOut);
+            }
+            if script.busy {
+                return Err(ClientError::Refused {
+                    status: http::StatusCode::SERVICE_UNAVAILABLE,
+                    errcode: "M_UNKNOWN".to_owned(),
+                    message: "not now".to_owned(),
+                    retry_after_ms: script.retry_after_ms,
+                });
             }
             if let Some(refused) = &script.refuses
                 && texts.contains(refused)

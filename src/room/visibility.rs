@@ -290,6 +290,32 @@ impl Rooms {
         self.without_expired(room, sight.without(&snapshot.holes)).await
     }
 
+    /// TX-05: the events from `oldest` on at which a server had somebody in the room, those included by which it came and
+    /// went: what it is sent.
+    pub async fn stays_of_server(
+        &self,
+        room: &Room,
+        server: &ServerName,
+        oldest: i64,
+    ) -> Result<Sight, Error> {
+        let snapshot = room.snapshot();
+        let users = users_of(server, &snapshot);
+        let since = |user_id: &OwnedUserId| Some(snapshot.member(user_id)?.seq);
+        let mut joined = users.iter().filter(|user_id| snapshot.is_joined(user_id));
+        if joined.any(|user_id| since(user_id).is_some_and(|seq| seq <= oldest)) {
+            return Ok(Sight::since(oldest));
+        }
+        let always = [(FIRST, HistoryVisibility::Joined)];
+        let mut stays = Sight { ranges: Vec::new() };
+        for user_id in users {
+            stays = stays.or(Sight::new(&always, &self.memberships(room, &user_id).await?));
+            if stays.range_up_to(oldest).is_some_and(|(_, last)| last == i64::MAX) {
+                break;
+            }
+        }
+        Ok(stays)
+    }
+
     /// Which state a user may read: members the current one, former members that of when they left (HV-11), everybody
     /// the current one of a room that the world may read.
     pub async fn view(&self, room: &Room, user_id: &UserId) -> Result<View, Error> {

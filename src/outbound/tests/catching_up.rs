@@ -1,0 +1,52 @@
+//! What a server that was down is sent when it is back.
+
+use super::*;
+
+/// However much is said while it is sent the rest, and however slow it is.
+#[tokio::test]
+async fn tx_06_what_is_said_while_a_server_catches_up_is_sent_whole() {
+    let sending = Sending::new().await;
+    sending.there.script.lock().down = true;
+    sending.say(0..10).await;
+    sending.is_behind().await;
+    let gate = Arc::new(Semaphore::new(0));
+    {
+        let mut script = sending.there.script.lock();
+        (script.down, script.gate) = (false, Some(Arc::clone(&gate)));
+        script.attempts.clear();
+    }
+    sending.peers.heard_from(&owned_server_name!("elsewhere"));
+    sending.until("it is sent what it missed", |script| !script.attempts.is_empty()).await;
+    sending.say(10..90).await;
+    gate.add_permits(1000);
+    sending.until("all is taken", |script| script.taken.last().is_some_and(|last| last == "89")).await;
+    assert_eq!(sending.there.script.lock().taken, numbers(90));
+}
+
+/// TX-05: what was said while it had nobody in the room, it isn't sent later either.
+#[tokio::test]
+async fn a_server_that_was_down_hears_nothing_of_when_it_was_not_in_the_room() {
+    let mut sending = Sending::new().await;
+    sending.there.script.lock().down = true;
+    sending.say(0..2).await;
+    sending.is_behind().await;
+    let Story { world, room, alice, rita, .. } = &sending.story;
+    world.rooms.kick(room, alice, rita, None).await.unwrap();
+    let missed = sending.say(2..5).await;
+    sending.read(&[(&missed[0], Thread::Unthreaded)]).await;
+    let join = json!({ "membership": "join" });
+    let join = sending.story.by_rita("m.room.member", Some("@rita:elsewhere"), join, &[]);
+    assert_eq!(sending.story.bring(&[join]).await, [crate::room::Outcome::Accepted]);
+    sending.say(5..7).await;
+    {
+        let mut script = sending.there.script.lock();
+        script.down = false;
+        script.attempts.clear();
+    }
+    sending.peers.heard_from(&owned_server_name!("elsewhere"));
+    sending.until("all since then is taken", |script| script.taken.contains(&"6".to_owned())).await;
+    let script = sending.there.script.lock();
+    let said: Vec<&str> = script.taken.iter().map(String::as_str).collect();
+    assert_eq!((said, &*script.read), (vec!["0", "1", "5", "6"], &[][..]));
+    assert!(script.attempts.iter().any(|(_, texts)| texts.contains(&String::new())), "the kick");
+}
