@@ -1,8 +1,11 @@
 //! A fault in a room's writer: who waits is told, the room is as before, and the next one finds it at work.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use ruma::events::TimelineEventType;
@@ -46,7 +49,8 @@ async fn i7_a_panic_in_a_rooms_writer_loses_only_what_it_was_doing() {
     assert!(matches!(failed, Err(Error::Internal(_))), "{failed:?}");
     assert_eq!(room.snapshot().last_seq, seq, "the room is as before");
 
-    let again = world.rooms.append_one(&room, event, None).await.unwrap().event_id;
+    let again = tokio::time::timeout(Duration::from_secs(30), world.rooms.append_one(&room, event, None));
+    let again = again.await.expect("a writer is at work again").unwrap().event_id;
     assert_eq!(room.snapshot().last_seq, seq + 1, "nothing was left out");
     world.say(&other, &alice, "elsewhere").await;
     assert_ne!(before, again);

@@ -16,6 +16,8 @@ mod doubt;
 mod entry;
 mod error;
 mod event;
+#[cfg(test)]
+mod fairness_tests;
 mod fan_out;
 #[cfg(test)]
 mod fault_tests;

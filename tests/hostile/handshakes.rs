@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use hearth_federation::Pdu;
 use http::Method;
-use ruma::{OwnedEventId, RoomVersionId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -34,6 +34,12 @@ impl World {
     fn sent_joins(&self) -> usize {
         self.peer.asked("/_matrix/federation/v2/send_join/").len()
     }
+}
+
+/// A room's id and its creator.
+pub(crate) fn named(room: &Shared) -> (OwnedRoomId, OwnedUserId) {
+    let room = room.lock();
+    (room.id.clone(), room.creator.clone())
 }
 
 /// Puts a value at a path of a JSON text, such as `/event/type`.
@@ -353,13 +359,13 @@ async fn jn_12_invites_that_lie_are_not_signed() {
         (room.id.clone(), room.creator.clone())
     };
     let alice = world.alice.user_id.clone();
-    let member = |sender: &ruma::OwnedUserId, key: &str, membership: &str| {
+    let member = |sender: &OwnedUserId, key: &str, membership: &str| {
         room.lock().draft(sender, "m.room.member", Some(key), json!({ "membership": membership }))
     };
     let honest = member(&creator, &alice, "invite");
     let mut unsigned = wire(&honest);
     unsigned["signatures"] = json!({});
-    let of_alice = ruma::OwnedUserId::try_from(alice.as_str()).unwrap();
+    let of_alice = OwnedUserId::try_from(alice.as_str()).unwrap();
     let body = |event: Value, version: &str| json!({ "event": event, "room_version": version, "invite_room_state": [] });
     let invite = async |room: &str, id: &str, body: &Value| {
         let uri = format!("/_matrix/federation/v2/invite/{room}/{id}");
@@ -397,6 +403,32 @@ async fn jn_12_invites_that_lie_are_not_signed() {
     assert!(answer["event"]["signatures"][world.here.name.as_str()].is_object(), "{answer}");
     let sync = world.alice.sync(None, 0).await;
     assert!(sync["rooms"]["invite"][id.as_str()].is_object(), "{sync}");
+}
+
+/// JN-15: whoever doesn't want an invite is rid of it, also if the server that sent it helps with nothing, or is no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_15_an_invite_is_rejected_without_the_server_it_came_from() {
+    let world = World::new().await;
+    let gone = Peer::start(&world.authority).await;
+    let mut rooms = Vec::new();
+    for (inviting, name) in [(&world.peer, "unhelpful"), (&gone, "gone")] {
+        let room = Room::new(inviting, "11", name);
+        let (id, creator) = named(&room);
+        let content = json!({ "membership": "invite" });
+        let invite = room.lock().draft(&creator, "m.room.member", Some(&world.alice.user_id), content);
+        let uri = format!("/_matrix/federation/v2/invite/{id}/{}", invite.event_id);
+        let body = json!({ "event": wire(&invite), "room_version": "11", "invite_room_state": [] });
+        inviting.request(&world.here, Method::PUT, &uri, Some(&body)).await.expect(200);
+        rooms.push(id);
+    }
+    drop(gone);
+    let sync = world.alice.sync(None, 0).await;
+    assert_eq!(sync["rooms"]["invite"].as_object().unwrap().len(), 2, "{sync}");
+    for id in rooms {
+        world.alice.post(&format!("/v3/rooms/{id}/leave"), json!({})).await.expect(200);
+    }
+    let sync = world.alice.sync(None, 0).await;
+    assert!(sync["rooms"].get("invite").is_none_or(|rooms| rooms.as_object().unwrap().is_empty()), "{sync}");
 }
 
 /// Threats: keys that aren't the server's make nobody believed.

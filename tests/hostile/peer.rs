@@ -25,7 +25,11 @@ use parking_lot::Mutex;
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName, OwnedUserId};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{self, crypto::ring},
@@ -63,6 +67,8 @@ struct Shared {
     asked: Mutex<Vec<Asked>>,
     /// Beginnings of paths whose answers never end, and how these begin.
     endless: Mutex<Vec<(String, String)>>,
+    /// Beginnings of paths that are answered when something opens.
+    held: Mutex<Vec<(String, Arc<Semaphore>)>>,
     /// Chunks of [`CHUNK`] bytes of answers without end that were taken.
     chunks: AtomicUsize,
 }
@@ -117,9 +123,11 @@ impl Peer {
         shared.on("/_matrix/federation/v1/send/", Box::new(|_| (200, json!({ "pdus": {} }))));
         let served = Arc::clone(&shared);
         let serving = tokio::spawn(async move {
+            // They end with it.
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, shared) = (acceptor.clone(), Arc::clone(&served));
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
                     // Whoever goes away amid an answer is the test's own doing.
@@ -139,6 +147,13 @@ impl Peer {
     /// Answers what begins with `path` so from now on.
     pub(crate) fn on(&self, path: &str, reply: impl Fn(&Asked) -> (u16, Value) + Send + Sync + 'static) {
         self.shared.on(path, Box::new(reply));
+    }
+
+    /// Answers what begins with `path` only once what is returned is closed.
+    pub(crate) fn hold(&self, path: &str) -> Arc<Semaphore> {
+        let held = Arc::new(Semaphore::new(0));
+        self.shared.held.lock().push((path.to_owned(), Arc::clone(&held)));
+        held
     }
 
     /// Answers what begins with `path` with `start` and then spaces without end.
@@ -203,7 +218,15 @@ async fn answer(
         let endless = shared.endless.lock();
         endless.iter().find(|(path, _)| asked.path.starts_with(path)).map(|(_, start)| start.clone())
     };
+    let held = {
+        let held = shared.held.lock();
+        held.iter().find(|(path, _)| asked.path.starts_with(path)).map(|(_, held)| Arc::clone(held))
+    };
     shared.asked.lock().push(asked);
+    if let Some(held) = held {
+        // It is never given anything but closed.
+        let _ = held.acquire().await;
+    }
     if let Some(start) = endless {
         return Ok(Response::new(without_end(shared, start)));
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{World, common::rounds, peer::wire};
 
 /// KiB of memory that the server has had at its most.
-fn most_resident(world: &World) -> u64 {
+pub(crate) fn most_resident(world: &World) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", world.here.server.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches("kB").trim().parse().unwrap()
