@@ -308,7 +308,8 @@ impl Rooms {
         let always = [(FIRST, HistoryVisibility::Joined)];
         let mut stays = Sight { ranges: Vec::new() };
         for user_id in users {
-            stays = stays.or(Sight::new(&always, &self.memberships(room, &user_id).await?));
+            let (memberships, _) = self.memberships(room, &user_id).await?;
+            stays = stays.or(Sight::new(&always, &memberships, &[]));
             if stays.range_up_to(oldest).is_some_and(|(_, last)| last == i64::MAX) {
                 break;
             }

@@ -22,7 +22,8 @@ const PARTS: usize = 32;
 /// What events are found by is moved like the entries of one more part.
 const EVENTS: usize = PARTS;
 
-/// Entries that may wait. Where all parts are equally busy, twice as many are moved at a time as a part has of these.
+/// Entries that may wait, and rows that may be kept for those. Where all parts are equally busy, twice as many are moved at a time
+/// as a part has of these.
 const MOST: usize = 16_000;
 /// The most of them in one part, and the most events that may wait to be found.
 const MOST_IN_PART: usize = 2000;
@@ -109,10 +110,14 @@ impl State {
         }
     }
 
+    /// Of the parts for which something waits the one that is furthest behind.
+    fn slowest(&self) -> Option<usize> {
+        (0..=EVENTS).filter(|part| self.count[*part] > 0).min_by_key(|part| self.settled[*part])
+    }
+
     /// No part needs rows up to here any more.
     fn low(&self) -> i64 {
-        let needing = self.count.iter().zip(&self.settled).filter(|(count, _)| **count > 0);
-        needing.map(|(_, settled)| *settled).min().unwrap_or(self.last)
+        self.slowest().map_or(self.last, |part| self.settled[part])
     }
 }
 
@@ -194,7 +199,13 @@ impl Waiting {
         if *most > MOST_IN_PART || entries.iter().sum::<usize>() > MOST {
             return Some(part);
         }
-        (self.now.count[EVENTS] > MOST_EVENTS).then_some(EVENTS)
+        if self.now.count[EVENTS] > MOST_EVENTS {
+            return Some(EVENTS);
+        }
+        // One entry for somebody who isn't written to any more would keep all rows that come after it.
+        let low = self.now.low();
+        let kept = self.held.len() - self.held.partition_point(|held| held.position <= low);
+        if kept > MOST { self.now.slowest() } else { None }
     }
 
     /// A row was written into `delivery`.
@@ -403,6 +414,26 @@ mod tests {
         assert_eq!(count(&store, ENTRIES).await, MOST_IN_PART as i64 + 1);
         store.settled(Parts::EVENTS).await.unwrap();
         assert_eq!(count(&store, DELIVERIES).await, 1);
+    }
+
+    /// I7: somebody to whom nothing more is said keeps nothing that others have.
+    #[tokio::test]
+    async fn one_entry_that_waits_does_not_keep_all_that_come_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        store.commit(message(1, [1])).await.unwrap();
+        let mut seq = 1;
+        for _ in 0..MOST / 100 + 30 {
+            let mut batch = Batch::new();
+            for _ in 0..100 {
+                seq += 1;
+                batch.append(message(seq, [2]));
+            }
+            store.commit(batch).await.unwrap();
+            let kept = count(&store, DELIVERIES).await as usize;
+            assert!(kept <= MOST + 200, "{kept} after {seq}");
+        }
+        assert_eq!(items(&store, 1).await, [1]);
     }
 
     #[tokio::test]
