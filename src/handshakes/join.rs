@@ -51,7 +51,7 @@ impl Handshakes {
         via: Vec<OwnedServerName>,
         reason: Option<String>,
     ) -> Result<Arc<Room>, Error> {
-        let turn = self.turn(room_id);
+        let turn = self.rooms.turn_to_enter(room_id);
         let mut candidates = via;
         match self.rooms.by_id(room_id).await {
             Ok(room) if room.snapshot().is_resident() => {

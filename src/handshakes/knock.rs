@@ -40,7 +40,7 @@ impl Handshakes {
         if candidates.is_empty() {
             return Err(room::Error::NotFound("this server doesn't know the room").into());
         }
-        let turn = self.turn(room_id);
+        let turn = self.rooms.turn_to_enter(room_id);
         let _turn = turn.lock().await;
         let mut trial = Trial::new(candidates);
         while let Some(server) = trial.next() {

@@ -16,10 +16,9 @@ mod leave;
 mod resident;
 mod third_party;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use hearth_federation::{Response, ServerRequest, SigningKey, Template, supported_versions};
-use parking_lot::Mutex;
 use ruma::{
     OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomVersionId, ServerName, UserId,
     events::room::member::MembershipState,
@@ -56,8 +55,6 @@ pub struct Handshakes {
     rooms: Arc<Rooms>,
     accounts: Arc<Accounts>,
     environment: Environment,
-    /// Rooms that are being entered: one join after the other, of which the first makes the others easy.
-    entering: Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Handshakes {
@@ -69,7 +66,7 @@ impl Handshakes {
         accounts: Arc<Accounts>,
         environment: Environment,
     ) -> Self {
-        Self { server_name, key, peers, rooms, accounts, environment, entering: Mutex::default() }
+        Self { server_name, key, peers, rooms, accounts, environment }
     }
 
     /// The room that an alias names, and servers that are in it; aliases of others their servers know.
@@ -94,13 +91,6 @@ impl Handshakes {
         // I7: what is no name of a server doesn't make the others worse.
         let servers = answer.servers.iter().filter_map(|server| server.as_str()?.try_into().ok());
         Ok((answer.room_id, servers.take(MOST_SERVERS).collect()))
-    }
-
-    /// The turn to enter a room.
-    fn turn(&self, room_id: &RoomId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut entering = self.entering.lock();
-        entering.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Arc::clone(entering.entry(room_id.to_owned()).or_default())
     }
 
     /// Whom to ask about a room: those that were named, then whoever should know. Not ourselves, none twice.

@@ -90,13 +90,9 @@ impl Inbound {
         pdus: &[Box<RawValue>],
         verdicts: &Shared,
     ) -> Result<(), room::Error> {
-        let room = match self.rooms.by_id(room_id).await {
-            Ok(room) => room,
-            Err(room::Error::NotFound(_)) => {
-                tracing::debug!(%origin, %room_id, "events of a room that isn't here are dropped");
-                return Ok(());
-            }
-            Err(cause) => return Err(cause),
+        let Some(room) = self.room(room_id).await? else {
+            tracing::debug!(%origin, %room_id, "events of a room that isn't here are dropped");
+            return Ok(());
         };
         let received: Vec<Received<'_>> = pdus
             .iter()
@@ -143,6 +139,22 @@ impl Inbound {
             verdicts.insert(event_id, dropped(origin, room_id, outcome));
         }
         Ok(())
+    }
+
+    /// A room, if this server is in it or knows of it; as it is when nobody is about to come in any more.
+    async fn room(&self, room_id: &RoomId) -> Result<Option<Arc<Room>>, room::Error> {
+        let known = async || match self.rooms.by_id(room_id).await {
+            Ok(room) => Ok(Some(room)),
+            Err(room::Error::NotFound(_)) => Ok(None),
+            Err(cause) => Err(cause),
+        };
+        let room = known().await?;
+        if room.as_ref().is_some_and(|room| room.snapshot().is_resident())
+            || !self.rooms.entered(room_id).await
+        {
+            return Ok(room);
+        }
+        known().await
     }
 
     /// Takes the end of somebody's invite or knock to a room that this server isn't in. It can't be judged, but it cites

@@ -13,6 +13,7 @@ pub mod delayed;
 mod departures;
 mod directory;
 mod doubt;
+mod entering;
 mod entry;
 mod error;
 mod event;
@@ -107,8 +108,8 @@ pub use self::{
     writer::{Appended, NewEvent, Txn},
 };
 use self::{
-    cache::EventCache, error::NOT_A_MEMBER, retention::Horizons, snapshot::Extremity, spaces::Walks,
-    writer::Inbox,
+    cache::EventCache, entering::Entering, error::NOT_A_MEMBER, retention::Horizons, snapshot::Extremity,
+    spaces::Walks, writer::Inbox,
 };
 use crate::{account::Accounts, environment::Environment, outbound::Destinations, store::Store};
 
@@ -247,6 +248,7 @@ pub struct Rooms {
     walks: Walks,
     /// Rooms of other servers are made one after the other, so that none is made twice.
     making: tokio::sync::Mutex<()>,
+    entering: Entering,
     /// Whoever indexes messages does it alone.
     indexing: tokio::sync::Mutex<()>,
     /// Rooms that are being upgraded.
@@ -292,6 +294,7 @@ impl Rooms {
             last_created: AtomicI64::new(0),
             walks: Walks::new(),
             making: tokio::sync::Mutex::default(),
+            entering: Entering::default(),
             indexing: tokio::sync::Mutex::default(),
             upgrading: Mutex::default(),
         })

@@ -2,6 +2,8 @@
 
 #![allow(clippy::cloned_ref_to_slice_refs)]
 
+use std::time::Duration;
+
 use super::*;
 use crate::room::{Chunk, Direction, Entry, EventFilter, Given, Paging, Reader};
 
@@ -88,6 +90,39 @@ async fn hv_07_paging_goes_on_where_history_is_missing() {
     // What nobody gives is not asked for without end.
     let (page, _) = history.page(&room, &bob, back(page.end.unwrap(), 1, &filter)).await.unwrap();
     assert!(page.events.is_empty() && page.end.is_none(), "{page:?}");
+}
+
+/// I7: what others say while somebody here comes in, and their server has taken the join already, is there afterwards.
+#[tokio::test]
+async fn i7_what_comes_while_somebody_comes_in_waits_for_them() {
+    let meeting = Meeting::new().await;
+    let mut elsewhere = Story::new().await;
+    let bob = owned_user_id!("@bob:localhost");
+    let state = elsewhere.room.snapshot().state.clone();
+    let ids: Vec<OwnedEventId> = state.iter().map(|event| event.pdu.event_id.clone()).collect();
+    let log = elsewhere.world.rooms.log_backwards(&elsewhere.room, i64::MAX, 100).await.unwrap();
+    let ends = elsewhere.ends();
+    let (key, join) = (Some(bob.as_str()), json!({ "membership": "join" }));
+    let event = elsewhere.event(&bob, "m.room.member", key, join, &ends);
+    let said = elsewhere.by_rita("m.room.message", None, text("welcome"), &[event.event_id.clone()]);
+    let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
+
+    let rooms = Arc::clone(&meeting.story.world.rooms);
+    let turn = rooms.turn_to_enter(&room_id);
+    let entering = turn.lock().await;
+    let pdus = [wire(&said)];
+    let taking = meeting.take("1", &pdus);
+    tokio::pin!(taking);
+    // Long enough to find that there is no such room.
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut taking).await;
+    assert!(early.is_err(), "it waits: {early:?}");
+    // The state, and what it cites.
+    let before = Given { state: ids, events: log.iter().map(|event| event.pdu.clone()).collect() };
+    let room = rooms.enter(Entry { room_id, version, event, before }).await.unwrap();
+    drop(entering);
+    let answer = taking.await;
+    assert_eq!(answer["pdus"][said.event_id.as_str()], json!({}), "{answer}");
+    assert!(rooms.event(&room, &said.event_id).await.unwrap().is_visible());
 }
 
 /// SR-11: whoever comes back has the state by which they came in, whatever was set meanwhile on branches that didn't hold.
