@@ -23,14 +23,15 @@ pub const MOST_MISSING: usize = 20;
 const NOT_IN_ROOM: &str = "your server is not in this room";
 
 impl Rooms {
-    /// A room, for another server that is in it.
+    /// A room, for another server that is in it. Where nobody here is any more, it is as it was by then, and is given so far to
+    /// those that were in it: how the last one left nobody else may know.
     pub async fn of_server(&self, room_id: &RoomId, server: &ServerName) -> Result<Arc<Room>, Error> {
         let room = self.by_id(room_id).await.map_err(|cause| match cause {
             Error::NotFound(_) => Error::forbidden(NOT_IN_ROOM),
             cause => cause,
         })?;
         let snapshot = room.snapshot();
-        if !snapshot.is_resident() || !snapshot.has_member_of(server) || !snapshot.federates() {
+        if snapshot.create().is_none() || !snapshot.has_member_of(server) || !snapshot.federates() {
             return Err(Error::forbidden(NOT_IN_ROOM));
         }
         snapshot.check_acl(server)?;

@@ -130,6 +130,19 @@ async fn i10_events_of_other_rooms_are_not_there() {
     assert!(rooms.of_server(&story.room.room_id, elsewhere()).await.is_ok());
 }
 
+/// BF-01, I7: those who stay can have what the last one here did, and what that cites, from nobody else.
+#[tokio::test]
+async fn bf_01_what_was_there_when_the_last_one_left_is_given_to_those_who_stay() {
+    let story = Story::new().await;
+    let said = story.world.say(&story.room, &story.alice, "farewell").await;
+    story.world.rooms.leave(&story.room, &story.alice, None).await.unwrap();
+    assert!(!story.room.snapshot().is_resident());
+    let leave = story.ends().remove(0);
+    let room = story.world.rooms.of_server(&story.room.room_id, elsewhere()).await.unwrap();
+    let pdus = story.world.rooms.between(&room, elsewhere(), Vec::new(), vec![leave], 0, 1).await.unwrap();
+    assert_eq!(pdus.iter().map(|pdu| &pdu.event_id).collect::<Vec<_>>(), [&said]);
+}
+
 /// BF-04: what was said while nobody of a server was in, in a room that shows it to nobody else, is given without its words.
 #[tokio::test]
 async fn bf_04_words_that_nobody_of_a_server_could_see_are_kept_from_it() {
