@@ -1,16 +1,12 @@
 //! Joins and invites with a server that lies, on either side of them.
 
-use std::sync::Mutex;
-
 use hearth_federation::Pdu;
 use http::Method;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use crate::{
     Shared, World,
-    common::eventually,
     peer::{Peer, wire},
     room::{Room, message},
 };
@@ -461,38 +457,4 @@ fn document_of(peer: &Peer, name: &str) -> Value {
     let now = ruma::MilliSecondsSinceUnixEpoch::now();
     let document = hearth_federation::own_server_keys(name, &[&peer.key], &[], now);
     serde_json::from_str(&document).unwrap()
-}
-
-/// A join that another server has taken is finished here, though the client has gone meanwhile: else its user would be in the
-/// room for all but their own server.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_join_is_finished_though_its_client_has_gone() {
-    let world = World::new().await;
-    let room = Room::new(&world.peer, "11", "hanging_up");
-    world.peer.keeps(&room);
-    let (id, state) = (room.lock().id.clone(), room.lock().state_events());
-    let (asked, mut is_asked) = mpsc::unbounded_channel();
-    let (release, released) = std::sync::mpsc::channel::<()>();
-    let released = Mutex::new(released);
-    world.peer.on(&format!("/_matrix/federation/v2/send_join/{id}"), move |join| {
-        asked.send(()).unwrap();
-        // Until the test lets go of it.
-        assert!(released.lock().unwrap().recv().is_err());
-        (200, json!({ "state": state, "auth_chain": state, "event": join.body, "origin": "x" }))
-    });
-    let (alice, path) = (world.alice.clone(), format!("/v3/join/{id}?via={}", world.peer.name));
-    let joining = tokio::spawn(async move { alice.post(&path, json!({})).await });
-    is_asked.recv().await.unwrap();
-    joining.abort();
-    assert!(joining.await.unwrap_err().is_cancelled());
-    // Time enough for the server to notice.
-    for _ in 0..20 {
-        world.alice.get("/v3/account/whoami").await.expect(200);
-    }
-    drop(release);
-    let is_in = || async {
-        let joined = world.alice.get("/v3/joined_rooms").await.expect(200);
-        joined.to_string().contains(id.as_str()).then_some(())
-    };
-    eventually("alice is in the room", is_in).await;
 }
