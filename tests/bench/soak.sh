@@ -30,12 +30,15 @@ esac
 
 mkdir -p "$OUT"
 cd "$REPO"
-packages=(-p hearth-bench)
+packages=(hearth-bench)
 if [ -z "$HEARTH" ]; then
   HEARTH=$TARGET/$PROFILE/hearth
-  packages+=(-p hearth)
+  packages+=(hearth)
 fi
-cargo build --locked --profile "$PROFILE" "${packages[@]}"
+# One by one, as `make run` builds: together, each would get what the others ask of a library.
+for package in "${packages[@]}"; do
+  cargo build --locked --profile "$PROFILE" -p "$package"
+done
 ulimit -n 16384 2>/dev/null || ulimit -n "$(ulimit -H -n)"
 
 rm -rf "$OUT/here" "$OUT/there"
