@@ -44,8 +44,10 @@ const MOST_RETRIED: usize = 64;
 /// The longest time between two attempts.
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
 
-/// How long a server may have failed before it is behind.
+/// How long a server may have failed before it is behind; and one that speaks meanwhile, which is more likely started again and
+/// again than gone: who is behind gets only the last of what was said.
 const BEHIND_AFTER: Duration = Duration::from_secs(7);
+const SPEAKER_BEHIND_AFTER: Duration = Duration::from_mins(1);
 
 pub struct Outbound {
     server_name: OwnedServerName,

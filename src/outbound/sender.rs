@@ -8,7 +8,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 use super::{
-    BEHIND_AFTER, LONGEST_WAIT, Outbound,
+    BEHIND_AFTER, LONGEST_WAIT, Outbound, SPEAKER_BEHIND_AFTER,
     backlog::{Backlog, Item, LOOKED_AT, MOST_OF_ROOM, Missed, Waiting},
     metrics,
     transaction::{self, Fading, MOST_PDUS},
@@ -282,7 +282,9 @@ impl Outbound {
             (peer.failed_at, peer.retry_at) = (now, after(wait));
             peer.not_before = asked.map_or(0, after);
             let failed_for = now - peer.failing_since;
-            let behind = matches!(stop, Stop::Peer(_)) && failed_for >= BEHIND_AFTER.as_millis() as i64;
+            let speaks = peer.spoken || peer.upon_word;
+            let patience = if speaks { SPEAKER_BEHIND_AFTER } else { BEHIND_AFTER };
+            let behind = matches!(stop, Stop::Peer(_)) && failed_for >= patience.as_millis() as i64;
             if behind {
                 (peer.unanswered, peer.fading) = (None, Fading::default());
             }

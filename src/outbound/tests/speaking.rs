@@ -25,8 +25,15 @@ async fn tx_06_a_server_that_speaks_and_refuses_is_tried_more_and_more_seldom() 
     let sending = Sending::new().await;
     sending.there.script.lock().busy = true;
     sending.say([0]).await;
-    sending.speaking_until("it is behind", async || sending.destination().await.behind).await;
+    let tried = async |times: usize| sending.there.script.lock().times.len() >= times;
+    sending.speaking_until("it is tried again and again", async || tried(4).await).await;
     let times = sending.there.script.lock().times.clone();
+    let destination = sending.destination().await;
+    assert!(!destination.behind, "it may be well soon");
+    // As if a minute had passed.
+    let past = |peer: &mut Peer| peer.failing_since -= SPEAKER_BEHIND_AFTER.as_millis() as i64;
+    past(sending.outbound.inner.lock().peers.get_mut(&destination.recipient).unwrap());
+    sending.speaking_until("it is behind", async || sending.destination().await.behind).await;
     let elapsed = (times[times.len() - 1] - times[0]).as_millis();
     // At once, again at the first word, and then after pauses of 1, 2, 4 … seconds.
     let pauses = times.len().saturating_sub(2);
