@@ -10,6 +10,8 @@
 pub mod account;
 pub mod account_data;
 pub mod alias;
+#[cfg(test)]
+mod alone;
 mod batch;
 pub mod copy;
 pub mod dehydrated_device;

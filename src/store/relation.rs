@@ -477,20 +477,8 @@ pub fn unrelate(room: i64, parent: &str, seq: i64, rel_type: &str) -> Vec<Statem
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, sync::Arc};
-
     use super::*;
-    use crate::store::{Delivered, Durability, Subscriber};
-
-    struct Nobody;
-
-    impl Subscriber for Nobody {
-        fn committed(&self, _: i64, _: &[Delivered]) {}
-    }
-
-    async fn open(dir: &Path) -> Store {
-        Store::open(&dir.join("hearth.db"), Durability::Normal, Arc::new(Nobody)).await.unwrap().0
-    }
+    use crate::store::alone::open;
 
     /// A relation to `$0` by `@a:x`.
     fn row<'a>(seq: i64, event_id: &'a str, rel_type: &'a str, ts: i64) -> RelationRow<'a> {

@@ -184,20 +184,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::store::{Batch, Delivered, Durability, EventRow, Subscriber};
-
-    struct Nobody;
-
-    impl Subscriber for Nobody {
-        fn committed(&self, _: i64, _: &[Delivered]) {}
-    }
+    use crate::store::{Batch, EventRow, alone};
 
     /// Searching by steps finds what looking at each event finds, from wherever it begins, whatever was deleted before.
     #[tokio::test]
     async fn the_end_of_a_time_is_found() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("hearth.db");
-        let store = Store::open(&path, Durability::Normal, Arc::new(Nobody)).await.unwrap().0;
+        let store = alone::open(dir.path()).await;
         // Several at a time, and now and then none for long.
         let arrived = |seq: i64| 10 * (seq / 3) + if seq > 40 { 500 } else { 0 };
         let mut batch = Batch::new();

@@ -300,21 +300,10 @@ pub(super) fn move_events(connection: &Connection, after: i64) -> Result<(), Err
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, sync::Arc};
+    use std::sync::Arc;
 
     use super::*;
-    use crate::store::{Delivered, Delivery, Durability, Item, Parts, Store, Subscriber, flags};
-
-    struct Nobody;
-
-    impl Subscriber for Nobody {
-        fn committed(&self, _: i64, _: &[Delivered]) {}
-    }
-
-    async fn open(dir: &Path) -> Store {
-        let path = dir.join("hearth.db");
-        Store::open(&path, Durability::Full, Arc::new(Nobody)).await.unwrap().0
-    }
+    use crate::store::{Delivery, Item, Parts, Store, alone::open, flags};
 
     fn message(seq: i64, recipients: Vec<(i64, i64)>) -> Batch {
         let mut batch = Batch::new();

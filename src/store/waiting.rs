@@ -316,21 +316,8 @@ fn move_entries(connection: &Connection, entries: &[((i64, i64), &Held)]) -> Res
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, sync::Arc};
-
     use super::*;
-    use crate::store::{Batch, Delivered, Delivery, Durability, Item, Store, Subscriber, statement};
-
-    struct Nobody;
-
-    impl Subscriber for Nobody {
-        fn committed(&self, _: i64, _: &[Delivered]) {}
-    }
-
-    async fn open(dir: &Path) -> Store {
-        let path = dir.join("hearth.db");
-        Store::open(&path, Durability::Normal, Arc::new(Nobody)).await.unwrap().0
-    }
+    use crate::store::{Batch, Delivery, Item, Store, alone::open, statement};
 
     /// A message of room 5 that notifies all whom it reaches.
     fn message(seq: i64, recipients: impl IntoIterator<Item = i64>) -> Batch {

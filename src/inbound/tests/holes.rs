@@ -7,8 +7,17 @@ use std::time::Duration;
 use super::*;
 use crate::room::{Chunk, Direction, Entry, EventFilter, Given, Paging, Reader};
 
-fn state_of(meeting: &Meeting) -> Vec<OwnedEventId> {
-    meeting.story.room.snapshot().state.iter().map(|event| event.pdu.event_id.clone()).collect()
+fn state_ids(story: &Story) -> Vec<OwnedEventId> {
+    story.room.snapshot().state.iter().map(|event| event.pdu.event_id.clone()).collect()
+}
+
+/// How somebody comes into the room of another story by this event: with its state, and what that cites.
+async fn entry_into(elsewhere: &Story, event: &Pdu) -> Entry {
+    let state = state_ids(elsewhere);
+    let log = elsewhere.world.rooms.log_backwards(&elsewhere.room, i64::MAX, 100).await.unwrap();
+    let before = Given { state, events: log.iter().map(|event| event.pdu.clone()).collect() };
+    let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
+    Entry { room_id, version, event: event.clone(), before }
 }
 
 fn back(from: i64, limit: usize, filter: &EventFilter) -> Paging<'_> {
@@ -25,7 +34,7 @@ async fn i10_history_that_comes_while_somebody_looks_is_not_shown_to_whom_it_is_
     let invited = json!({ "membership": "invite" });
     let invite = meeting.story.by_rita("m.room.member", Some(bob.as_str()), invited, &[]);
     meeting.story.bring(&[invite]).await;
-    let mut state = state_of(&meeting);
+    let mut state = state_ids(&meeting.story);
     let topic = meeting.story.by_rita("m.room.topic", Some(""), json!({ "topic": "for members" }), &[]);
     let said = meeting.story.by_rita("m.room.message", None, text("too"), &[topic.event_id.clone()]);
     let later = meeting.story.by_rita("m.room.message", None, text("later"), &[said.event_id.clone()]);
@@ -67,18 +76,12 @@ async fn hv_07_paging_goes_on_where_history_is_missing() {
     let meeting = Meeting::new().await;
     let mut elsewhere = Story::new().await;
     let bob = owned_user_id!("@bob:localhost");
-    let state = elsewhere.room.snapshot().state.clone();
-    let ids: Vec<OwnedEventId> = state.iter().map(|event| event.pdu.event_id.clone()).collect();
-    let log = elsewhere.world.rooms.log_backwards(&elsewhere.room, i64::MAX, 100).await.unwrap();
     let said = elsewhere.by_rita("m.room.message", None, text("before"), &[]);
     let (key, join) = (Some(bob.as_str()), json!({ "membership": "join" }));
     let join = elsewhere.event(&bob, "m.room.member", key, join, &[said.event_id.clone()]);
-    // The state, and what it cites.
-    let before = Given { state: ids.clone(), events: log.iter().map(|event| event.pdu.clone()).collect() };
-    let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
-    let entry = Entry { room_id, version, event: join.clone(), before };
+    let entry = entry_into(&elsewhere, &join).await;
+    meeting.there.keeps(&entry.before.state, &[]);
     let room = meeting.story.world.rooms.enter(entry).await.unwrap();
-    meeting.there.keeps(&ids, &[]);
     meeting.there.has(&[&said]);
 
     let (filter, history) = (EventFilter::default(), &meeting.inbound.history);
@@ -98,17 +101,14 @@ async fn i7_what_comes_while_somebody_comes_in_waits_for_them() {
     let meeting = Meeting::new().await;
     let mut elsewhere = Story::new().await;
     let bob = owned_user_id!("@bob:localhost");
-    let state = elsewhere.room.snapshot().state.clone();
-    let ids: Vec<OwnedEventId> = state.iter().map(|event| event.pdu.event_id.clone()).collect();
-    let log = elsewhere.world.rooms.log_backwards(&elsewhere.room, i64::MAX, 100).await.unwrap();
     let ends = elsewhere.ends();
     let (key, join) = (Some(bob.as_str()), json!({ "membership": "join" }));
     let event = elsewhere.event(&bob, "m.room.member", key, join, &ends);
     let said = elsewhere.by_rita("m.room.message", None, text("welcome"), &[event.event_id.clone()]);
-    let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
+    let entry = entry_into(&elsewhere, &event).await;
 
     let rooms = Arc::clone(&meeting.story.world.rooms);
-    let turn = rooms.turn_to_enter(&room_id);
+    let turn = rooms.turn_to_enter(&entry.room_id);
     let entering = turn.lock().await;
     let pdus = [wire(&said)];
     let taking = meeting.take("1", &pdus);
@@ -116,9 +116,7 @@ async fn i7_what_comes_while_somebody_comes_in_waits_for_them() {
     // Long enough to find that there is no such room.
     let early = tokio::time::timeout(Duration::from_millis(50), &mut taking).await;
     assert!(early.is_err(), "it waits: {early:?}");
-    // The state, and what it cites.
-    let before = Given { state: ids, events: log.iter().map(|event| event.pdu.clone()).collect() };
-    let room = rooms.enter(Entry { room_id, version, event, before }).await.unwrap();
+    let room = rooms.enter(entry).await.unwrap();
     drop(entering);
     let answer = taking.await;
     assert_eq!(answer["pdus"][said.event_id.as_str()], json!({}), "{answer}");
@@ -133,7 +131,7 @@ async fn sr_11_the_state_of_who_comes_back_stays_when_history_comes() {
     meeting.story.set("m.room.topic", json!({ "topic": "holds" })).await;
     let (rooms, room) = (Arc::clone(&meeting.story.world.rooms), Arc::clone(&meeting.story.room));
     rooms.leave(&room, &alice, None).await.unwrap();
-    let (start, ids) = (meeting.story.ends(), state_of(&meeting));
+    let (start, ids) = (meeting.story.ends(), state_ids(&meeting.story));
     let topic = meeting.story.by_rita("m.room.topic", Some(""), json!({ "topic": "doesn't" }), &start);
     let said = meeting.story.by_rita("m.room.message", None, text("meanwhile"), &start);
     let (key, join) = (Some(alice.as_str()), json!({ "membership": "join" }));
@@ -159,16 +157,13 @@ async fn sr_11_the_last_event_before_the_first_one_here_is_not_taken_for_nothing
     let mut meeting = Meeting::new().await;
     let mut elsewhere = Story::new().await;
     let bob = owned_user_id!("@bob:localhost");
-    let state = elsewhere.room.snapshot().state.clone();
-    let ids: Vec<OwnedEventId> = state.iter().map(|event| event.pdu.event_id.clone()).collect();
-    let log = elsewhere.world.rooms.log_backwards(&elsewhere.room, i64::MAX, 100).await.unwrap();
     let topic = elsewhere.by_rita("m.room.topic", Some(""), json!({ "topic": "doesn't hold" }), &[]);
     let (key, join) = (Some(bob.as_str()), json!({ "membership": "join" }));
     let event = elsewhere.event(&bob, "m.room.member", key, join, &[topic.event_id.clone()]);
-    let before = Given { state: ids, events: log.iter().map(|event| event.pdu.clone()).collect() };
-    let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
+    let entry = entry_into(&elsewhere, &event).await;
+    let before = entry.before.clone();
     let rooms = Arc::clone(&meeting.story.world.rooms);
-    let room = rooms.enter(Entry { room_id, version, event, before: before.clone() }).await.unwrap();
+    let room = rooms.enter(entry).await.unwrap();
 
     let hole = rooms.holes(&room).await.unwrap().remove(0);
     rooms.fill(&room, Chunk { hole, events: vec![topic.clone()], before }).await.unwrap();
@@ -187,7 +182,7 @@ async fn ev_09_an_event_does_not_replace_itself() {
     let topic = meeting.story.by_rita("m.room.topic", Some(""), json!({ "topic": "meanwhile" }), &[]);
     let missing = meeting.story.by_rita("m.room.message", None, text("1"), &[topic.event_id.clone()]);
     let said = meeting.story.by_rita("m.room.message", None, text("2"), &[missing.event_id.clone()]);
-    let mut state = state_of(&meeting);
+    let mut state = state_ids(&meeting.story);
     state.push(topic.event_id.clone());
     meeting.there.keeps(&state, &[(&topic.event_id, wire(&topic))]);
     meeting.take("1", &[wire(&said)]).await;
