@@ -90,6 +90,9 @@ impl Room {
         let mut sent = self.sent.borrow_mut();
         sent.push(Sent { began, sender: sender as u32, owed: self.received.len() as u32 });
         let number = sent.len() - 1;
+        if self.received.is_empty() {
+            self.complete.set(sent.len());
+        }
         (number, content::message(self.seed, number))
     }
 

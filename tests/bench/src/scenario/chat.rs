@@ -3,7 +3,8 @@
 //!
 //! In step, the next message of a room is sent when the last has reached all others, so that each message is a wake-up
 //! and an answer for each of them: the dearest way to deliver it, and the way people talk. Flooded, the sender waits for
-//! acknowledgements only, and an answer may carry several messages. The checker knows of each reader and each message.
+//! acknowledgements only, and an answer may carry several messages. The checker knows of each reader and each message. Before all
+//! that they flood rooms that nobody reads: what a delivery costs is what a message costs more than there.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -72,7 +73,13 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
     let users = bench.users(settings.rooms * settings.members).await?;
     let groups: Vec<_> = users.chunks(settings.members).map(<[_]>::to_vec).collect();
     let ids = in_parallel(groups.clone(), move |members| room_of(address, members)).await?;
-    let mut chat = Chat::default();
+    let seconds = settings.duration.as_secs();
+    bench.size(
+        settings.name,
+        format!("{} rooms of {}, {seconds} s each way", settings.rooms, settings.members),
+    );
+    let mut unread = Chat::default();
+    let mut listeners = Vec::new();
     for (id, members) in ids.into_iter().zip(groups) {
         let mut members = members.into_iter().map(|user| Session::new(address, user));
         let talker = members.next().context("a room needs a member")?;
@@ -80,15 +87,24 @@ pub(crate) async fn run(bench: &mut Bench, settings: &Settings) -> Result<()> {
             Wire::LongPoll => Talker::Requests(talker),
             Wire::Stream => Talker::Socket(Socket::open(address, &talker.user, None).await?),
         };
-        chat.add(id, talker, members, settings.wire).await?;
+        listeners.push(members);
+        unread.add(id, talker, std::iter::empty(), settings.wire).await?;
     }
-    let seconds = settings.duration.as_secs();
-    bench.size(
-        settings.name,
-        format!("{} rooms of {}, {seconds} s each way", settings.rooms, settings.members),
-    );
+    let label = format!("{} rooms flooded, nobody reads", settings.rooms);
+    let unread_each =
+        unread.phase(bench, settings.name, settings.duration, &label, settings.rooms, Pace::Flood).await?;
+
+    let mut chat = Chat::default();
+    for ((room, talker), listeners) in unread.rooms.into_iter().zip(listeners) {
+        let talker = talker.context("the talker is away")?;
+        chat.add(Rc::clone(&room.id), talker, listeners, settings.wire).await?;
+    }
     let disk_before = bench.server.disk();
-    let sent = chat.measure(bench, settings.name, settings.duration).await?;
+    let (sent, each) = chat.measure(bench, settings.name, settings.duration).await?;
+    let delivery_each = each.zip(unread_each).map(|(each, unread)| each - unread);
+    let delivery_each = delivery_each.map(|all| all * 1000.0 / (settings.members - 1) as f64);
+    let label = format!("{} rooms flooded: server CPU beyond that of nobody reading", settings.rooms);
+    bench.report.add(settings.name, label, "µs/delivery", Better::Lower, delivery_each);
     let disk_each = disk_before
         .zip(bench.server.disk())
         .map(|(before, after)| (after as f64 - before as f64) / sent as f64);
@@ -124,20 +140,21 @@ impl Chat {
         Ok(())
     }
 
-    /// One room in step, all in step, all flooded. Returns how many messages were acknowledged.
+    /// One room in step, all in step, all flooded. Returns how many messages were acknowledged, and the server's CPU of one of the
+    /// last phase, in milliseconds.
     pub(crate) async fn measure(
         mut self,
         bench: &mut Bench,
         name: &'static str,
         duration: Duration,
-    ) -> Result<usize> {
+    ) -> Result<(usize, Option<f64>)> {
         let all = self.rooms.len();
         let phases = [
             ("one room".to_owned(), 1, Pace::InStep),
             (format!("{all} rooms"), all, Pace::InStep),
             (format!("{all} rooms flooded"), all, Pace::Flood),
         ];
-        let mut measured = Ok(());
+        let mut measured = Ok(None);
         for (label, count, pace) in phases {
             measured = self.phase(bench, name, duration, &label, count, pace).await;
             if measured.is_err() {
@@ -152,12 +169,11 @@ impl Chat {
         for (room, _) in &self.rooms {
             bench.report.verdict.add(&room.verdict());
         }
-        measured?;
-        Ok(self.rooms.iter().map(|(room, _)| room.acknowledged()).sum())
+        Ok((self.rooms.iter().map(|(room, _)| room.acknowledged()).sum(), measured?))
     }
 
     /// The talkers of the first `count` rooms talk for `duration` after a warm-up; returns when every message has reached
-    /// everyone.
+    /// everyone. Returns the server's CPU of one, in milliseconds.
     async fn phase(
         &mut self,
         bench: &mut Bench,
@@ -166,7 +182,7 @@ impl Chat {
         label: &str,
         count: usize,
         pace: Pace,
-    ) -> Result<()> {
+    ) -> Result<Option<f64>> {
         let tally = &self.tally;
         let mut talkers = JoinSet::new();
         tally.over.set(false);
@@ -197,15 +213,17 @@ impl Chat {
             bench.report.add(name, format!("{label}: {what}"), unit, better, value);
         };
         add("messages", "/s", Better::Higher, Some(messages as f64 / seconds));
-        add("deliveries", "/s", Better::Higher, Some(deliveries.count() as f64 / seconds));
+        let delivered = (deliveries.count() > 0).then(|| deliveries.count() as f64 / seconds);
+        add("deliveries", "/s", Better::Higher, delivered);
         add("delivery p50", "ms", Better::Lower, deliveries.percentile(50));
         add("delivery p99", "ms", Better::Lower, deliveries.percentile(99));
         add("acknowledgement p50", "ms", Better::Lower, acknowledgements.percentile(50));
         add("acknowledgement p99", "ms", Better::Lower, acknowledgements.percentile(99));
-        add("server CPU", "ms/message", Better::Lower, spent.server_each(messages));
+        let each = spent.server_each(messages);
+        add("server CPU", "ms/message", Better::Lower, each);
         add("limited timelines", "", Better::Context, Some(f64::from(tally.gaps.take())));
         add("load generator's CPU", "ms/message", Better::Context, spent.load_each(messages));
-        Ok(())
+        Ok(each)
     }
 }
 
