@@ -161,9 +161,7 @@ impl Keys {
                 Some(old) => {
                     batch.push(replace_cross_signing_key(&old.public_key, row));
                     if old.public_key != row.public_key {
-                        for statement in forget_signatures_of_key(&old.user_id, &old.public_key) {
-                            batch.push(statement);
-                        }
+                        batch.extend(forget_signatures_of_key(&old.user_id, &old.public_key));
                     }
                 }
                 None => batch.push(add_cross_signing_key(row)),
@@ -177,9 +175,7 @@ impl Keys {
             if new_master {
                 // Signed by a master key that is no more.
                 batch.push(forget_cross_signing_key(old));
-                for statement in forget_signatures_of_key(&old.user_id, &old.public_key) {
-                    batch.push(statement);
-                }
+                batch.extend(forget_signatures_of_key(&old.user_id, &old.public_key));
             } else if old.usage == MASTER {
                 batch.push(has_cross_signing_key(&old.user_id, &old.public_key));
             }

@@ -90,18 +90,14 @@ impl Keys {
             let device = self.store.last_device().await? + 1;
             let display_name = new.display_name.clone();
             let new = NewDevice { recipient, device, device_id: name, display_name, now };
-            for statement in add_silent_device(new) {
-                batch.push(statement);
-            }
+            batch.extend(add_silent_device(new));
             device
         };
         batch.push(set_dehydrated(recipient, device, &new.data, before.as_ref().map(|before| before.device)));
         let holder = Holder { user_id, device_id: &new.device_id, recipient, device };
         self.add_upload(&mut batch, holder, &new.keys, existing.is_none()).await?;
         if let Some(before) = before.filter(|before| before.device != device) {
-            for statement in delete_devices(recipient, &format!("[{}]", before.device)) {
-                batch.push(statement);
-            }
+            batch.extend(delete_devices(recipient, &format!("[{}]", before.device)));
             self.lists.note(&mut batch, user_id, &[before.device_id.as_str().into()]).await?;
         }
         Ok(batch)

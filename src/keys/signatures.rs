@@ -118,9 +118,7 @@ impl Keys {
                 if new.is_empty() {
                     continue;
                 }
-                for statement in checked.conditions.into_iter().chain(new.iter().map(add_signature)) {
-                    batch.push(statement);
-                }
+                batch.extend(checked.conditions.into_iter().chain(new.iter().map(add_signature)));
                 match checked.what {
                     Target::OwnDevice => devices.push(key.as_str().into()),
                     Target::OwnMaster => master = true,

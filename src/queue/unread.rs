@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{Entry, Kind, flags};
-pub use crate::store::receipt::{Counts, Unread};
+pub use crate::store::unread::{Counts, Unread};
 
 /// Rooms kept a reader.
 const ROOMS: usize = 256;

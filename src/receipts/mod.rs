@@ -20,7 +20,8 @@ use crate::{
     store::{
         Batch, Parts, Store,
         account_data::set_account_data,
-        receipt::{ReceiptKey, clear_unread, clear_unread_thread, set_receipt},
+        receipt::{ReceiptKey, set_receipt},
+        unread::{clear_unread, clear_unread_thread},
     },
 };
 
@@ -140,7 +141,7 @@ impl Receipts {
 
         // RC-24: whichever is further ahead has cleared more.
         batch.settle(Parts::of(owner.recipient));
-        batch.push(match thread {
+        batch.extend(match thread {
             Thread::Unthreaded => clear_unread(owner.recipient, room.number, event.seq),
             Thread::Main => clear_unread_thread(owner.recipient, room.number, "", event.seq),
             Thread::Root(begin) => {

@@ -68,9 +68,7 @@ impl Rooms {
             let now = core.environment.clock.now_ms();
             batch.push(alias_table::insert(alias.as_str(), number, new.creator.as_str(), now));
         }
-        for statement in also(number) {
-            batch.push(statement);
-        }
+        batch.extend(also(number));
         work.commit(None).await.map_err(|cause| match (cause, new.alias) {
             (store::Error::Conflict, Some(alias)) => Error::AliasInUse(alias),
             (cause, _) => cause.into(),

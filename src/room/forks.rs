@@ -113,9 +113,7 @@ impl Work<'_> {
         let events = json!(seqs).to_string();
         let hash = Sha256::digest(format!("{room} {events}"));
         let hash: String = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(digit).collect();
-        for statement in fork::set_state_before(room, seq, hash, events) {
-            batch.push(statement);
-        }
+        batch.extend(fork::set_state_before(room, seq, hash, events));
     }
 }
 

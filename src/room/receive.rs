@@ -35,7 +35,7 @@ use super::{
     work::Work,
     writer,
 };
-use crate::store::{Batch, Parts, fork, receipt::clear_unread, room as room_table};
+use crate::store::{Batch, Parts, fork, room as room_table, unread::clear_unread};
 
 /// Ends of a history that are left as they are. More are joined by an event of this server, so that nobody can make every
 /// further event name, and every state be resolved from, hundreds of them.
@@ -297,7 +297,7 @@ impl Work<'_> {
         }
         for member in members.iter().filter(|member| !self.snapshot.local.contains(member)) {
             batch.settle(Parts::of(member.recipient));
-            batch.push(clear_unread(member.recipient, self.snapshot.number, event.seq));
+            batch.extend(clear_unread(member.recipient, self.snapshot.number, event.seq));
         }
         Ok(())
     }
@@ -426,9 +426,7 @@ impl Work<'_> {
             batch.push(fork::hold_redaction(room, target.as_str(), event.seq));
         }
         for redaction in redactions {
-            for statement in fork::release_redaction(room, event.id().as_str(), redaction.seq) {
-                batch.push(statement);
-            }
+            batch.extend(fork::release_redaction(room, event.id().as_str(), redaction.seq));
             let shown = Event {
                 verdict: Verdict::Accepted,
                 ..Event::new(redaction.seq, redaction.pdu.clone(), None)

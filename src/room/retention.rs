@@ -31,7 +31,7 @@ use super::{Core, Error, Event, Room, Rooms, Sight, Snapshot, event::Verdict, re
 use crate::{
     queue::{self, Kind},
     shutdown::Shutdown,
-    store::{self, Batch, Parts, receipt::clear_unread, retention as table, search as search_table},
+    store::{self, Batch, Parts, retention as table, search as search_table, unread::clear_unread},
 };
 
 /// The event type.
@@ -292,7 +292,7 @@ impl Rooms {
                 if shutdown.is_set() {
                     return Ok(());
                 }
-                let mut batch = Batch::from(clear_unread(recipient, room, last));
+                let mut batch = Batch::from(clear_unread(recipient, room, last).to_vec());
                 let step = batch.step();
                 batch.deliver(queue::pointer([recipient], step, Kind::Unread, room));
                 store.commit(batch).await?;

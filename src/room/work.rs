@@ -28,7 +28,7 @@ use crate::{
     account::InviteVerdict,
     store::{
         self, Batch, Delivery, EventRow, Item, Kind, Parts, StateRow, TxnRow, event as event_table, flags,
-        followed, receipt::clear_unread, room as room_table, search as search_table,
+        followed, room as room_table, search as search_table, unread,
     },
 };
 
@@ -270,7 +270,7 @@ impl<'a> Work<'a> {
         {
             // Who comes back finds nothing unread from before.
             batch.settle(Parts::of(target.recipient));
-            batch.push(clear_unread(target.recipient, self.snapshot.number, event.seq));
+            batch.extend(unread::clear_unread(target.recipient, self.snapshot.number, event.seq));
         }
         let event_id = event.pdu.event_id.clone();
         self.events.push(event);
@@ -473,9 +473,7 @@ impl<'a> Work<'a> {
         } else {
             followed::unfollow_who_left(user_id)
         };
-        for statement in statements {
-            batch.push(statement);
-        }
+        batch.extend(statements);
     }
 
     /// The event alone, whatever its verdict.
@@ -520,12 +518,10 @@ impl<'a> Work<'a> {
         batch.push(event_table::redact(room, event.seq, pdu, by));
         // RL-06: it is no longer part of what is said of its parent.
         relations::forget(batch, room, event);
-        for statement in search_table::remove(room, event.seq, search::words_of(room, &event.pdu)) {
-            batch.push(statement);
-        }
+        batch.extend(search_table::remove(room, event.seq, search::words_of(room, &event.pdu)));
         let members: Vec<i64> = self.snapshot.local.iter().map(|member| member.recipient).collect();
         batch.settle(Parts::ALL);
-        batch.push(event_table::clear_unread_event(format!("{members:?}"), room, event.seq));
+        batch.extend(unread::clear_unread_event(&format!("{members:?}"), room, event.seq));
         self.snapshot.replace(&redacted);
         self.events.push(redacted);
         Ok(())
@@ -552,9 +548,7 @@ impl<'a> Work<'a> {
     pub(super) fn into_batch(mut self, room: Option<&Arc<Room>>) -> Batch {
         let ends = stored_ends(&self.snapshot);
         if ends != self.ends {
-            for statement in room_table::replace_extremities(self.snapshot.number, &ends) {
-                self.batch.push(statement);
-            }
+            self.batch.extend(room_table::replace_extremities(self.snapshot.number, &ends));
         }
         let guests_leave = self.access.ends(&self.snapshot);
         if guests_leave {

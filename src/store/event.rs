@@ -146,14 +146,3 @@ pub fn redact(room: i64, seq: i64, pdu: &str, redacted_by: i64) -> Statement {
         redacted_by,
     )
 }
-
-/// A redacted event notifies none of these recipients (a JSON list) any more.
-pub fn clear_unread_event(recipients: String, room: i64, seq: i64) -> Statement {
-    statement!(
-        "DELETE FROM unread
-         WHERE recipient IN (SELECT value FROM json_each($1)) AND room = $2 AND seq = $3",
-        recipients,
-        room,
-        seq,
-    )
-}

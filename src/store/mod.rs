@@ -54,6 +54,7 @@ mod statement;
 pub mod thread_subscription;
 pub mod to_device;
 pub mod token;
+pub mod unread;
 pub mod user_directory;
 pub mod user_limit;
 mod waiting;

@@ -24,9 +24,11 @@ impl Store {
         self.settled_if_possible(Parts::of(recipient)).await?;
         let rows: Vec<(i64, i64, i64, i64, bool)> = self
             .all(statement!(
-                "SELECT q.position, q.room, q.item, q.flags, EXISTS (
-                     SELECT 1 FROM unread u WHERE u.recipient = q.recipient AND u.room = q.room AND u.seq = q.item
-                 )
+                "SELECT q.position, q.room, q.item, q.flags, COALESCE(q.item <= (
+                     SELECT u.seq + u.more FROM unread u
+                     WHERE u.recipient = q.recipient AND u.room = q.room AND u.seq <= q.item
+                     ORDER BY u.seq DESC LIMIT 1
+                 ), FALSE)
                  FROM queue q
                  WHERE q.recipient = $1 AND q.position < $2 AND q.kind = $3 AND q.flags & $4 <> 0
                  ORDER BY q.position DESC LIMIT $5",

@@ -77,28 +77,6 @@ impl Store {
             self.all(statement!("SELECT seq FROM purge_rest WHERE room = $1 ORDER BY seq", room)).await?;
         Ok(rows.into_iter().map(|(seq,)| seq).collect())
     }
-
-    /// The last of the first `limit` events of a room, up to `seq`, that a recipient has unread; `None` without any.
-    pub async fn unread_up_to(
-        &self,
-        recipient: i64,
-        room: i64,
-        seq: i64,
-        limit: i64,
-    ) -> Result<Option<i64>, Error> {
-        let (last,): (Option<i64>,) = self
-            .one(statement!(
-                "SELECT MAX(seq) FROM (
-                     SELECT seq FROM unread WHERE recipient = $1 AND room = $2 AND seq <= $3 ORDER BY seq LIMIT $4
-                 ) u",
-                recipient,
-                room,
-                seq,
-                limit,
-            ))
-            .await?;
-        Ok(last)
-    }
 }
 
 /// The log is purged up to an event.

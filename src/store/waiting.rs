@@ -15,6 +15,7 @@ use super::{
     Error,
     entry::{Kind, flags},
     settle,
+    unread::{self, Run},
 };
 
 /// Parts of the recipients.
@@ -299,19 +300,20 @@ fn move_entries(connection: &Connection, entries: &[((i64, i64), &Held)]) -> Res
     for ((recipient, flags), held) in entries {
         insert.execute((recipient, held.position, held.kind, held.room, held.item, flags))?;
     }
-    let text = "INSERT INTO unread (recipient, room, seq, highlight, thread) VALUES (?1, ?2, ?3, ?4, ?5)";
-    let mut insert = connection.prepare_cached(text)?;
     // An invitation notifies, but the room isn't the recipient's to read yet.
     let counts = |flags: i64, held: &Held| {
         held.kind == Kind::Event as i16 && flags & (flags::NOTIFY | flags::OWN_MEMBERSHIP) == flags::NOTIFY
     };
-    let mut unread: Vec<_> = entries.iter().filter(|((_, flags), held)| counts(*flags, held)).collect();
-    unread.sort_by_key(|((recipient, _), held)| (*recipient, held.room, held.item));
-    for ((recipient, flags), held) in unread {
-        let highlight = flags & flags::HIGHLIGHT != 0;
-        insert.execute((recipient, held.room, held.item, highlight, &*held.thread))?;
-    }
-    Ok(())
+    let unread = entries.iter().filter(|((_, flags), held)| counts(*flags, held));
+    let unread = unread.map(|((recipient, flags), held)| Run {
+        recipient: *recipient,
+        room: held.room,
+        seq: held.item,
+        highlight: flags & flags::HIGHLIGHT != 0,
+        thread: &held.thread,
+        more: 0,
+    });
+    unread::insert(connection, unread.collect())
 }
 
 #[cfg(test)]
@@ -336,7 +338,7 @@ mod tests {
 
     const DELIVERIES: &str = "SELECT COUNT(*) FROM delivery";
     const ENTRIES: &str = "SELECT COUNT(*) FROM queue";
-    const UNREAD: &str = "SELECT COUNT(*) FROM unread";
+    const UNREAD: &str = "SELECT SUM(more + 1) FROM unread";
 
     async fn items(store: &Store, recipient: i64) -> Vec<i64> {
         let queue = store.queue(recipient, 0, i64::MAX).await.unwrap();

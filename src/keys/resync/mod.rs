@@ -336,9 +336,7 @@ impl Resyncs {
     async fn keep(&self, user_id: &UserId, listed: Listed) -> Result<Fetched, Failure> {
         let user = user_id.as_str();
         let mut batch = Batch::new();
-        for statement in delete_foreign_keys(user) {
-            batch.push(statement);
-        }
+        batch.extend(delete_foreign_keys(user));
         for device in listed.devices.iter().take(MOST_DEVICES as usize) {
             if let Some(device) = foreign::listed_device(user_id, device) {
                 batch.push(set_foreign_device(user, &device.device_id, device.keys, device.display_name));

@@ -130,18 +130,14 @@ impl Related {
             replaces: relation.rel_type == REPLACE && can_replace(event),
             early,
         };
-        for statement in relate(&row) {
-            batch.push(statement);
-        }
+        batch.extend(relate(&row));
     }
 }
 
 /// RL-06: takes an event that is redacted out of what is told of its parent. `event` is as it was before.
 pub(super) fn forget(batch: &mut Batch, room: i64, event: &Event) {
     if let Some(relation) = event.relation() {
-        for statement in unrelate(room, relation.target.as_str(), event.seq, &relation.rel_type) {
-            batch.push(statement);
-        }
+        batch.extend(unrelate(room, relation.target.as_str(), event.seq, &relation.rel_type));
     }
 }
 
