@@ -3,12 +3,13 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use ruma::events::TimelineEventType;
+use futures_util::future::join_all;
+use ruma::{UserId, events::TimelineEventType};
 use serde_json::{json, value::to_raw_value};
 
 use super::{
@@ -17,14 +18,25 @@ use super::{
 };
 use crate::environment::Clock;
 
-/// A clock that breaks when it is told to.
+/// A clock that breaks once, the time that it is told to: the first from then on, the second …
 #[derive(Default)]
-struct Brittle(AtomicBool);
+struct Brittle(AtomicUsize);
 
 impl Clock for Brittle {
     fn now_ms(&self) -> i64 {
-        assert!(!self.0.swap(false, Ordering::SeqCst), "on purpose");
+        let before = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert_ne!(before, Ok(1), "on purpose");
         1_000
+    }
+}
+
+fn message(sender: &UserId) -> NewEvent {
+    NewEvent {
+        sender: sender.to_owned(),
+        kind: TimelineEventType::RoomMessage,
+        state_key: None,
+        content: to_raw_value(&json!({ "body": "lost" })).unwrap(),
+        redacts: None,
     }
 }
 
@@ -37,14 +49,8 @@ async fn i7_a_panic_in_a_rooms_writer_loses_only_what_it_was_doing() {
     let before = world.say(&room, &alice, "before").await;
     let seq = room.snapshot().last_seq;
 
-    clock.0.store(true, Ordering::SeqCst);
-    let event = NewEvent {
-        sender: alice.clone(),
-        kind: TimelineEventType::RoomMessage,
-        state_key: None,
-        content: to_raw_value(&json!({ "body": "lost" })).unwrap(),
-        redacts: None,
-    };
+    clock.0.store(1, Ordering::SeqCst);
+    let event = message(&alice);
     let failed = world.rooms.append_one(&room, event.clone(), None).await;
     assert!(matches!(failed, Err(Error::Internal(_))), "{failed:?}");
     assert_eq!(room.snapshot().last_seq, seq, "the room is as before");
@@ -54,4 +60,27 @@ async fn i7_a_panic_in_a_rooms_writer_loses_only_what_it_was_doing() {
     assert_eq!(room.snapshot().last_seq, seq + 1, "nothing was left out");
     world.say(&other, &alice, "elsewhere").await;
     assert_ne!(before, again);
+}
+
+/// Those of the batch that fails, whose events are made already or not, and those whose turn it isn't yet.
+#[tokio::test]
+async fn i7_all_who_wait_for_a_rooms_writer_hear_that_it_panicked() {
+    // More than the writer takes at a time.
+    const MANY: usize = 200;
+    let (alice, clock) = (user("alice"), Arc::<Brittle>::default());
+    let environment = Environment { clock: Arc::<Brittle>::clone(&clock), ..Environment::real() };
+    let world = World::keeping(&[alice.as_str()], environment, None).await;
+    let room = world.room(&alice).await;
+    let seq = room.snapshot().last_seq;
+
+    clock.0.store(5, Ordering::SeqCst);
+    let waiting =
+        (0..MANY).map(|_| writer::append(&world.rooms.core, &room, vec![message(&alice)], None, None));
+    let failed = tokio::time::timeout(Duration::from_secs(30), join_all(waiting)).await;
+    let failed = failed.expect("nobody waits for ever");
+    assert!(failed.iter().all(|result| matches!(result, Err(Error::Internal(_)))), "{failed:?}");
+    assert_eq!(room.snapshot().last_seq, seq, "nothing is half there");
+    let after = tokio::time::timeout(Duration::from_secs(30), world.say(&room, &alice, "after"));
+    after.await.expect("a writer is at work again");
+    assert_eq!(room.snapshot().last_seq, seq + 1);
 }
