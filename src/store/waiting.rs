@@ -319,7 +319,7 @@ fn move_entries(connection: &Connection, entries: &[((i64, i64), &Held)]) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Batch, Delivery, Item, Store, alone::open, statement};
+    use crate::store::{Batch, Delivery, Durability, Item, Store, alone::open, open::connect, statement};
 
     /// A message of room 5 that notifies all whom it reaches.
     fn message(seq: i64, recipients: impl IntoIterator<Item = i64>) -> Batch {
@@ -405,6 +405,22 @@ mod tests {
         assert_eq!(count(&store, DELIVERIES).await, 1);
     }
 
+    /// I11: also where nobody's part is full.
+    #[tokio::test]
+    async fn what_events_are_found_by_is_moved_when_much_of_it_waits() {
+        const FOUND_UP_TO: &str = "SELECT position FROM settled WHERE part = 32";
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        let most = MOST_EVENTS as i64 + 1;
+        for seq in 1..=most {
+            store.commit(message(seq, [seq])).await.unwrap();
+        }
+        assert_eq!(count(&store, FOUND_UP_TO).await, 0);
+        store.commit(message(most + 1, [1])).await.unwrap();
+        assert_eq!(count(&store, FOUND_UP_TO).await, most);
+        assert_eq!(count(&store, ENTRIES).await, 0, "the entries wait still");
+    }
+
     /// I7: somebody to whom nothing more is said keeps nothing that others have.
     #[tokio::test]
     async fn one_entry_that_waits_does_not_keep_all_that_come_after_it() {
@@ -438,6 +454,26 @@ mod tests {
         assert_eq!(items(&store, 2).await, [1, 2, 3]);
         assert_eq!(items(&store, 1).await, [1, 2, 3]);
         assert_eq!(count(&store, UNREAD).await, 6);
+    }
+
+    /// I7: nor does it take memory for ever.
+    #[tokio::test]
+    async fn what_is_where_it_belongs_is_no_longer_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let _store = open(dir.path()).await;
+        let connection = connect(&dir.path().join("hearth.db"), Durability::Normal, None).unwrap();
+        let mut waiting = Waiting::load(&connection).unwrap();
+        for position in 1..=3 {
+            waiting.begin(&connection).unwrap();
+            let (kind, thread, recipients) = (Kind::Event as i16, Box::default(), [pack(&(1, 0))].into());
+            waiting.add(Held { position, kind, room: 5, item: position, thread, recipients });
+            waiting.committed();
+        }
+        assert_eq!(waiting.held.len(), 3);
+        waiting.begin(&connection).unwrap();
+        waiting.settle(&connection, Parts::ALL).unwrap();
+        waiting.committed();
+        assert!(waiting.held.is_empty());
     }
 
     /// The command line writes beside the server.

@@ -603,12 +603,24 @@ mod tests {
         let mut database = Database::new(connection, Arc::default()).unwrap();
 
         let large = "x".repeat(100_000);
-        let refused = database.commit(&[job(Batch::from(alias(&large))).0]);
+        let delivers = |item: i64| {
+            let mut batch = Batch::from(alias(&large));
+            let step = batch.step();
+            batch.deliver(Delivery { item: Item::Value(item), ..delivery(1, step) });
+            job(batch).0
+        };
+        let refused = database.commit(&[delivers(10)]);
         assert!(matches!(refused, Err(Error::Full)));
         assert_eq!(store.aliases(1).await.unwrap(), ["#before:x"], "what was stored is there");
 
         database.connection.pragma_update(None, "max_page_count", pages + 1000).unwrap();
-        database.commit(&[job(Batch::from(alias(&large))).0]).unwrap();
+        database.commit(&[delivers(20)]).unwrap();
         assert_eq!(store.aliases(1).await.unwrap().len(), 2, "with room again it goes on by itself");
+        let mut settles = Batch::new();
+        settles.settle(Parts::ALL);
+        database.commit(&[job(settles).0]).unwrap();
+        let queue = store.queue(1, 0, i64::MAX).await.unwrap();
+        let items: Vec<i64> = queue.iter().map(|entry| entry.item).collect();
+        assert_eq!(items, [20], "nobody hears of what was refused");
     }
 }
