@@ -606,5 +606,8 @@ async fn there_is_a_bound_on_servers_that_nobody_here_knows() {
     let Story { world, room, alice, .. } = &sending.story;
     let somebody = ruma::owned_user_id!("@somebody:one-more.example");
     world.rooms.ban(room, alice, &somebody, None).await.unwrap();
+    let recipient = destinations.known(&one_more).expect("it is told of the ban");
+    destinations.all_asked();
+    assert!(destinations.forget(recipient).await.unwrap());
     assert!(destinations.number_unless_strange(&one_more).await.unwrap().is_some(), "a room knows it");
 }
