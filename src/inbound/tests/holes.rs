@@ -95,6 +95,41 @@ async fn hv_07_paging_goes_on_where_history_is_missing() {
     assert!(page.events.is_empty() && page.end.is_none(), "{page:?}");
 }
 
+/// HV-07: once the last hole is filled, the one below it is known still, to whoever pages back and to the timelines that end there.
+#[tokio::test]
+async fn hv_07_paging_goes_on_below_a_hole_that_was_filled() {
+    let meeting = Meeting::new().await;
+    let mut elsewhere = Story::new().await;
+    let bob = owned_user_id!("@bob:localhost");
+    let before = elsewhere.by_rita("m.room.message", None, text("before"), &[]);
+    let (key, join) = (Some(bob.as_str()), json!({ "membership": "join" }));
+    let join = elsewhere.event(&bob, "m.room.member", key, join, &[before.event_id.clone()]);
+    let missing = elsewhere.by_rita("m.room.message", None, text("missing"), &[join.event_id.clone()]);
+    let later = elsewhere.by_rita("m.room.message", None, text("later"), &[missing.event_id.clone()]);
+    let entry = entry_into(&elsewhere, &join).await;
+    let given = entry.before.state.clone();
+    let rooms = Arc::clone(&meeting.story.world.rooms);
+    let room = rooms.enter(entry).await.unwrap();
+    meeting.there.keeps(&[given.clone(), vec![join.event_id.clone()]].concat(), &[]);
+    let answer = meeting.take("1", &[wire(&later)]).await;
+    assert_eq!(answer["pdus"][later.event_id.as_str()], json!({}), "{answer}");
+    assert_eq!(rooms.holes(&room).await.unwrap().len(), 2);
+
+    meeting.there.has(&[&missing]);
+    let (filter, history) = (EventFilter::default(), &meeting.inbound.history);
+    let (page, _) = history.page(&room, &bob, back(i64::MAX, 3, &filter)).await.unwrap();
+    let shown: Vec<_> = page.events.iter().map(|event| event.id()).collect();
+    assert_eq!(shown, [&later.event_id, &missing.event_id, &join.event_id]);
+    let end = page.end.expect("there is more to see");
+    let joined = page.events[2].seq;
+    assert_eq!(room.snapshot().last_hole(joined, i64::MAX), Some(joined));
+    meeting.there.keeps(&given, &[]);
+    meeting.there.has(&[&before]);
+    let (page, _) = history.page(&room, &bob, back(end, 1, &filter)).await.unwrap();
+    assert_eq!(page.events[0].id(), before.event_id);
+    assert_eq!(room.snapshot().last_hole(joined, i64::MAX), None, "nothing is missing there any more");
+}
+
 /// I7: what others say while somebody here comes in, and their server has taken the join already, is there afterwards.
 #[tokio::test]
 async fn i7_what_comes_while_somebody_comes_in_waits_for_them() {
