@@ -150,6 +150,13 @@ async fn i10_events_of_rooms_that_nobody_here_is_in_are_dropped() {
     assert!(matches!(answer.status, 403 | 404), "{answer:?}");
     let sync = world.alice.sync(None, 0).await;
     assert!(!sync.to_string().contains(id.as_str()), "{sync}");
+    let database = rusqlite::Connection::open(world.here.server.data_dir().join("hearth.db")).unwrap();
+    let kept =
+        |question: &str, id: &str| database.query_one(question, [id], |row| row.get::<_, i64>(0)).unwrap();
+    let events = "SELECT COUNT(*) FROM event WHERE event_id = ?1";
+    assert_eq!(kept(events, good.event_id.as_str()), 1);
+    assert_eq!(kept(events, said.event_id.as_str()), 0);
+    assert_eq!(kept("SELECT COUNT(*) FROM room WHERE room_id = ?1", id.as_str()), 0);
 }
 
 /// JN-10: an answer to a join that never ends is left, and the room with it.

@@ -129,6 +129,19 @@ async fn jn_15_leaves_that_are_sent_are_what_they_say() {
     let room = room_of_alice(&world).await;
     let join = signed(&world.peer, &proposed(&world, "join", &room, guest.as_str()).await);
     put_honest(&world, "join", &room, &join).await;
+    // Whoever may put somebody out does so by other ways.
+    let other = world.peer.user("other");
+    let join = signed(&world.peer, &proposed(&world, "join", &room, other.as_str()).await);
+    put_honest(&world, "join", &room, &join).await;
+    let users = json!({ world.alice.user_id.as_str(): 100, guest.as_str(): 50 });
+    world.alice.send_state(&room, "m.room.power_levels", "", json!({ "users": users })).await;
+    let mut kick = proposed(&world, "leave", &room, guest.as_str()).await;
+    kick["state_key"] = json!(other);
+    kick["auth_events"].as_array_mut().unwrap().push(json!(join.event_id));
+    let kick = signed(&world.peer, &kick);
+    let answer = put(&world, "leave", &room, kick.event_id.as_str(), &wire(&kick)).await;
+    assert!(matches!(answer.status, 400 | 403), "{answer:?}");
+    assert_eq!(membership(&world, &room, other.as_str()).await, "join");
     only_what_was_proposed(&world, "leave", &room, guest.as_str()).await;
 }
 
@@ -154,6 +167,14 @@ async fn jn_03_knocks_that_are_sent_are_what_they_say() {
     let uri = format!("/_matrix/federation/v1/state/{room}?event_id={}", knock.event_id);
     let answer = world.peer.request(&world.here, Method::GET, &uri, None).await;
     assert!(matches!(answer.status, 403 | 404), "{answer:?}");
+    // What the room would allow is still no knock.
+    let open = room_of_alice(&world).await;
+    let join = signed(&world.peer, &proposed(&world, "join", &open, guest.as_str()).await);
+    put_honest(&world, "join", &open, &join).await;
+    let leave = signed(&world.peer, &proposed(&world, "leave", &open, guest.as_str()).await);
+    let answer = put(&world, "knock", &open, leave.event_id.as_str(), &wire(&leave)).await;
+    assert!(matches!(answer.status, 400 | 403), "{answer:?}");
+    assert_eq!(membership(&world, &open, guest.as_str()).await, "join");
 }
 
 /// JN-07, JN-08: this server vouches for nobody whom the room's rule doesn't let in, whatever the join says.
