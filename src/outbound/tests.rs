@@ -346,7 +346,8 @@ async fn a_server_that_was_down_hears_of_what_put_its_last_user_out_and_of_nothi
     sending.is_behind().await;
     let Story { world, room, alice, rita, .. } = &sending.story;
     world.rooms.ban(room, alice, rita, None).await.unwrap();
-    sending.say([5]).await;
+    let after = sending.say([5]).await;
+    sending.read(&[(&after[0], Thread::Unthreaded)]).await;
     {
         let mut script = sending.there.script.lock();
         script.down = false;
@@ -355,7 +356,9 @@ async fn a_server_that_was_down_hears_of_what_put_its_last_user_out_and_of_nothi
     sending.peers.heard_from(&owned_server_name!("elsewhere"));
     let has_ban = |script: &Script| script.attempts.iter().any(|(_, texts)| texts.contains(&String::new()));
     sending.until("the ban comes", |script| has_ban(script) && script.taken.len() >= 5).await;
-    assert_eq!(sending.there.script.lock().taken, numbers(5));
+    let script = sending.there.script.lock();
+    assert_eq!(script.taken, numbers(5));
+    assert!(script.read.is_empty(), "{:?}", script.read);
 }
 
 /// Who came in by way of this server meanwhile, is nobody that a server which was down would hear of otherwise.
