@@ -18,7 +18,7 @@ use crate::{
     room,
     store::{
         Batch,
-        destination::{failed, sent},
+        destination::{caught_up, failed, sent},
     },
 };
 
@@ -151,7 +151,9 @@ impl Outbound {
         let live = self.store.commit(batch).await?.base + i64::from(step);
         // It is there: of what was said while it was sent the rest, nothing is left out.
         position = self.send_missed(recipient, server, (position, live), LOOKED_AT).await?;
-        self.store.commit(sent(recipient, position)).await?;
+        let mut batch = Batch::from(sent(recipient, position));
+        batch.push(caught_up(recipient));
+        self.store.commit(batch).await?;
         if let Some(peer) = self.inner.lock().peers.get_mut(&recipient) {
             peer.behind = false;
         }
@@ -281,6 +283,10 @@ impl Outbound {
             let after = |wait: Duration| now.saturating_add(wait.min(LONGEST_WAIT).as_millis() as i64);
             (peer.failed_at, peer.retry_at) = (now, after(wait));
             peer.not_before = asked.map_or(0, after);
+            if matches!(stop, Stop::Own(_)) {
+                // It says nothing of the server.
+                peer.failing_since = now;
+            }
             let failed_for = now - peer.failing_since;
             let speaks = peer.spoken || peer.upon_word;
             let patience = if speaks { SPEAKER_BEHIND_AFTER } else { BEHIND_AFTER };

@@ -49,6 +49,8 @@ struct Script {
     taken: Vec<String>,
     /// The receipts among it, each with its user, thread and event.
     read: Vec<(String, String, String)>,
+    /// The messages to devices among it.
+    messages: Vec<Value>,
     at_work: usize,
     most_at_work: usize,
 }
@@ -105,6 +107,9 @@ impl Wire for There {
             }
             script.taken.extend(texts.into_iter().filter(|text| !text.is_empty()));
             script.read.extend(receipts(&body));
+            let edus = body["edus"].as_array().unwrap().iter();
+            let messages = edus.filter(|edu| edu["edu_type"] == "m.direct_to_device");
+            script.messages.extend(messages.map(|edu| edu["content"].clone()));
             let (status, headers) = (http::StatusCode::OK, http::HeaderMap::new());
             Ok(Response { status, headers, body: json!({ "pdus": {} }).to_string().into() })
         })
@@ -204,9 +209,17 @@ impl Sending {
     }
 
     async fn is_behind(&self) {
+        self.until_behind_is(true).await;
+    }
+
+    async fn has_caught_up(&self) {
+        self.until_behind_is(false).await;
+    }
+
+    async fn until_behind_is(&self, behind: bool) {
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
-        while !self.destination().await.behind {
-            assert!(std::time::Instant::now() < deadline, "it is never behind");
+        while self.destination().await.behind != behind {
+            assert!(std::time::Instant::now() < deadline, "it never is so that behind is {behind}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -262,7 +275,7 @@ async fn tx_06_a_server_that_is_down_costs_nothing_and_catches_up_while_more_is_
     sending.say(40..100).await;
     sending.until("all is taken", |script| script.taken.len() >= 100).await;
     assert_eq!(sending.there.script.lock().taken, numbers(100), "in order, none twice");
-    assert!(!sending.destination().await.behind);
+    sending.has_caught_up().await;
     sending.say([100]).await;
     sending.until("it goes on as before", |script| script.taken.len() == 101).await;
 }
@@ -451,6 +464,33 @@ async fn a_server_that_failed_is_tried_again_when_the_operator_says_so() {
     assert_eq!(sending.there.script.lock().attempts.len(), before + 1);
     let well = store.commit(crate::store::destination::retry_now("nobody.example")).await;
     assert!(matches!(well, Err(crate::store::Error::Conflict)));
+}
+
+/// What fails here says nothing of a server: it isn't behind after one answer in vain.
+#[tokio::test]
+async fn a_server_is_not_behind_for_what_failed_here() {
+    let sending = Sending::new().await;
+    let database = rusqlite::Connection::open(sending.story.world.path()).unwrap();
+    database.busy_timeout(Duration::from_secs(10)).unwrap();
+    database
+        .execute_batch(
+            "CREATE TRIGGER fails BEFORE UPDATE OF position ON destination
+             BEGIN SELECT RAISE(FAIL, 'on purpose'); END",
+        )
+        .unwrap();
+    sending.say([0]).await;
+    let recipient = sending.destination().await.recipient;
+    let failed = |times| {
+        let inner = sending.outbound.inner.lock();
+        inner.peers.get(&recipient).is_some_and(|peer| peer.failures == times && !peer.sending)
+    };
+    sending.until("that it was taken can't be written down", |_| failed(1)).await;
+    sending.there.script.lock().busy = true;
+    database.execute_batch("DROP TRIGGER fails").unwrap();
+    sending.until("it takes nothing", |_| failed(2)).await;
+    assert!(!sending.destination().await.behind);
+    sending.there.script.lock().busy = false;
+    sending.until("it is taken", |script| script.taken == ["0", "0"]).await;
 }
 
 /// I7: what is for a server that the operator refuses is dropped, and no task goes on trying.

@@ -1,6 +1,6 @@
 //! Stories about the reading of rooms, on a real database, with events that no client could send.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use ruma::{OwnedEventId, OwnedUserId, RoomVersionId, UserId, events::TimelineEventType, owned_server_name};
 use serde_json::{Value, json, value::to_raw_value};
@@ -24,10 +24,15 @@ pub(crate) struct World {
     pub(crate) environment: Environment,
     pub(crate) destinations: Arc<Destinations>,
     tails: Arc<Tails>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl World {
+    /// The database.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("hearth.db")
+    }
+
     pub(crate) async fn new(users: &[&str]) -> Self {
         Self::keeping(users, Environment::real(), None).await
     }
@@ -81,7 +86,7 @@ impl World {
         .await
         .unwrap();
         let rooms = Arc::new(rooms);
-        Self { rooms, store, accounts, sessions, queues, environment, destinations, tails, _dir: dir }
+        Self { rooms, store, accounts, sessions, queues, environment, destinations, tails, dir }
     }
 
     pub(crate) async fn room(&self, creator: &UserId) -> Arc<Room> {

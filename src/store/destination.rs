@@ -11,7 +11,7 @@ pub struct DestinationRow {
     pub recipient: i64,
     /// All up to here has been sent.
     pub position: i64,
-    /// Nothing is put into its queue.
+    /// It lacks what was said while nothing was put into its queue.
     pub behind: bool,
     /// In a row.
     pub failures: i64,
@@ -60,6 +60,11 @@ pub fn sent(recipient: i64, position: i64) -> Vec<Statement> {
         statement!("DELETE FROM queue WHERE recipient = $1 AND position <= $2", recipient, position),
         delete_messages(recipient, position),
     ]
+}
+
+/// It lacks nothing but what is in its queue.
+pub fn caught_up(recipient: i64) -> Statement {
+    statement!("UPDATE destination SET behind = FALSE WHERE recipient = $1", recipient)
 }
 
 /// An attempt failed.

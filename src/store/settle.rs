@@ -109,19 +109,20 @@ pub(super) fn load_behind(connection: &Connection) -> Result<Behind, Error> {
     Ok(Arc::new(rows.collect::<Result<_, _>>()?))
 }
 
-/// From here on a server's queue is filled, or it is emptied and nothing is put into it.
+/// From here on a server's queue is filled; or it is emptied, and nothing is put into it. One that is filled again stays marked as
+/// behind in the table until it has all that came before.
 pub(super) fn fill_queue(
     connection: &Connection,
     recipient: i64,
     filled: bool,
     behind: &mut Behind,
 ) -> Result<(), Error> {
-    connection
-        .prepare_cached("UPDATE destination SET behind = ?2 WHERE recipient = ?1")?
-        .execute((recipient, !filled))?;
     if filled {
         Arc::make_mut(behind).remove(&recipient);
     } else {
+        connection
+            .prepare_cached("UPDATE destination SET behind = TRUE WHERE recipient = ?1")?
+            .execute([recipient])?;
         connection.prepare_cached("DELETE FROM queue WHERE recipient = ?1")?.execute([recipient])?;
         Arc::make_mut(behind).insert(recipient);
     }

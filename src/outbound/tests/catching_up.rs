@@ -23,6 +23,46 @@ async fn tx_06_what_is_said_while_a_server_catches_up_is_sent_whole() {
     assert_eq!(sending.there.script.lock().taken, numbers(90));
 }
 
+/// I7: one that fails again once it has what it had missed lacks what was said meanwhile, and still gets it.
+#[tokio::test]
+async fn tx_06_a_server_that_fails_while_it_catches_up_misses_nothing() {
+    let sending = Sending::new().await;
+    sending.there.script.lock().down = true;
+    sending.say(0..10).await;
+    sending.is_behind().await;
+    let gate = Arc::new(Semaphore::new(0));
+    {
+        let mut script = sending.there.script.lock();
+        (script.down, script.gate) = (false, Some(Arc::clone(&gate)));
+        script.attempts.clear();
+    }
+    sending.peers.heard_from(&owned_server_name!("elsewhere"));
+    sending.until("it is sent what it missed", |script| script.attempts.len() == 1).await;
+    sending.say(10..20).await;
+    let recipient = sending.destination().await.recipient;
+    let mut batch = Batch::new();
+    let step = batch.step();
+    let message = json!({ "message_id": "1" }).to_string();
+    batch.push(insert_message_for_server(recipient, step, message, 0));
+    batch.deliver(crate::queue::pointer([recipient], step, crate::queue::Kind::ToDevice, 0));
+    sending.story.world.store.commit(batch).await.unwrap();
+    gate.add_permits(1);
+    sending.until("it is sent what was said since", |script| script.attempts.len() == 2).await;
+    sending.there.script.lock().busy = true;
+    gate.add_permits(1);
+    sending.until("it took nothing", |script| script.at_work == 0).await;
+    {
+        let mut script = sending.there.script.lock();
+        (script.busy, script.gate) = (false, None);
+    }
+    sending.say([20]).await;
+    sending.until("it is there again", |script| script.taken.contains(&"20".to_owned())).await;
+    sending.has_caught_up().await;
+    let script = sending.there.script.lock();
+    assert_eq!(script.taken, numbers(21));
+    assert_eq!(script.messages, [json!({ "message_id": "1" })]);
+}
+
 /// TX-05: what was said while it had nobody in the room, it isn't sent later either.
 #[tokio::test]
 async fn a_server_that_was_down_hears_nothing_of_when_it_was_not_in_the_room() {
