@@ -225,6 +225,12 @@ impl Sessions {
                 self.0.known.lock().clear();
                 self.0.queues.tails().nudge_all();
                 self.0.noticed.notify_one();
+                // A position of our own: with it the readers hear of what that process has delivered.
+                let mut batch = Batch::new();
+                batch.step();
+                if let Err(cause) = self.0.store.commit(batch).await {
+                    tracing::warn!(%cause, "what the command line did is told with what is written next");
+                }
             }
             before = Some((all, own));
         }

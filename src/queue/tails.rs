@@ -140,10 +140,14 @@ impl Tails {
 }
 
 impl Subscriber for Tails {
-    fn committed(&self, head: i64, delivered: &[Delivered]) {
+    fn committed(&self, base: i64, head: i64, delivered: &[Delivered]) {
         let mut woken: Vec<Arc<Tail>> = Vec::new();
         {
             let tails = self.read.lock();
+            if base > self.head() {
+                // What another process, such as the command line, delivered is in the database alone.
+                woken.extend(tails.values().inspect(|tail| tail.begin_after(base)).cloned());
+            }
             for delivered in delivered {
                 if let Some(tail) = tails.get(&delivered.recipient) {
                     tail.push(delivered.entry, delivered.thread.clone());
@@ -183,6 +187,14 @@ impl Tail {
     fn new(floor: i64, fading: u64) -> Self {
         let inner = Inner { floor, entries: VecDeque::new(), fading, unread: UnreadCounts::default() };
         Self { inner: Mutex::new(inner), wake: Notify::new() }
+    }
+
+    /// Nothing is known of what lies up to this position.
+    fn begin_after(&self, floor: i64) {
+        let mut inner = self.inner.lock();
+        inner.floor = floor;
+        inner.entries.clear();
+        inner.unread = UnreadCounts::default();
     }
 
     fn push(&self, entry: Entry, thread: Option<Arc<str>>) {
@@ -278,7 +290,7 @@ mod tests {
         let tails = Tails::new(1);
         tails.start_at(10);
         let tail = tails.of(7);
-        tails.committed(12, &[delivery(7, 11), delivery(8, 12)]);
+        tails.committed(10, 12, &[delivery(7, 11), delivery(8, 12)]);
         assert_eq!(positions(&tail.read(10, 12).unwrap()), [11]);
         assert_eq!(tail.read(9, 12), None, "position 10 may have been an entry of theirs");
     }
@@ -288,10 +300,24 @@ mod tests {
         let tails = Tails::new(1);
         let tail = tails.of(7);
         for position in 1..=200 {
-            tails.committed(position, &[delivery(7, position)]);
+            tails.committed(position - 1, position, &[delivery(7, position)]);
         }
         assert_eq!(tail.read(0, 200), None);
         assert_eq!(tail.read(72, 200).unwrap().len(), LENGTH);
+    }
+
+    /// I5: the command line delivers beside the server.
+    #[test]
+    fn what_another_process_delivered_is_read_from_the_database() {
+        let tails = Tails::new(1);
+        tails.start_at(10);
+        let tail = tails.of(7);
+        tails.committed(10, 11, &[delivery(7, 11)]);
+        tails.committed(13, 14, &[delivery(8, 14)]);
+        assert!(tail.has_news(11, 0), "12 or 13 may be an entry of theirs");
+        assert_eq!(tail.read(11, 14), None);
+        tails.committed(14, 15, &[delivery(7, 15)]);
+        assert_eq!(positions(&tail.read(14, 15).unwrap()), [15], "from there on all is here again");
     }
 
     #[test]
@@ -309,7 +335,7 @@ mod tests {
     fn nobody_hears_of_others_entries() {
         let tails = Tails::new(1);
         let tail = tails.of(7);
-        tails.committed(1, &[delivery(8, 1)]);
+        tails.committed(0, 1, &[delivery(8, 1)]);
         assert!(!tail.has_news(0, 0));
     }
 
@@ -318,7 +344,7 @@ mod tests {
         let tails = Tails::new(1);
         let tail = tails.of(7);
         let woken = tail.woken();
-        tails.committed(1, &[delivery(7, 1)]);
+        tails.committed(0, 1, &[delivery(7, 1)]);
         woken.await;
     }
 }

@@ -7,7 +7,7 @@ use super::{Delivered, Durability, Store, Subscriber};
 struct Nobody;
 
 impl Subscriber for Nobody {
-    fn committed(&self, _: i64, _: &[Delivered]) {}
+    fn committed(&self, _: i64, _: i64, _: &[Delivered]) {}
 }
 
 /// The one in this folder, made if there is none.

@@ -47,8 +47,9 @@ pub struct Committed {
 
 /// Told of each group after its commit, in order.
 pub trait Subscriber: Send + Sync {
-    /// All positions up to `head` are now visible, among them these entries.
-    fn committed(&self, head: i64, delivered: &[Delivered]);
+    /// The positions after `base`, up to `head`, are now visible, with these entries. Where `base` is more than the last `head`,
+    /// another process has given out those between.
+    fn committed(&self, base: i64, head: i64, delivered: &[Delivered]);
 }
 
 struct Job {
@@ -149,11 +150,11 @@ impl Health {
         subscriber: &dyn Subscriber,
     ) {
         match done {
-            Ok((head, results)) => {
+            Ok((given, results)) => {
                 if std::mem::take(&mut self.failing) {
                     info!("the database can be written again");
                 }
-                publish(group.drain(..).zip(results), head, behind, subscriber);
+                publish(group.drain(..).zip(results), given, behind, subscriber);
             }
             Err(cause) => {
                 // While a disk is full every write fails, and everybody tries again.
@@ -174,7 +175,7 @@ impl Health {
 /// they are tried again anyhow.
 fn publish(
     jobs: impl Iterator<Item = (Job, Result<Committed, Error>)>,
-    head: Option<i64>,
+    given: Option<Given>,
     behind: &Behind,
     subscriber: &dyn Subscriber,
 ) {
@@ -192,15 +193,18 @@ fn publish(
         }
         answers.push((job.done, result));
     }
-    if let Some(head) = head {
-        subscriber.committed(head, &delivered);
+    if let Some((base, head)) = given {
+        subscriber.committed(base, head, &delivered);
     }
     for (done, result) in answers {
         let _ = done.send(result);
     }
 }
 
-type Group = (Option<i64>, Vec<Result<Committed, Error>>);
+/// What it gave out: the positions after the first, up to the second.
+type Given = (i64, i64);
+
+type Group = (Option<Given>, Vec<Result<Committed, Error>>);
 
 impl Database {
     /// What an earlier run has left is there.
@@ -211,7 +215,7 @@ impl Database {
         Ok(Self { connection, waiting, unsettled, behind, txns: Txns::default() })
     }
 
-    /// One transaction for all jobs: the last position that it gave out, if it gave any, and what became of each job.
+    /// One transaction for all jobs: the positions that it gave out, if it gave any, and what became of each job.
     fn commit(&mut self, jobs: &[Job]) -> Result<Group, Error> {
         match self.attempt(jobs, write) {
             // One of them conflicts. To be able to undo each alone costs copies of pages, so it is done only now.
@@ -231,8 +235,9 @@ impl Database {
         self.waiting.begin(&transaction)?;
         let steps: i64 = jobs.iter().map(|job| i64::from(job.batch.steps)).sum();
         let head = if steps == 0 { None } else { Some(advance(&transaction, steps)?) };
+        let given = head.map(|head| (head - steps, head));
 
-        let mut base = head.map_or(0, |head| head - steps);
+        let mut base = given.map_or(0, |(base, _)| base);
         let mut results = Vec::with_capacity(jobs.len());
         let mut ledger = Ledger { behind: &mut behind, txns: &mut self.txns, waiting: &mut self.waiting };
         for job in jobs {
@@ -247,7 +252,7 @@ impl Database {
         let moved = self.waiting.committed();
         self.txns.committed(moved);
         self.unsettled.store(self.waiting.unsettled().bits(), Ordering::Release);
-        Ok((head, results))
+        Ok((given, results))
     }
 }
 
@@ -423,7 +428,7 @@ mod tests {
     struct Recorder(Mutex<Vec<Told>>);
 
     impl Subscriber for Recorder {
-        fn committed(&self, head: i64, delivered: &[Delivered]) {
+        fn committed(&self, _: i64, head: i64, delivered: &[Delivered]) {
             self.0.lock().push((head, delivered.to_vec()));
         }
     }
@@ -466,14 +471,18 @@ mod tests {
         let jobs: Vec<Job> =
             [Batch::from(alias("#first:x")), doubled, last].into_iter().map(|batch| job(batch).0).collect();
 
-        let (head, results) = database.commit(&jobs).unwrap();
+        let (given, results) = database.commit(&jobs).unwrap();
 
         assert!(results[0].is_ok() && results[2].is_ok());
         assert!(matches!(results[1], Err(Error::Conflict)));
         assert_eq!(store.aliases(1).await.unwrap(), ["#first:x", "#last:x"], "all of it is undone");
         let queue = store.queue(1, 0, i64::MAX).await.unwrap();
         assert_eq!(queue.len(), 1);
-        assert_eq!(Some(queue[0].position), head, "I2: the position of the failed batch stays unused");
+        assert_eq!(
+            Some(queue[0].position),
+            given.map(|(_, head)| head),
+            "I2: the position of the failed batch stays unused"
+        );
     }
 
     /// What a batch moved that is undone, waits again.
@@ -562,7 +571,7 @@ mod tests {
     async fn a_panic_in_the_writer_acknowledges_nothing_and_loses_nothing() {
         struct Once(AtomicBool);
         impl Subscriber for Once {
-            fn committed(&self, _: i64, _: &[Delivered]) {
+            fn committed(&self, _: i64, _: i64, _: &[Delivered]) {
                 assert!(!self.0.swap(false, Ordering::SeqCst), "on purpose");
             }
         }

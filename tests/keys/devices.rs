@@ -185,3 +185,16 @@ async fn ok_12_a_device_that_logs_out_takes_its_keys_with_it() {
     assert_eq!(query(&bob, &alice.user_id).await["device_keys"], json!({ &alice.user_id: {} }));
     assert_eq!(claim(&bob, &alice.user_id, &alice.device_id).await, None);
 }
+
+/// The command line ends sessions beside the server: whoever waits hears of it, though nobody says anything.
+#[tokio::test]
+async fn devices_that_the_operator_ends_are_told_at_once() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    Identity::published(&alice, 1).await;
+    let mut reader = Device::ready(&bob).await;
+    assert!(server.run(&["user", "set-password", "alice"]).status.success());
+    assert_eq!(reader.wait().await["device_lists"]["changed"], json!([alice.user_id]));
+}
