@@ -97,6 +97,37 @@ async fn every_method_does_what_its_twin_does() {
 }
 
 #[tokio::test]
+async fn a_message_to_a_device_arrives_once_however_often_and_by_whatever_way_it_is_sent() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let mut line = Line::open(&server, &[]).await.unwrap_or_else(|answer| panic!("{answer:?}"));
+    let Received::Frame(hello) = line.next().await else { panic!("no greeting") };
+    assert!(hello["features"].as_array().is_some_and(|all| all.contains(&json!("to_device"))), "{hello}");
+
+    let mut sender = Client::ready(&server, &alice).await;
+    let mut receiver = Client::ready(&server, &bob).await;
+    let messages = |text: &str| json!({ &bob.user_id: { "*": { "text": text } } });
+    let one = json!({ "type": "org.example.a/b", "messages": messages("one") });
+    for _ in 0..2 {
+        sender.begin_as("same id", "to_device", one.clone()).await;
+        assert_eq!(sender.answer("same id").await.expect("sent"), json!({}));
+    }
+    let body = json!({ "messages": messages("one") });
+    alice.put("/v3/sendToDevice/org.example.a%2Fb/same%20id", body).await.expect(200);
+    let two = json!({ "type": "org.example", "messages": messages("two") });
+    sender.request("to_device", two).await.expect("sent");
+    let mut told = Vec::new();
+    while told.last().is_none_or(|event: &Value| event["content"]["text"] != "two") {
+        let body = receiver.sync().await;
+        told.extend(body["to_device"]["events"].as_array().into_iter().flatten().cloned());
+    }
+    let expected = [("org.example.a/b", "one"), ("org.example", "two")];
+    let expected = expected
+        .map(|(kind, text)| json!({ "type": kind, "sender": alice.user_id, "content": { "text": text } }));
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
 async fn errors_are_those_of_rest_and_the_socket_goes_on() {
     let server = server().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);

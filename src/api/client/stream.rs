@@ -88,7 +88,7 @@ enum Content {
     Params(&'static [&'static str]),
 }
 
-const TWINS: [Twin; 7] = [
+const TWINS: [Twin; 8] = [
     Twin {
         name: "send",
         method: Method::PUT,
@@ -130,6 +130,12 @@ const TWINS: [Twin; 7] = [
         method: Method::PUT,
         path: &["presence", "{me}", "status"],
         content: Content::Params(&["presence", "status_msg"]),
+    },
+    Twin {
+        name: "to_device",
+        method: Method::PUT,
+        path: &["sendToDevice", "{type}", "{id}"],
+        content: Content::Params(&["messages"]),
     },
 ];
 
@@ -208,6 +214,7 @@ impl Twins {
             super::typing::routes(),
             super::receipts::routes(),
             super::presence::routes(),
+            super::to_device::routes(),
         ];
         let router = routes.into_iter().fold(Routes::default(), Routes::merge).into_router();
         let router = router.fallback(unrecognized_path);
