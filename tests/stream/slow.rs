@@ -41,6 +41,39 @@ async fn who_acknowledges_nothing_is_sent_so_much_and_then_closed() {
 }
 
 #[tokio::test]
+async fn signs_of_life_are_no_acknowledgement() {
+    let server = Server::start(toml::toml! {
+        [stream]
+        heartbeat_ms = 500
+        patience_ms = 2_000
+    })
+    .await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = room(&alice, &[&bob]).await;
+    let mut lively = Client::ready(&server, &bob).await;
+    let mut sender = Client::ready(&server, &alice).await;
+    let long = "x".repeat(20_000);
+    for _ in 0..60 {
+        sender.request("send", text(&room, &long)).await.expect("others don't notice");
+    }
+    let end = tokio::time::timeout(common::PATIENCE, async {
+        loop {
+            match lively.line.next().await {
+                Received::Frame(frame) if frame["method"] == "ping" => {
+                    lively.line.text(r#"{"method":"pong"}"#).await;
+                    // Something to be answered, too.
+                    lively.line.write(0x89, b"are you there").await.expect("a line");
+                }
+                Received::Frame(_) | Received::Pong(_) => {}
+                end => break end,
+            }
+        }
+    });
+    let end = end.await.expect("an end");
+    assert!(matches!(end, Received::Close(4008, _)), "{end:?}");
+}
+
+#[tokio::test]
 async fn an_acknowledgement_opens_the_window_again_and_nothing_is_missing() {
     let server = Server::start(config()).await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);

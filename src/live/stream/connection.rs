@@ -136,8 +136,9 @@ pub(super) struct Connection {
     beats: u32,
     /// What the client had taken by the last of them.
     taken: u64,
-    /// Since when there is something for the client that it doesn't take, and what it had taken by then.
-    waiting: Option<(Instant, u64)>,
+    /// Since when there is something for the client that it doesn't take. While it is the network that waits for it: what
+    /// it had taken by then; while it is its acknowledgement: `None`.
+    waiting: Option<(Instant, Option<u64>)>,
 }
 
 impl Connection {
@@ -240,13 +241,17 @@ impl Connection {
             }
             return false;
         }
-        if busy || !reader.window.is_open() {
-            let written = self.wire.written();
-            self.waiting.get_or_insert_with(|| (Instant::now(), written));
-            return false;
+        let open = reader.window.is_open();
+        if !busy && open {
+            self.waiting = None;
+            return true;
         }
-        self.waiting = None;
-        true
+        // For its acknowledgement it has all the time from when it has everything; answers on the wire give it no more.
+        let unacknowledged = !open && (!busy || matches!(self.waiting, Some((_, None))));
+        if self.waiting.is_none_or(|(_, taken)| taken.is_none() != unacknowledged) {
+            self.waiting = Some((Instant::now(), (!unacknowledged).then(|| self.wire.written())));
+        }
+        false
     }
 
     /// Sends what has come for the client.
@@ -414,6 +419,7 @@ impl Connection {
         };
         let reader = Reader { session, wanted, tail, sent, pos, seen: sent, window, entered, _held: held };
         self.reader = Some(Box::new(reader));
+        self.waiting = None;
         Ok(())
     }
 
@@ -543,11 +549,11 @@ impl Connection {
         if let Some((_, before)) =
             self.waiting.filter(|(since, _)| now >= *since + self.streams.settings.patience)
         {
-            if before == written {
+            if before.is_none_or(|before| before == written) {
                 return Err(Close::TooSlow);
             }
             // A long message on a thin line arrives, if slowly.
-            self.waiting = Some((now, written));
+            self.waiting = Some((now, Some(written)));
         }
         if now >= self.beat {
             self.heard_nothing(now, written)?;
