@@ -150,6 +150,31 @@ async fn who_asks_and_never_reads_the_answers_is_no_longer_read() {
     other.request("send", text(&room, "others don't notice")).await.expect("sent");
 }
 
+#[tokio::test]
+async fn who_asks_and_never_reads_the_answers_is_gone() {
+    let server = Server::start(toml::toml! {
+        [stream]
+        heartbeat_ms = 500
+    })
+    .await;
+    let alice = server.register("alice").await;
+    let mut deaf = Client::ready(&server, &alice).await;
+    let request =
+        json!({ "id": "i".repeat(255), "method": "send", "params": { "room_id": "y".repeat(60_000) } });
+    let request = request.to_string();
+    let sending = async {
+        // Until the line breaks.
+        while deaf.line.write(0x81, request.as_bytes()).await.is_ok() {}
+    };
+    let sent = tokio::time::timeout(common::PATIENCE, sending).await;
+    assert!(sent.is_ok(), "its socket is open still");
+    common::eventually("nobody counts it any more", || async {
+        let metrics = server.http().get("/metrics", None).await.text();
+        metrics.contains("hearth_stream_sockets 0\n").then_some(())
+    })
+    .await;
+}
+
 /// Each time there would be all that there is to send.
 #[tokio::test]
 async fn who_begins_anew_again_and_again_without_reading_is_told_when_to_come_back() {

@@ -213,7 +213,7 @@ impl Connection {
             if until < timer.deadline() {
                 timer.as_mut().reset(until);
             }
-            let reading = !self.calls.is_full();
+            let reading = self.is_listening();
             let answering = !self.calls.is_idle() && !self.wire.is_busy();
             let waits = !self.calls.is_idle() || self.waiting.is_some();
             tokio::select! {
@@ -517,6 +517,11 @@ impl Connection {
         self.beat = now + heartbeat * (900 + jitter as u32) / 1000;
     }
 
+    /// Whether frames of the client are read.
+    fn is_listening(&self) -> bool {
+        !self.calls.is_full()
+    }
+
     /// When to look again if nothing happens before.
     fn deadline(&self) -> Instant {
         let mut deadline = self.beat;
@@ -563,8 +568,9 @@ impl Connection {
 
     fn heard_nothing(&mut self, now: Instant, written: u64) -> Result<(), Close> {
         let taken = std::mem::replace(&mut self.taken, written);
-        if self.calls.is_full() || (self.wire.is_busy() && taken != written) {
-            // It isn't listened to at the moment, or takes what it is sent.
+        let excused = if self.wire.is_busy() { taken != written } else { !self.is_listening() };
+        if excused {
+            // It takes what it is sent, or isn't listened to at the moment.
             self.heard_something(now);
             return Ok(());
         }
