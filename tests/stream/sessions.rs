@@ -143,6 +143,37 @@ async fn a_token_that_expires_closes_it_unless_it_is_refreshed() {
 }
 
 #[tokio::test]
+async fn what_was_asked_before_a_refreshed_token_is_done_under_the_old_one() {
+    let server = server().await;
+    server.register("alice").await;
+    for method in ["token", "auth"] {
+        let login = json!({ "type": "m.login.password", "password": common::PASSWORD, "refresh_token": true,
+            "identifier": { "type": "m.id.user", "user": "alice" } });
+        let answer = server.http().post("/v3/login", None, login).await.expect(200);
+        let alice = User::new(server.http().clone(), &answer);
+        let room = room(&alice, &[]).await;
+        let mut client = Client::ready(&server, &alice).await;
+        let refresh = json!({ "refresh_token": answer["refresh_token"] });
+        let fresh = server.http().post("/v3/refresh", None, refresh).await.expect(200);
+        let mut ids = Vec::new();
+        for count in 0..20 {
+            ids.push(client.begin("send", text(&room, &count.to_string())).await);
+        }
+        let token = json!({ "access_token": fresh["access_token"], "since": client.pos });
+        let token = match method {
+            "token" => json!({ "access_token": fresh["access_token"] }),
+            _ => token,
+        };
+        let renewed = client.begin(method, token).await;
+        for id in ids {
+            client.answer(&id).await.expect("sent under the old token");
+        }
+        client.answer(&renewed).await.expect("the same device");
+        client.request("send", text(&room, "under the new token")).await.expect("sent");
+    }
+}
+
+#[tokio::test]
 async fn both_sides_say_that_they_are_there() {
     let server = Server::start(config()).await;
     let alice = server.register("alice").await;

@@ -126,6 +126,8 @@ pub(super) struct Connection {
     origin: Origin,
     reader: Option<Box<Reader>>,
     calls: Calls,
+    /// A frame with a token that waits for the requests at work; nothing is read after it.
+    renewal: Option<Bytes>,
     frames: DefaultDirectRateLimiter,
     unknown_methods: u32,
     /// The generation of sessions in which this one was last known to be alive.
@@ -160,6 +162,7 @@ impl Connection {
             origin,
             reader: None,
             calls: Calls::default(),
+            renewal: None,
             frames: RateLimiter::direct(Quota::per_second(FRAMES.0).allow_burst(FRAMES.1)),
             unknown_methods: 0,
             generation: 0,
@@ -194,6 +197,12 @@ impl Connection {
         self.wire.send(Outbound::Typed(hello).encode())?;
         let mut timer = pin!(sleep_until(self.deadline()));
         loop {
+            if self.calls.is_idle()
+                && !self.wire.is_busy()
+                && let Some(frame) = self.renewal.take()
+            {
+                Box::pin(self.frame(&frame)).await?;
+            }
             let tail = self.reader.as_ref().map(|reader| Arc::clone(&reader.tail));
             // Before looking for news, so that what comes meanwhile is not missed.
             let woken = tail.as_ref().map(|tail| tail.woken());
@@ -215,7 +224,7 @@ impl Connection {
             }
             let reading = self.is_listening();
             let answering = !self.calls.is_idle() && !self.wire.is_busy();
-            let waits = !self.calls.is_idle() || self.waiting.is_some();
+            let waits = !self.calls.is_idle() || self.waiting.is_some() || self.renewal.is_some();
             tokio::select! {
                 heard = self.wire.turn(reading, waits) => Box::pin(self.heard(heard?)).await?,
                 () = resolved(woken) => {}
@@ -313,11 +322,16 @@ impl Connection {
         self.frames.check().map_err(early)
     }
 
-    async fn frame(&mut self, text: &[u8]) -> Result<(), Close> {
+    async fn frame(&mut self, bytes: &Bytes) -> Result<(), Close> {
         let not_utf8 = |_| Close::Protocol(1007, "a text frame that is not UTF-8".to_owned());
-        let text = std::str::from_utf8(text).map_err(not_utf8)?;
+        let text = std::str::from_utf8(bytes).map_err(not_utf8)?;
         let frame: Inbound<'_> = serde_json::from_str(text)
             .map_err(|cause| Close::NotAFrame(format!("not a frame of this protocol: {cause}")))?;
+        if matches!(&*frame.method, "auth" | "token") && !self.calls.is_idle() {
+            // The first use of a refreshed token ends the one before, which the requests at work came under.
+            self.renewal = Some(bytes.clone());
+            return Ok(());
+        }
         let id = frame.id.as_deref();
         if self.reader.is_none() || matches!(&*frame.method, "pong" | "ping" | "ack" | "auth" | "token") {
             self.count()?;
@@ -519,7 +533,7 @@ impl Connection {
 
     /// Whether frames of the client are read.
     fn is_listening(&self) -> bool {
-        !self.calls.is_full()
+        !self.calls.is_full() && self.renewal.is_none()
     }
 
     /// When to look again if nothing happens before.
