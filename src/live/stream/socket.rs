@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::Sink;
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::timeout,
@@ -29,8 +30,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connected for T {}
 
 /// An open WebSocket.
 pub struct Socket {
-    socket: WebSocket<Counted>,
-    written: Arc<AtomicU64>,
+    socket: WebSocket<Shared>,
+    line: Arc<Line>,
 }
 
 impl Socket {
@@ -40,54 +41,70 @@ impl Socket {
         extensions: Option<&str>,
         options: Options,
     ) -> Result<Self, WebSocketError> {
-        let written = Arc::default();
-        let io = Counted { connected, written: Arc::clone(&written) };
+        let line = Arc::new(Line { connected: Mutex::new(connected), written: AtomicU64::new(0) });
+        let io = Shared(Arc::clone(&line));
         let socket = WebSocket::from_stream_with_extensions(io, Role::Server, extensions, options)?;
-        Ok(Self { socket, written })
+        Ok(Self { socket, line })
     }
 }
 
-/// Counts the bytes that the other side takes: slow is not the same as stuck.
-struct Counted {
-    connected: Box<dyn Connected>,
-    written: Arc<AtomicU64>,
+/// The connection below a WebSocket, of use when that reads no more. Counts the bytes that the other side takes: slow is not
+/// the same as stuck.
+struct Line {
+    connected: Mutex<Box<dyn Connected>>,
+    written: AtomicU64,
 }
 
-impl Counted {
-    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = &written {
-            self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+impl Line {
+    fn poll<T>(&self, poll: impl FnOnce(Pin<&mut dyn Connected>) -> Poll<T>) -> Poll<T> {
+        poll(Pin::new(&mut **self.connected.lock()))
+    }
+
+    /// Reads and throws away what the other side still sends, as far as is reasonable.
+    async fn pass_over(&self) {
+        let mut buffer = vec![0; 8 * 1024];
+        let mut left = MOST_PASSED_OVER;
+        while left > 0 {
+            let mut read = ReadBuf::new(&mut buffer);
+            let done =
+                poll_fn(|context| self.poll(|connected| connected.poll_read(context, &mut read))).await;
+            let length = read.filled().len();
+            if done.is_err() || length == 0 {
+                return;
+            }
+            left = left.saturating_sub(length);
         }
-        written
     }
 }
 
-impl AsyncRead for Counted {
+/// The WebSocket's hold on its line.
+struct Shared(Arc<Line>);
+
+impl AsyncRead for Shared {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connected).poll_read(context, buffer)
+        self.0.poll(|connected| connected.poll_read(context, buffer))
     }
 }
 
-impl AsyncWrite for Counted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.connected).poll_write(context, bytes);
-        self.count(written)
+impl AsyncWrite for Shared {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = self.0.poll(|connected| connected.poll_write(context, bytes));
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.0.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+        written
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connected).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll(|connected| connected.poll_flush(context))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connected).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll(|connected| connected.poll_shutdown(context))
     }
 }
 
@@ -97,6 +114,9 @@ const UNSENT: u32 = 64;
 
 /// How long the other side may take to read why it is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What is read and thrown away meanwhile, in bytes: several times the largest frame.
+const MOST_PASSED_OVER: usize = 8 * 1024 * 1024;
 
 /// What happened on the wire.
 #[derive(Debug)]
@@ -110,20 +130,20 @@ pub(super) enum Heard {
 }
 
 pub(super) struct Wire {
-    socket: WebSocket<Counted>,
-    written: Arc<AtomicU64>,
+    socket: WebSocket<Shared>,
+    line: Arc<Line>,
     /// What waits to be handed to the network.
     unsent: u32,
 }
 
 impl Wire {
     pub(super) fn new(socket: Socket) -> Self {
-        Self { socket: socket.socket, written: socket.written, unsent: 0 }
+        Self { socket: socket.socket, line: socket.line, unsent: 0 }
     }
 
     /// How many bytes the other side has taken so far.
     pub(super) fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
+        self.line.written.load(Ordering::Relaxed)
     }
 
     /// Whether something that was sent still waits for a client that doesn't read. Nothing more should be sent then.
@@ -203,13 +223,15 @@ impl Wire {
             return;
         }
         // Whoever is cut off while they still write may never read what was said.
-        while self.socket.next_frame().await.is_ok() {}
+        self.line.pass_over().await;
     }
 }
 
 /// What a client is told that doesn't speak the protocol.
 fn explain(cause: &WebSocketError) -> Close {
     let code = match cause {
+        // A payload that can't be inflated is an error of this kind, too; a connection has none such.
+        WebSocketError::IoError(cause) if cause.kind() == io::ErrorKind::InvalidInput => 1007,
         WebSocketError::ConnectionClosed | WebSocketError::IoError(_) => return Close::Gone,
         WebSocketError::FrameTooLarge => 1009,
         WebSocketError::InvalidUTF8 => 1007,
