@@ -211,6 +211,36 @@ async fn messages_are_compressed_if_the_client_can_and_it_pays() {
     assert!(!unknown.line.deflate);
 }
 
+/// RFC 7692, 7.1: whoever can't do all that an offer asks for declines it.
+#[tokio::test]
+async fn compression_is_declined_where_the_client_wants_what_the_server_has_not() {
+    let server = server().await;
+    let bob = server.register("bob").await;
+    for offer in [
+        "permessage-deflate; server_max_window_bits=10",
+        "permessage-deflate; client_max_window_bits; server_max_window_bits=15",
+        "permessage-deflate; foo",
+        "permessage-deflate; client_no_context_takeover; client_no_context_takeover",
+        "permessage-deflate; client_max_window_bits=16",
+        "permessage-deflate; server_no_context_takeover=1",
+        "permessage-deflate-2",
+    ] {
+        let mut client = Client::open_with(&server, &[("Sec-WebSocket-Extensions", offer)]).await;
+        assert!(!client.line.deflate, "{offer}");
+        client.auth(&bob, json!({})).await;
+        client.sync().await;
+        assert_eq!(client.line.compressed.0, 0, "{offer}");
+    }
+    // The next best is taken.
+    let several = "permessage-deflate; server_max_window_bits=10, x-unknown, permessage-deflate ;client_max_window_bits = 12";
+    let lines = [("Sec-WebSocket-Extensions", "x-unknown"), ("sec-websocket-extensions", several)];
+    let mut client = Client::open_with(&server, &lines).await;
+    assert!(client.line.deflate);
+    client.auth(&bob, json!({})).await;
+    client.sync().await;
+    assert!(client.line.compressed.0 > 0);
+}
+
 /// A message as permessage-deflate has it (RFC 7692, 7.2.1).
 pub(crate) fn deflate(text: &[u8]) -> Vec<u8> {
     let mut compress = flate2::Compress::new(flate2::Compression::fast(), false);
