@@ -88,7 +88,7 @@ pub fn revoke_tokens_of(user_id: &str, device_id: &str) -> [Statement; 2] {
     ]
 }
 
-/// Tells other processes that sessions were ended.
+/// Tells other processes that sessions were ended, or that something else is to be looked at again.
 pub fn note_sessions_ended() -> Statement {
     statement!("UPDATE counter SET value = value + 1 WHERE name = 'sessions ended'")
 }
@@ -122,8 +122,8 @@ pub fn exchange_refresh_token(hash: &str, device: i64, next: &str) -> [Statement
     ]
 }
 
-/// The tokens around the refresh token `hash` were used for the first time: those before them end. `since` bounds how
-/// long spent ones are remembered.
+/// The tokens around the refresh token `hash` were used for the first time: those before them end, unless that one is void by
+/// now. `since` bounds how long spent ones are remembered.
 pub fn confirm_refresh(hash: &str, device: i64, since: i64) -> [Statement; 3] {
     [
         statement!(
@@ -133,7 +133,8 @@ pub fn confirm_refresh(hash: &str, device: i64, since: i64) -> [Statement; 3] {
         ),
         statement!(
             "DELETE FROM access_token
-             WHERE device = $2 AND (refresh_hash IS NULL OR refresh_hash <> $1)",
+             WHERE device = $2 AND (refresh_hash IS NULL OR refresh_hash <> $1)
+               AND EXISTS (SELECT 1 FROM refresh_token r WHERE r.hash = $1 AND r.device = $2)",
             hash,
             device,
         ),
@@ -224,5 +225,44 @@ impl Store {
             ))
             .await?;
         Ok(row.map(RefreshTokenRow::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::alone::open;
+
+    /// A request that brings a token for the first time is slow, and meanwhile its client, which lost the answer, refreshes again.
+    #[tokio::test]
+    async fn tokens_that_are_void_end_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        let refresh = |hash| {
+            statement!(
+                "INSERT INTO refresh_token (hash, recipient, device, created_ts) VALUES ($1, 1, 1, 0)",
+                hash
+            )
+        };
+        let access = |hash, refresh| {
+            statement!(
+                "INSERT INTO access_token (hash, recipient, device, refresh_hash) VALUES ($1, 1, 1, $2)",
+                hash,
+                refresh
+            )
+        };
+        store.commit(vec![refresh("R1"), access("A1", "R1")]).await.unwrap();
+        for (new, token) in [("R2", "A2"), ("R3", "A3")] {
+            let mut statements = Vec::from(exchange_refresh_token("R1", 1, new));
+            statements.extend([refresh(new), access(token, new)]);
+            store.commit(statements).await.unwrap();
+        }
+        let alive = async || -> Vec<(String,)> {
+            store.all(statement!("SELECT hash FROM access_token ORDER BY hash")).await.unwrap()
+        };
+        store.commit(Vec::from(confirm_refresh("R2", 1, 0))).await.unwrap();
+        assert_eq!(alive().await, [("A1".to_owned(),), ("A3".to_owned(),)]);
+        store.commit(Vec::from(confirm_refresh("R3", 1, 0))).await.unwrap();
+        assert_eq!(alive().await, [("A3".to_owned(),)]);
     }
 }
