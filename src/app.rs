@@ -343,10 +343,11 @@ impl Hearth {
         }
         let (limits, store, noticed) =
             (Arc::clone(&self.limits), self.store.clone(), self.sessions.noticed());
-        let outbound = Arc::clone(&self.outbound);
+        let (outbound, key_backups) = (Arc::clone(&self.outbound), Arc::clone(&self.key_backups));
         tasks.spawn(async move {
             loop {
                 noticed.notified().await;
+                key_backups.some_are_doomed();
                 if let Err(cause) = outbound.look_again().await {
                     tracing::warn!(%cause, "which servers are to be tried again can't be read");
                 }

@@ -13,6 +13,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use common::{Server, User, free_port, is_free};
@@ -243,6 +244,28 @@ async fn accounts_are_managed_while_the_server_runs_and_while_it_does_not() {
     assert_fails(&server.run(&["user", "deactivate", "nobody"]), 1, &["no such user"]);
     server.start_again().await;
     assert_eq!(log_in(&server, "alice", &second).await.status, 403);
+}
+
+/// The next attempt would be in an hour.
+#[tokio::test]
+async fn a_server_that_fails_is_tried_again_when_the_command_line_says_so() {
+    let there = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let name = there.local_addr().unwrap().to_string();
+    let mut server = Server::start(toml::toml! { federation.allow_private_networks = true }).await;
+    server.register("alice").await.create_room(json!({})).await;
+    server.stop().await;
+    let path = server.data_dir().join("hearth.db");
+    let mut database = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+    let waiting = "INSERT INTO to_device (mailbox, position, message, created_ts) VALUES (-7, 1, '{}', $1)";
+    let failing = "INSERT INTO destination (server, recipient, position, behind, failures, retry_ts)
+                   VALUES ($1, -7, 0, TRUE, 9, $2)";
+    sqlx::query(waiting).bind(now).execute(&mut database).await.unwrap();
+    sqlx::query(failing).bind(&name).bind(now + 60 * 60 * 1000).execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+    server.start_again().await;
+    said(&server.run(&["federation", "retry", &name]));
+    tokio::time::timeout(common::PATIENCE, there.accept()).await.expect("it is tried again").unwrap();
 }
 
 #[tokio::test]
