@@ -229,7 +229,16 @@ async fn subscriptions_are_listed_the_latest_first() {
     let rest = list(&alice, &format!("&to={}", first["end"].as_str().unwrap())).await;
     assert_eq!(rest, json!({ "subscribed": first["subscribed"], "unsubscribed": first["unsubscribed"] }));
 
-    for wrong in ["?limit=5", "?dir=f", "?dir=b&limit=0", "?dir=b&limit=x", "?dir=b&from=x", "?dir=b&to=s1"] {
+    for wrong in [
+        "?limit=5",
+        "?dir=f",
+        "?dir=b&limit=0",
+        "?dir=b&limit=x",
+        "?dir=b&from=x",
+        "?dir=b&to=s1",
+        "?dir=b&to=nonsense",
+        "?dir=b&to=r1",
+    ] {
         let answer = alice.get(&format!("/unstable/io.element.msc4308/thread_subscriptions{wrong}")).await;
         assert_eq!(answer.status, 400, "{wrong}");
     }

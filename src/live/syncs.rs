@@ -172,6 +172,11 @@ impl Syncs {
         }
     }
 
+    /// The place in the queue that a token points to, as [`Self::place`].
+    pub fn position(&self, token: Token) -> Option<i64> {
+        self.place(Some(token)).map(|place| place.position)
+    }
+
     pub(super) fn token(&self, place: Place) -> String {
         let boot = self.queues.tails().boot();
         let Place { position, mail, fading } = place;

@@ -170,3 +170,38 @@ async fn thread_subscriptions_come_as_they_change() {
     bob.put(&path(&roots[2]), json!({})).await.expect(200);
     assert_eq!(sliding.next().await["extensions"].get(NAME), None, "somebody else's");
 }
+
+/// MSC4308: what the list takes as its ends are the `prev_batch` of an answer and the `pos` of the request before it.
+#[tokio::test]
+async fn thread_subscriptions_that_an_answer_left_out_are_between_its_prev_batch_and_the_pos_before() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let room_id = alice.create_room(json!({})).await;
+    let mut roots = Vec::new();
+    for _ in 0..4 {
+        roots.push(alice.send_text(&room_id, "root").await);
+    }
+    let path =
+        |root: &str| format!("/unstable/io.element.msc4306/rooms/{room_id}/thread/{root}/subscription");
+    alice.put(&path(&roots[0]), json!({})).await.expect(200);
+    let mut sliding = Sliding::new(&alice, with(json!({ NAME: { "enabled": true, "limit": 1 } })));
+    let before = pos(&sliding.next().await).to_owned();
+    for root in &roots[1..] {
+        alice.put(&path(root), json!({})).await.expect(200);
+    }
+    let answer = sliding.next().await;
+    let threads = &answer["extensions"][NAME];
+    assert!(threads["subscribed"][&room_id].get(&roots[3]).is_some());
+    let from = threads["prev_batch"].as_str().expect("prev_batch");
+    let list = async |to: &str| {
+        let path = format!("/unstable/io.element.msc4308/thread_subscriptions?dir=b&from={from}&to={to}");
+        let answer = alice.get(&path).await.expect(200);
+        let threads = answer["subscribed"][&room_id].as_object().expect("threads").keys().cloned();
+        threads.collect::<std::collections::BTreeSet<String>>()
+    };
+    assert_eq!(list(&before).await, roots[1..3].iter().cloned().collect());
+    // One of another database, or of what this one has lost, bounds nothing.
+    for foreign in ["s1_1_1_1_1", &before.replacen('_', "_9", 1)] {
+        assert_eq!(list(foreign).await, roots[..3].iter().cloned().collect(), "{foreign}");
+    }
+}

@@ -14,6 +14,7 @@ use crate::{
     app::App,
     http::{Json, MatrixError, Routes},
     limits::Class,
+    queue::Token,
     room::{self, Room, Sight},
 };
 
@@ -109,18 +110,28 @@ fn position(token: &str) -> Option<i64> {
     token.strip_prefix("ts")?.parse().ok()
 }
 
+/// The position that a token of the queue points to: 0 if it means nothing here.
+fn position_of_sync(app: &App, token: &str) -> Option<i64> {
+    match token.parse() {
+        Ok(token @ Token::Queue { .. }) => Some(app.syncs.position(token).unwrap_or(0)),
+        _ => None,
+    }
+}
+
 async fn list(app: App, session: Session, request: Bare<Get>) -> Result<Json<Value>, MatrixError> {
     match request.query("dir").as_deref() {
         Some("b") => {}
         Some(_) => return Err(MatrixError::invalid_param("`dir` can only be b")),
         None => return Err(MatrixError::missing_param("the query has no `dir`")),
     }
-    let bound = |name: &str, usual: i64| match request.query(name) {
+    let bound = |name: &str, usual: i64, read: &dyn Fn(&str) -> Option<i64>| match request.query(name) {
         None => Ok(usual),
-        Some(text) => position(&text)
+        Some(text) => read(&text)
             .ok_or_else(|| MatrixError::invalid_param(format!("`{name}` is no token of this list"))),
     };
-    let (upto, after) = (bound("from", i64::MAX)?, bound("to", 0)?);
+    // MSC4308: what sliding sync left out lies after the `pos` that its request had.
+    let end = |text: &str| position(text).or_else(|| position_of_sync(&app, text));
+    let (upto, after) = (bound("from", i64::MAX, &position)?, bound("to", 0, &end)?);
     let limit = request.query("limit").map_or(Ok(USUAL), |limit| limit.parse::<i64>());
     let limit = limit.ok().filter(|limit| *limit > 0);
     let limit = limit.ok_or_else(|| MatrixError::invalid_param("`limit` is a positive number"))?.min(MOST);
