@@ -141,14 +141,25 @@ async fn all_state_with_lazy_members_is_all_but_those_who_are_silent() {
 #[tokio::test]
 async fn a_longer_timeline_is_shown_when_it_is_asked_for() {
     let server = server().await;
-    let alice = server.register("alice").await;
-    let room_id = alice.create_room(json!({})).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let carol = server.register("carol").await;
+    let room_id = public_room(&alice, &[&bob, &carol]).await;
+    let mut sent = Vec::new();
     for number in 0..6 {
-        alice.send_text(&room_id, &number.to_string()).await;
+        sent.push(alice.send_text(&room_id, &number.to_string()).await);
     }
+    bob.receipt(&room_id, "m.read", &sent[3]).await;
+    bob.typing(&room_id, true).await;
+    alice.account_data(&format!("/rooms/{room_id}"), "org.example", json!({})).await;
     let mut sliding = Sliding::new(&alice, all_rooms(json!({ "timeline_limit": 1 })));
-    assert_eq!(texts(room(&sliding.next().await, &room_id)), ["5"]);
+    let on = json!({ "enabled": true });
+    sliding.body["extensions"] = json!({ "receipts": on, "typing": on, "account_data": on });
+    let answer = sliding.next().await;
+    assert_eq!(texts(room(&answer, &room_id)), ["5"]);
+    let receipts = &answer["extensions"]["receipts"]["rooms"][&room_id]["content"];
+    assert_eq!(receipts.get(&sent[3]), None);
     // The room is opened.
+    carol.receipt(&room_id, "m.read", &sent[0]).await;
     sliding.body["room_subscriptions"] =
         json!({ &room_id: { "timeline_limit": 4, "required_state": [["m.room.create", ""]] } });
     let answer = sliding.next().await;
@@ -157,6 +168,13 @@ async fn a_longer_timeline_is_shown_when_it_is_asked_for() {
     assert_eq!(shown["unstable_expanded_timeline"], true);
     assert_eq!((shown.get("initial"), &shown["num_live"]), (None, &json!(0)));
     assert_eq!(shown["limited"], true);
+    // MSC4551: what others have read of it comes along, beside what changed. The rest it has.
+    let receipts = &answer["extensions"]["receipts"]["rooms"][&room_id]["content"];
+    assert!(receipts[&sent[3]]["m.read"].get(&bob.user_id).is_some(), "{answer}");
+    assert!(receipts[&sent[0]]["m.read"].get(&carol.user_id).is_some(), "{answer}");
+    for absent in ["typing", "account_data"] {
+        assert_eq!(answer["extensions"].get(absent), None, "{absent}");
+    }
     // It is closed and opened again: the client has all of this.
     sliding.body["room_subscriptions"] = json!({});
     assert!(rooms(&sliding.next().await).is_empty());

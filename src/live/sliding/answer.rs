@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     Form, Sliding,
-    body::{Count, SlidingBody},
+    body::{Count, RoomBody, SlidingBody},
     connection::{Draft, Held, Sent, told},
     extensions::Extending,
     order::{Order, Reading, rooms_of_space},
@@ -187,10 +187,12 @@ impl Sliding {
             draft.rest.settled = None;
         }
         let mut shown: HashMap<i64, Vec<ruma::OwnedEventId>> = HashMap::new();
+        let mut expanded: HashMap<i64, Vec<ruma::OwnedEventId>> = HashMap::new();
         for (room, told) in told {
-            let initial = told.body.as_ref().is_some_and(|body| body.initial);
-            if initial {
+            if told.body.as_ref().is_some_and(|body| body.initial) {
                 shown.insert(room, told.events);
+            } else if told.body.as_ref().is_some_and(RoomBody::is_expanded) {
+                expanded.insert(room, told.events);
             }
             if let (Some(told), Some(chosen)) = (told.body, by_number.get(&room)) {
                 news = true;
@@ -208,6 +210,7 @@ impl Sliding {
             typing,
             chosen: &chosen,
             shown,
+            expanded,
             span: (from.position, to.position),
             to,
         };

@@ -37,6 +37,8 @@ pub(super) struct Extending<'a> {
     pub(super) chosen: &'a [Chosen<'a>],
     /// The events of the timelines of rooms that the answer has whole.
     pub(super) shown: HashMap<i64, Vec<OwnedEventId>>,
+    /// The events of timelines that go further back than what the client has.
+    pub(super) expanded: HashMap<i64, Vec<OwnedEventId>>,
     /// The positions that the answer begins after and ends at.
     pub(super) span: (i64, i64),
     /// Its end.
@@ -184,12 +186,13 @@ impl Extending<'_> {
     }
 
     /// Of a new room those for the events that are shown, and the user's own; of one that the client knows all that
-    /// changed.
+    /// changed, and if its timeline goes further back now, those for the events in it.
     async fn receipts(&self, draft: &mut Draft) -> Result<Option<Value>, Error> {
         let scope = self.wishes.receipts.as_ref();
         let store = &self.syncs.store;
         let changed = |chosen: &Chosen<'_>| {
-            self.changes_of(chosen.room).is_some_and(|changes| !changes.receipts.is_empty())
+            self.expanded.contains_key(&chosen.room)
+                || self.changes_of(chosen.room).is_some_and(|changes| !changes.receipts.is_empty())
         };
         let (mut lacking, changing) = self.divide(draft, scope, told::RECEIPTS, changed);
         lacking.retain(|chosen| self.sent(draft, chosen.room).is_some_and(|sent| sent.joined));
@@ -207,16 +210,19 @@ impl Extending<'_> {
             for chosen in lacking {
                 let mut rows = all.remove(&chosen.room).unwrap_or_default();
                 if let Some(shown) = self.shown.get(&chosen.room) {
-                    rows.retain(|row| {
-                        row.user_id == user_id.as_str() || shown.iter().any(|event| *event == row.event_id)
-                    });
+                    rows.retain(|row| row.user_id == user_id.as_str() || is_for(row, shown));
                 }
                 add(chosen, &rows);
             }
         }
         for chosen in changing {
             let changes = self.changes_of(chosen.room).map(|changes| &*changes.receipts).unwrap_or_default();
-            add(chosen, &store.receipts_changed(chosen.room, changes).await?);
+            let mut rows = store.receipts_changed(chosen.room, changes).await?;
+            if let Some(events) = self.expanded.get(&chosen.room) {
+                let all = store.receipts_of_rooms(&[chosen.room]).await?.remove(&chosen.room);
+                rows.extend(all.unwrap_or_default().into_iter().filter(|row| is_for(row, events)));
+            }
+            add(chosen, &rows);
         }
         Ok((!rooms.is_empty()).then(|| json!({ "rooms": rooms })))
     }
@@ -297,4 +303,9 @@ impl Extending<'_> {
         }
         Ok(Some(answer))
     }
+}
+
+/// Whether a receipt is for one of these events.
+fn is_for(row: &ReceiptRow, events: &[OwnedEventId]) -> bool {
+    events.iter().any(|event| *event == row.event_id)
 }

@@ -488,12 +488,16 @@ impl RoomWish<'_> {
 }
 
 impl RoomBody {
+    /// Whether the timeline goes further back than what the client has, in either form.
+    pub(super) fn is_expanded(&self) -> bool {
+        self.expanded_timeline || self.unstable_expanded_timeline
+    }
+
     /// Whether there is anything that the client doesn't have.
     fn says_something(&self) -> bool {
         self.initial
             || self.limited
-            || self.expanded_timeline
-            || self.unstable_expanded_timeline
+            || self.is_expanded()
             || !self.timeline.is_empty()
             || !self.required_state.is_empty()
             || self.name.is_some()
