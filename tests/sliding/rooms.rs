@@ -138,6 +138,46 @@ async fn all_state_with_lazy_members_is_all_but_those_who_are_silent() {
     assert_eq!(keys(room(&answer, &room_id)), ["m.room.member|@carol:localhost"]);
 }
 
+/// The display name that a room's `required_state` has for a member.
+fn display_name<'a>(room: &'a Value, member: &User) -> Option<&'a Value> {
+    let mut events = list(&room["required_state"]).iter();
+    let event = events.find(|event| event["state_key"] == member.user_id.as_str());
+    event.map(|event| &event["content"]["displayname"])
+}
+
+#[tokio::test]
+async fn lazy_members_who_changed_in_a_gap_are_told_again_when_they_speak() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room_id = public_room(&alice, &[&bob]).await;
+    let rename = async |name: &str| {
+        let content = json!({ "membership": "join", "displayname": name });
+        bob.send_state(&room_id, "m.room.member", &bob.user_id, content).await;
+    };
+    let mut sliding = Sliding::new(&alice, all_rooms(json!({ "timeline_limit": 1 })));
+    bob.send_text(&room_id, "hello").await;
+    assert!(display_name(room(&sliding.next().await, &room_id), &bob).is_some());
+    // In the gap before what he says ...
+    rename("Robert").await;
+    bob.send_text(&room_id, "by another name").await;
+    let answer = sliding.next().await;
+    let shown = room(&answer, &room_id);
+    assert_eq!(shown["limited"], true);
+    assert_eq!(display_name(shown, &bob), Some(&json!("Robert")), "{shown}");
+    // ... and in one before what somebody else says.
+    rename("Rob").await;
+    alice.send_text(&room_id, "anybody here?").await;
+    let answer = sliding.next().await;
+    let shown = room(&answer, &room_id);
+    assert_eq!(shown["limited"], true);
+    assert_eq!(display_name(shown, &bob), None, "he is silent");
+    bob.send_text(&room_id, "yes").await;
+    let answer = sliding.next().await;
+    assert_eq!(display_name(room(&answer, &room_id), &bob), Some(&json!("Rob")), "{answer}");
+    bob.send_text(&room_id, "and again").await;
+    assert_eq!(display_name(room(&sliding.next().await, &room_id), &bob), None, "that it has");
+}
+
 #[tokio::test]
 async fn a_longer_timeline_is_shown_when_it_is_asked_for() {
     let server = server().await;

@@ -416,7 +416,8 @@ impl RoomWish<'_> {
         Ok(())
     }
 
-    /// The members whom the timeline speaks of, unless the client has them, and those that changed without a gap.
+    /// The members whom the timeline speaks of, unless the client has them, and those that changed without a gap. Who
+    /// changed in a gap isn't told: after one the client has nobody for sure.
     async fn lazily(
         &self,
         slice: &Slice,
@@ -426,7 +427,7 @@ impl RoomWish<'_> {
     ) -> Result<Vec<Arc<Event>>, Error> {
         let sync = &self.sync;
         let lazy = &sync.syncs.lazy;
-        if arrived {
+        if arrived || slice.limited {
             lazy.forget(self.key, sync.room.number);
         }
         let is_news = |member: &UserId| lazy.is_news(self.key, sync.room.number, member, sync.span);
