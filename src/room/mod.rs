@@ -101,7 +101,7 @@ pub use self::{
     search::{GroupBy, Match, Order, Query, Searched},
     send::reason,
     served::{MOST_MISSING, MOST_SERVED},
-    snapshot::{LocalMember, STRIPPED, Snapshot, State},
+    snapshot::{LocalMember, STRIPPED, Snapshot, State, said},
     spaces::{Elsewhere, Hierarchy, SpaceRoom},
     summary::summary,
     visibility::{Sight, View},

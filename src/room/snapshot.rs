@@ -216,6 +216,15 @@ impl Snapshot {
         self.state.content::<Content>(&StateEventType::RoomCreate)?.kind
     }
 
+    /// The content of a state event with an empty key as people outside are told it: of a room that this server isn't
+    /// in, by those who are.
+    pub fn outline<T: for<'de> Deserialize<'de>>(&self, kind: &StateEventType) -> Option<T> {
+        match &self.hearsay {
+            Some(hearsay) => said(hearsay, kind),
+            None => self.state.content(kind),
+        }
+    }
+
     /// Without a rule, or with one that can't be read, only invited users may join.
     pub fn join_rule(&self) -> JoinRule {
         self.state.content(&StateEventType::RoomJoinRules).unwrap_or(JoinRule::Invite)
@@ -392,6 +401,22 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// The content of the last event of a type with an empty state key among stripped ones.
+pub fn said<T: for<'de> Deserialize<'de>>(hearsay: &[Box<RawValue>], kind: &StateEventType) -> Option<T> {
+    #[derive(Deserialize)]
+    struct Stripped<'a> {
+        #[serde(rename = "type")]
+        kind: StateEventType,
+        state_key: String,
+        #[serde(borrow)]
+        content: &'a RawValue,
+    }
+    let mut events =
+        hearsay.iter().rev().filter_map(|event| serde_json::from_str::<Stripped<'_>>(event.get()).ok());
+    let event = events.find(|event| event.kind == *kind && event.state_key.is_empty())?;
+    serde_json::from_str(event.content.get()).ok()
 }
 
 /// What an `m.room.history_visibility` event says; without one, or with an unknown value, `shared` (HV-02).

@@ -22,6 +22,8 @@ pub struct ListedRow {
     pub create: Option<String>,
     /// While they were in the room, if they aren't any more.
     pub encrypted: bool,
+    /// What others said of the room, as JSON, if that is what the user is told of it.
+    pub hearsay: Option<String>,
 }
 
 /// A connection of sliding sync that a run has left to the next.
@@ -57,7 +59,7 @@ impl Store {
     }
 
     pub async fn listed_rooms(&self, user_id: &str) -> Result<Vec<ListedRow>, Error> {
-        type Row = (i64, String, String, i64, Option<String>, Option<String>, bool);
+        type Row = (i64, String, String, i64, Option<String>, Option<String>, bool, Option<String>);
         let rows: Vec<Row> = self
             .all(statement!(
                 "SELECT m.room, r.room_id, m.membership, e.position,
@@ -68,7 +70,11 @@ impl Store {
                             SELECT 1 FROM state_log s
                             WHERE s.room = m.room AND s.type = 'm.room.encryption' AND s.state_key = ''
                               AND (m.membership NOT IN ('leave', 'ban') OR s.seq <= m.event)
-                        )
+                        ),
+                        CASE WHEN m.membership IN ('invite', 'knock') OR NOT EXISTS (
+                            SELECT 1 FROM state_log c
+                            WHERE c.room = m.room AND c.type = 'm.room.create' AND c.state_key = ''
+                        ) THEN r.hearsay END
                  FROM membership m
                  JOIN room r ON r.id = m.room
                  JOIN event e ON e.room = m.room AND e.seq = CASE m.membership
@@ -79,7 +85,7 @@ impl Store {
                 user_id,
             ))
             .await?;
-        let row = |(room, room_id, membership, position, member, create, encrypted)| ListedRow {
+        let row = |(room, room_id, membership, position, member, create, encrypted, hearsay)| ListedRow {
             room,
             room_id,
             membership,
@@ -87,6 +93,7 @@ impl Store {
             member,
             create,
             encrypted,
+            hearsay,
         };
         Ok(rows.into_iter().map(row).collect())
     }

@@ -1,6 +1,7 @@
 //! Lists: order, windows, filters, counts.
 
 use super::*;
+use common::federating::{Authority, Federating};
 
 #[tokio::test]
 async fn rooms_are_listed_by_their_last_events() {
@@ -204,4 +205,45 @@ async fn a_room_of_several_lists_and_a_subscription_gets_what_any_asks_for() {
     let shown = room(&answer, &room_id);
     assert_eq!(texts(shown), ["2", "3", "4"]);
     assert_eq!(keys(shown), ["m.room.create|", "m.room.name|", "m.room.topic|"]);
+}
+
+/// What this server knows of a room that it isn't in is what the invite says.
+#[tokio::test]
+async fn invites_from_other_servers_are_filtered_by_what_they_say_of_the_room() {
+    let authority = Authority::new();
+    let there = Federating::start(&authority, toml::Table::new()).await;
+    let mut here = Federating::start(&authority, toml::Table::new()).await;
+    let (alice, bob) = (there.server.register("alice").await, here.server.register("bob").await);
+    let list = |filters: Value| json!({ "timeline_limit": 1, "required_state": [], "filters": filters });
+    let body = json!({ "lists": {
+        "spaces": list(json!({ "room_types": ["m.space"] })),
+        "rooms": list(json!({ "not_room_types": ["m.space"] })),
+        "encrypted": list(json!({ "is_encrypted": true })),
+    } });
+    let counts = |answer: &Value| ["spaces", "rooms", "encrypted"].map(|list| count(answer, list));
+    let mut sliding = Sliding::new(&bob, body.clone());
+    assert_eq!(counts(&sliding.next().await), [0, 0, 0]);
+
+    let encryption = json!({ "algorithm": "m.megolm.v1.aes-sha2" });
+    let room_id = alice
+        .create_room(json!({
+            "name": "a space", "creation_content": { "type": "m.space" },
+            "initial_state": [
+                { "type": "m.room.avatar", "state_key": "", "content": { "url": "mxc://localhost/a" } },
+                { "type": "m.room.encryption", "state_key": "", "content": encryption },
+            ],
+        }))
+        .await;
+    alice.invite(&room_id, &bob.user_id).await;
+    let answer = sliding.next().await;
+    assert_eq!(counts(&answer), [1, 0, 1]);
+    let shown = room(&answer, &room_id);
+    assert_eq!((&shown["name"], &shown["avatar"]), (&json!("a space"), &json!("mxc://localhost/a")));
+    here.server.stop().await;
+    here.start_again().await;
+    assert_eq!(counts(&Sliding::beside(&bob, body).next().await), [1, 0, 1]);
+    assert_eq!(counts(&sliding.next().await), [1, 0, 1]);
+    // That it was turned down is told in the lists that it was in.
+    bob.leave(&room_id).await;
+    assert_eq!(rooms(&sliding.next().await), [room_id.as_str()]);
 }

@@ -20,15 +20,15 @@ use ruma::{
     OwnedRoomId, OwnedUserId, RoomId, UserId,
     events::{StateEventType, room::member::MembershipState},
 };
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::request::{Filters, List};
 use crate::{
     account::{IgnoredUsers, InvitePermissions, InviteVerdict, Session},
     live::syncs::{Error, Syncs},
     queue::{Kind, Span, flags},
-    room::View,
+    room::{View, said},
     store::account_data::GLOBAL,
 };
 
@@ -37,6 +37,8 @@ const USERS: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
 
 const DIRECT: &str = "m.direct";
 const TAGS: &str = "m.tag";
+const CREATE: StateEventType = StateEventType::RoomCreate;
+const ENCRYPTION: StateEventType = StateEventType::RoomEncryption;
 
 /// What the user has to do with a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,13 @@ pub(super) enum Part {
 struct Facts {
     encrypted: bool,
     kind: Option<String>,
+}
+
+impl Facts {
+    /// From what is under these two types in the state.
+    fn of(encryption: Option<IgnoredAny>, create: Option<CreateContent>) -> Self {
+        Self { encrypted: encryption.is_some(), kind: create.and_then(|content| content.kind) }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -243,8 +252,13 @@ impl Order {
                 }
                 _ => Part::Left,
             };
-            let create = row.create.and_then(|pdu| serde_json::from_str::<Create>(&pdu).ok());
-            let facts = Facts { encrypted: row.encrypted, kind: create.and_then(|pdu| pdu.content.kind) };
+            let facts = if let Some(hearsay) = row.hearsay {
+                let hearsay: Vec<Box<RawValue>> = serde_json::from_str(&hearsay).unwrap_or_default();
+                Facts::of(said(&hearsay, &ENCRYPTION), said(&hearsay, &CREATE))
+            } else {
+                let create = row.create.and_then(|pdu| serde_json::from_str::<Create>(&pdu).ok());
+                Facts::of(row.encrypted.then_some(IgnoredAny), create.map(|pdu| pdu.content))
+            };
             self.insert(row.room, Listed { room_id, part, last: row.position, facts });
         }
         if !away.is_empty() {
@@ -277,8 +291,7 @@ impl Order {
                 _ => Part::Left,
             },
         };
-        let encrypted = snapshot.state.get(&StateEventType::RoomEncryption, "").is_some();
-        let facts = Facts { encrypted, kind: snapshot.room_type() };
+        let facts = Facts::of(snapshot.outline(&ENCRYPTION), snapshot.outline(&CREATE));
         let last = self.rooms.get(&room).map_or(at, |listed| listed.last);
         let new = Listed { room_id: found.room_id.clone(), part, last, facts };
         let changed =

@@ -154,8 +154,10 @@ impl RoomWish<'_> {
             body.bump_stamp = Some(self.chosen.last);
             self.set_stripped(&mut body, stripped(snapshot, self.me())?);
             if self.form == Form::Early {
-                body.name = name(&snapshot.state).map(Value::from);
-                body.avatar = avatar(&snapshot.state).map(Value::from);
+                let name = snapshot.outline::<NameContent>(&StateEventType::RoomName);
+                let avatar = snapshot.outline::<AvatarContent>(&StateEventType::RoomAvatar);
+                body.name = name.and_then(NameContent::given).map(Value::from);
+                body.avatar = avatar.and_then(AvatarContent::given).map(Value::from);
             }
         }
         Ok(Some(Told { body: Some(body), sent: self.sent(end, 0, false), events: Vec::new() }))
@@ -518,20 +520,32 @@ struct Profile {
     avatar_url: Option<String>,
 }
 
-fn name(state: &State) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Content {
-        name: Option<String>,
+#[derive(Deserialize)]
+struct NameContent {
+    name: Option<String>,
+}
+
+impl NameContent {
+    fn given(self) -> Option<String> {
+        self.name.filter(|name| !name.is_empty())
     }
-    let content = state.content::<Content>(&StateEventType::RoomName)?;
-    content.name.filter(|name| !name.is_empty())
+}
+
+#[derive(Deserialize)]
+struct AvatarContent {
+    url: Option<String>,
+}
+
+impl AvatarContent {
+    fn given(self) -> Option<String> {
+        self.url.filter(|url| !url.is_empty())
+    }
+}
+
+fn name(state: &State) -> Option<String> {
+    state.content::<NameContent>(&StateEventType::RoomName)?.given()
 }
 
 fn avatar(state: &State) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Content {
-        url: Option<String>,
-    }
-    let content = state.content::<Content>(&StateEventType::RoomAvatar)?;
-    content.url.filter(|url| !url.is_empty())
+    state.content::<AvatarContent>(&StateEventType::RoomAvatar)?.given()
 }
