@@ -118,3 +118,19 @@ async fn a_pos_of_one_form_is_known_by_its_connection_in_the_other() {
     sliding.body["pos"] = json!("s1_1_1_1_1");
     alice.post(MERGED, sliding.body).await.expect_error(400, "M_UNKNOWN_POS");
 }
+
+/// MSC4508
+#[tokio::test]
+async fn who_types_is_told_without_an_event_around_it() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room_id = public_room(&alice, &[&bob]).await;
+    bob.typing(&room_id, true).await;
+    let mut sliding = Merged::new(&alice, &json!({}));
+    sliding.body["extensions"] = json!({ "typing": { "enabled": true } });
+    let answer = sliding.next().await;
+    assert_eq!(answer["extensions"]["typing"]["rooms"], json!({ &room_id: { "user_ids": [bob.user_id] } }));
+    bob.typing(&room_id, false).await;
+    let answer = sliding.next().await;
+    assert_eq!(answer["extensions"]["typing"]["rooms"], json!({ &room_id: { "user_ids": [] } }));
+}

@@ -203,6 +203,7 @@ impl Sliding {
         let extending = Extending {
             syncs,
             session,
+            form: request.form,
             wishes: &wishes.extensions,
             mail: request.mail.as_ref(),
             known: &held.known,

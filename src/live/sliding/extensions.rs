@@ -7,6 +7,7 @@ use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::{Map, Value, json};
 
 use super::{
+    Form,
     connection::{Draft, Known, Sent, told},
     request::{Extensions, Mail, Scope},
     room::Chosen,
@@ -28,6 +29,7 @@ use crate::{
 pub(super) struct Extending<'a> {
     pub(super) syncs: &'a Syncs,
     pub(super) session: &'a Session,
+    pub(super) form: Form,
     pub(super) wishes: &'a Extensions,
     pub(super) mail: Option<&'a Mail>,
     pub(super) known: &'a Known,
@@ -248,10 +250,15 @@ impl Extending<'_> {
         let (lacking, changing) = self.divide(draft, scope, told::TYPING, changed);
         let mut rooms = Map::new();
         let mut add = |chosen: &Chosen<'_>, users: &[OwnedUserId]| {
-            let event = json!({
-                "type": "m.typing", "room_id": chosen.room_id, "content": { "user_ids": users },
-            });
-            rooms.insert(chosen.room_id.to_string(), event);
+            let content = json!({ "user_ids": users });
+            let told = match self.form {
+                // MSC4508
+                Form::Merged => content,
+                Form::Early => {
+                    json!({ "type": "m.typing", "room_id": chosen.room_id, "content": content })
+                }
+            };
+            rooms.insert(chosen.room_id.to_string(), told);
         };
         for chosen in lacking {
             let users = self.syncs.typing.in_room(&self.session.user_id, chosen.room);
