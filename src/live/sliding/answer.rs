@@ -152,12 +152,14 @@ impl Sliding {
         draft: &mut Draft,
     ) -> Result<Found, Error> {
         let (syncs, recipient, wishes) = (&self.syncs, session.recipient, &request.wishes);
-        let ignored = syncs.accounts.ignored_users(recipient).await?;
-        let invites = syncs.accounts.invite_permissions(recipient).await?;
-        let asked = Asked { session, request, held, first, ignored, invites };
         let orders = self.orders.of(recipient);
         let mut order = orders.lock().await;
         let (from, to) = (draft.place, syncs.now());
+        // Read after `to`: lists that are settled for the order as of `to` aren't filtered again until it changes, so a
+        // change up to there must be in these.
+        let ignored = syncs.accounts.ignored_users(recipient).await?;
+        let invites = syncs.accounts.invite_permissions(recipient).await?;
+        let asked = Asked { session, request, held, first, ignored, invites };
         order.advance(syncs, session, wishes.lists.values(), to.position).await?;
         // A connection that begins has nothing that could have changed.
         let after = if first { to.position } else { from.position };
