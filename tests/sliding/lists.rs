@@ -1,7 +1,10 @@
 //! Lists: order, windows, filters, counts.
 
 use super::*;
-use common::federating::{Authority, Federating};
+use common::{
+    eventually,
+    federating::{Authority, Federating},
+};
 
 #[tokio::test]
 async fn rooms_are_listed_by_their_last_events() {
@@ -246,4 +249,31 @@ async fn invites_from_other_servers_are_filtered_by_what_they_say_of_the_room() 
     // That it was turned down is told in the lists that it was in.
     bob.leave(&room_id).await;
     assert_eq!(rooms(&sliding.next().await), [room_id.as_str()]);
+}
+
+/// SY-09: what others say of a room to somebody whom they invite is nothing to those who were sent away before.
+#[tokio::test]
+async fn sy09_what_an_invite_says_is_not_told_to_those_who_were_sent_away() {
+    let authority = Authority::new();
+    let there = Federating::start(&authority, toml::Table::new()).await;
+    let here = Federating::start(&authority, toml::Table::new()).await;
+    let alice = there.server.register("alice").await;
+    let (bob, carol) = (here.server.register("bob").await, here.server.register("carol").await);
+    let room_id = alice.create_room(json!({ "preset": "public_chat" })).await;
+    carol.post(&format!("/v3/join/{room_id}?via={}", there.name), json!({})).await.expect(200);
+    alice.act_on("kick", &room_id, &carol).await;
+    eventually("she is out", async || {
+        let joined = carol.get("/v3/joined_rooms").await.expect(200);
+        list(&joined["joined_rooms"]).is_empty().then_some(())
+    })
+    .await;
+    let content = json!({ "algorithm": "m.megolm.v1.aes-sha2" });
+    alice.send_state(&room_id, "m.room.encryption", "", content).await;
+    alice.invite(&room_id, &bob.user_id).await;
+    for (user, encrypted) in [(&bob, 1), (&carol, 0)] {
+        let body = all_rooms(json!({ "filters": { "is_encrypted": true } }));
+        let answer = Sliding::new(user, body).next().await;
+        assert_eq!(count(&answer, "all"), encrypted, "{}", user.user_id);
+    }
+    assert_eq!(count(&Sliding::of_all_rooms(&carol).next().await, "all"), 1);
 }
