@@ -41,6 +41,24 @@ async fn where_no_socket_can_be_had_sync_goes_on_from_the_same_position() {
     assert!(statuses.iter().any(|status| status == "streaming"), "{statuses:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_could_not_be_applied_comes_again() {
+    let told = alone("failing", Line::default()).await;
+    assert_eq!(told["texts"], json!(["first", "second"]), "{told}");
+    assert_eq!(told["failed"]["since"], told["again"]["since"], "no position was taken: {told}");
+    let reconnects = strings(&told["statuses"]).iter().filter(|status| *status == "connecting").count();
+    assert_eq!(reconnects, 2, "{told}");
+}
+
+/// One person does over the line what the page calls so. Gives what the page tells of it.
+async fn alone(name: &str, line: Line) -> Value {
+    let server = Server::start(toml::Table::new()).await;
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({ "preset": "private_chat" })).await;
+    let query = format!("play={name}&room={}&alice={}", room.replace('!', "%21"), alice.access_token);
+    perform(line, &server, &query, PATIENCE).await
+}
+
 /// Two people talk over the line. Gives the states that both their clients went through.
 async fn play(line: Line, messages: usize, pace: u64) -> Vec<String> {
     let server = Server::start(toml::Table::new()).await;
@@ -48,23 +66,14 @@ async fn play(line: Line, messages: usize, pace: u64) -> Vec<String> {
     let room = alice.create_room(json!({ "preset": "public_chat" })).await;
     bob.join(&room).await;
 
-    let proxy = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let base = format!("http://{}", proxy.local_addr().expect("an address"));
-    tokio::spawn(line.carry(proxy, server.port()));
-    let (reports, mut report) = mpsc::channel(1);
-    let pages = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let page = format!(
-        "http://{}/page.html?base={base}&direct={}&room={}&alice={}&bob={}&messages={messages}&pace={pace}",
-        pages.local_addr().expect("an address"),
+    let query = format!(
+        "play=talk&direct={}&room={}&alice={}&bob={}&messages={messages}&pace={pace}",
         server.url(),
         room.replace('!', "%21"),
         alice.access_token,
         bob.access_token,
     );
-    tokio::spawn(serve(pages, reports));
-    let _browser = Browser::open(&page);
-    let outcome = timeout(WHOLE_PLAY, report.recv()).await.expect("the page ends").expect("a report");
-    assert!(outcome.get("failed").is_none(), "{outcome}");
+    let outcome = perform(line, &server, &query, WHOLE_PLAY).await;
 
     let held = events_of(&alice, &room).await;
     for index in 0..2 {
@@ -77,6 +86,26 @@ async fn play(line: Line, messages: usize, pace: u64) -> Vec<String> {
     }
     let people = outcome["people"].as_array().expect("people");
     people.iter().flat_map(|person| strings(&person["statuses"])).collect()
+}
+
+/// Opens the page, with the line between it and the server. Gives what it reports.
+async fn perform(line: Line, server: &Server, query: &str, patience: Duration) -> Value {
+    let proxy = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let base = format!("http://{}", proxy.local_addr().expect("an address"));
+    tokio::spawn(line.carry(proxy, server.port()));
+    report_of(&format!("page.html?base={base}&{query}"), patience).await
+}
+
+/// Opens one of the pages, and gives what it reports.
+async fn report_of(page: &str, patience: Duration) -> Value {
+    let (reports, mut report) = mpsc::channel(1);
+    let pages = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = pages.local_addr().expect("an address");
+    tokio::spawn(serve(pages, reports));
+    let _browser = Browser::open(&format!("http://{address}/{page}"));
+    let report = timeout(patience, report.recv()).await.expect("the page ends").expect("a report");
+    assert!(report.get("broken").is_none(), "{report}");
+    report
 }
 
 /// The ids of all of a room's events, oldest first.
@@ -131,10 +160,10 @@ impl Line {
         let (mut from_server, mut to_server) = server.into_split();
         let mut other = Chance(fate.next());
         let both = async {
-            tokio::join!(
-                self.copy(&mut from_browser, &mut to_server, &mut fate),
-                self.copy(&mut from_server, &mut to_browser, &mut other),
-            )
+            tokio::select! {
+                ended = self.copy(&mut from_browser, &mut to_server, &mut fate) => ended,
+                ended = self.copy(&mut from_server, &mut to_browser, &mut other) => ended,
+            }
         };
         let _ = timeout(life, both).await;
         Some(())
@@ -176,7 +205,7 @@ impl Chance {
     }
 }
 
-/// Serves the page, and passes on what it reports.
+/// Serves the pages, and passes on what they report.
 async fn serve(listener: TcpListener, reports: mpsc::Sender<Value>) {
     compile();
     while let Ok((mut stream, _)) = listener.accept().await {
@@ -184,7 +213,10 @@ async fn serve(listener: TcpListener, reports: mpsc::Sender<Value>) {
         tokio::spawn(async move {
             let (head, body) = request(&mut stream).await?;
             let (kind, content) = match head.split([' ', '?']).nth(1)? {
-                "/page.html" => ("text/html", "<script type=module src=/page.js></script>".to_owned()),
+                page @ ("/page.html" | "/cases.html") => (
+                    "text/html",
+                    format!("<script type=module src={}></script>", page.replace(".html", ".js")),
+                ),
                 "/report" => {
                     reports.send(serde_json::from_slice(&body).ok()?).await.ok()?;
                     ("text/plain", String::new())

@@ -71,6 +71,8 @@ export class HearthStream {
   private next = 0;
   private polling: AbortController | undefined;
   private running = 0;
+  /** All that was applied so far: bodies are applied one after the other, in the order they came in. Never rejects. */
+  private applied: Promise<unknown> = Promise.resolve();
 
   constructor(private readonly options: Options) {
     this.position = options.since;
@@ -186,8 +188,7 @@ export class HearthStream {
       let worked = false;
       let unacknowledged = 0;
       let acknowledgedAt = Date.now();
-      // Bodies are applied one after the other, and in the order they came in.
-      let applied = Promise.resolve();
+      let failed = false;
       let over = false;
       this.socket = socket;
       this.authenticated = false;
@@ -207,7 +208,7 @@ export class HearthStream {
         this.authenticated = false;
         if (this.socket === socket) this.socket = undefined;
         // Only what was applied is behind this client; the rest comes again.
-        void applied.then(() => resolve({ code, reason, delay, worked }));
+        void this.applied.then(() => resolve({ code, reason, delay, worked: worked && !failed }));
       };
       const watch = setInterval(() => {
         const silent = Date.now() - heard;
@@ -244,16 +245,15 @@ export class HearthStream {
             this.flush();
           }
         } else if (frame.type === "sync") {
-          applied = applied.then(async () => {
-            if (run !== this.running) return;
-            if ((frame.from as string | undefined) !== this.position) {
-              socket.close(1000);
-              finish(1006, "a sync that doesn't follow on");
+          const from = frame.from as string | undefined;
+          void this.apply(run, from, frame.to as string, frame.body as Json).then((applied) => {
+            if (applied) {
+              if (++unacknowledged >= ACK_AFTER_SYNCS) acknowledge();
               return;
             }
-            await this.options.onSync(frame.body as Json, frame.to as string);
-            this.position = frame.to as string;
-            if (++unacknowledged >= ACK_AFTER_SYNCS) acknowledge();
+            failed = true;
+            socket.close(1000);
+            finish(1006, "a sync that doesn't follow on, or that could not be applied");
           });
         } else if (frame.type === "reconnect") {
           delay = frame.delay_ms as number;
@@ -265,6 +265,23 @@ export class HearthStream {
         }
       };
     });
+  }
+
+  /** Applies what leads from `from` to `to`, after all that came before. Gives whether that is where this client is now. */
+  private apply(run: number, from: string | undefined, to: string, body: Json): Promise<boolean> {
+    const applied = this.applied.then(async () => {
+      if (run !== this.running || from !== this.position) return false;
+      try {
+        await this.options.onSync(body, to);
+      } catch (cause) {
+        console.error("a sync could not be applied; it will come again:", cause);
+        return false;
+      }
+      this.position = to;
+      return true;
+    });
+    this.applied = applied;
+    return applied;
   }
 
   private answered(id: string, frame: Json): void {
@@ -359,17 +376,18 @@ export class HearthStream {
       this.polling = new AbortController();
       const query = new URLSearchParams({ timeout: this.position ? String(until - Date.now()) : "0" });
       const { filter, useStateAfter } = this.options;
-      if (this.position) query.set("since", this.position);
+      const from = this.position;
+      if (from) query.set("since", from);
       if (filter) query.set("filter", typeof filter === "string" ? filter : JSON.stringify(filter));
       if (useStateAfter) query.set("use_state_after", "true");
       try {
         const body = await this.fetch("GET", `sync?${query}`, undefined, this.polling.signal);
         if (!this.alive(run)) return;
-        const position = body.next_batch as string;
-        await this.options.onSync(body, position);
-        this.position = position;
-        failures = 0;
-        this.flush();
+        if (await this.apply(run, from, body.next_batch as string, body)) {
+          failures = 0;
+          this.flush();
+          continue;
+        }
       } catch (cause) {
         if (!this.alive(run)) return;
         const body = cause instanceof MatrixError ? cause.body : undefined;
@@ -377,8 +395,8 @@ export class HearthStream {
           if (!body.soft_logout) return this.end("loggedOut", cause as Error);
           if (!(await this.renew())) return;
         }
-        await sleep(Math.min(LONGEST_PAUSE_MS, 250 * 2 ** failures++) * (0.5 + Math.random()));
       }
+      await sleep(Math.min(LONGEST_PAUSE_MS, 250 * 2 ** failures++) * (0.5 + Math.random()));
     }
   }
 }
