@@ -50,6 +50,14 @@ async fn a_body_that_could_not_be_applied_comes_again() {
     assert_eq!(reconnects, 2, "{told}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_frame_can_hold_is_refused_and_the_socket_goes_on() {
+    let told = alone("large", Line::default()).await;
+    assert_eq!(told["errcode"], "M_TOO_LARGE", "{told}");
+    assert!(told["next"].as_str().is_some_and(|id| id.starts_with('$')), "{told}");
+    assert_eq!(told["statuses"], json!(["connecting", "streaming"]));
+}
+
 /// One person does over the line what the page calls so. Gives what the page tells of it.
 async fn alone(name: &str, line: Line) -> Value {
     let server = Server::start(toml::Table::new()).await;

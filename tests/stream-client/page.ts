@@ -130,5 +130,15 @@ async function failing(): Promise<Json> {
   return { texts, statuses, failed: seen[0], again: seen[1] };
 }
 
-const plays: { [name: string]: () => Promise<Json> } = { talk, failing };
+/** A message is larger than any frame may be. */
+async function large(): Promise<Json> {
+  const { client, statuses } = alone(() => {});
+  await until(() => client.since !== undefined);
+  const refused = client.send(room, "m.room.message", text("x".repeat(600_000)));
+  const errcode = await refused.then(() => null, (cause) => cause.errcode);
+  const next = await client.send(room, "m.room.message", text("short"));
+  return { errcode, next: next.event_id, statuses };
+}
+
+const plays: { [name: string]: () => Promise<Json> } = { talk, failing, large };
 plays[get("play")]!().then(report, (cause) => report({ broken: String(cause) }));

@@ -65,6 +65,8 @@ export class HearthStream {
   private base: string;
   private socket: WebSocket | undefined;
   private authenticated = false;
+  /** The largest frame that the server takes, in bytes. */
+  private largestFrame = Infinity;
   private requests = new Map<string, Request>();
   /** Ids are transaction ids: no two clients of a device may have the same. */
   private readonly prefix = `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}.`;
@@ -229,6 +231,7 @@ export class HearthStream {
         const frame = JSON.parse(event.data as string) as Json;
         if (frame.type === "hello") {
           heartbeat = frame.heartbeat_ms as number;
+          this.largestFrame = frame.max_frame_bytes as number;
           const { filter, useStateAfter } = this.options;
           const params = {
             access_token: this.token,
@@ -309,7 +312,12 @@ export class HearthStream {
       if (this.authenticated && this.socket) {
         if (request.sentOn === this.socket) continue;
         request.sentOn = this.socket;
-        this.socket.send(JSON.stringify({ id, method: request.method, params: request.params }));
+        const frame = JSON.stringify({ id, method: request.method, params: request.params });
+        if (new TextEncoder().encode(frame).length > this.largestFrame) {
+          this.answered(id, { error: { errcode: "M_TOO_LARGE", error: "larger than any frame may be" } });
+        } else {
+          this.socket.send(frame);
+        }
       } else if (this.status === "polling") {
         request.underWay = true;
         void this.byRest(id, request).finally(() => (request.underWay = false));
