@@ -17,7 +17,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 
@@ -56,6 +56,16 @@ async fn what_no_frame_can_hold_is_refused_and_the_socket_goes_on() {
     assert_eq!(told["errcode"], "M_TOO_LARGE", "{told}");
     assert!(told["next"].as_str().is_some_and(|id| id.starts_with('$')), "{told}");
     assert_eq!(told["statuses"], json!(["connecting", "streaming"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_connection_is_lost_goes_over_the_socket_that_came_back() {
+    let (cut, cuts) = watch::channel(false);
+    let line = Line { refused: Arc::new(AtomicUsize::new(3)), holds: Some(cut), ..Line::default() };
+    let told = alone("lost", line).await;
+    assert!(told["sent"].as_str().is_some_and(|id| id.starts_with('$')), "{told}");
+    assert_eq!(told["statuses"].as_array().and_then(|all| all.last()), Some(&json!("streaming")), "{told}");
+    assert!(*cuts.borrow(), "a request was held");
 }
 
 /// One person does over the line what the page calls so. Gives what the page tells of it.
@@ -100,16 +110,17 @@ async fn play(line: Line, messages: usize, pace: u64) -> Vec<String> {
 async fn perform(line: Line, server: &Server, query: &str, patience: Duration) -> Value {
     let proxy = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let base = format!("http://{}", proxy.local_addr().expect("an address"));
+    let cut = line.holds.clone();
     tokio::spawn(line.carry(proxy, server.port()));
-    report_of(&format!("page.html?base={base}&{query}"), patience).await
+    report_of(&format!("page.html?base={base}&{query}"), cut, patience).await
 }
 
 /// Opens one of the pages, and gives what it reports.
-async fn report_of(page: &str, patience: Duration) -> Value {
+async fn report_of(page: &str, cut: Option<watch::Sender<bool>>, patience: Duration) -> Value {
     let (reports, mut report) = mpsc::channel(1);
     let pages = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = pages.local_addr().expect("an address");
-    tokio::spawn(serve(pages, reports));
+    tokio::spawn(serve(pages, reports, cut));
     let _browser = Browser::open(&format!("http://{address}/{page}"));
     let report = timeout(patience, report.recv()).await.expect("the page ends").expect("a report");
     assert!(report.get("broken").is_none(), "{report}");
@@ -141,6 +152,8 @@ struct Line {
     cuts: bool,
     /// Attempts to open a WebSocket that fail yet.
     refused: Arc<AtomicUsize>,
+    /// Requests that send something get nowhere, and lose their connections once this is true.
+    holds: Option<watch::Sender<bool>>,
 }
 
 impl Line {
@@ -162,6 +175,7 @@ impl Line {
             return None;
         }
         let mut server = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        self.hold(&head[..length]).await?;
         server.write_all(&head[..length]).await.ok()?;
         let life = Duration::from_millis(if self.cuts { 200 + fate.below(1_800) } else { 600_000 });
         let (mut from_browser, mut to_browser) = browser.into_split();
@@ -177,6 +191,17 @@ impl Line {
         Some(())
     }
 
+    /// `None`, after a while, if what begins like this isn't let through.
+    async fn hold(&self, head: &[u8]) -> Option<()> {
+        match &self.holds {
+            Some(cut) if head.starts_with(b"PUT ") => {
+                let _ = cut.subscribe().wait_for(|cut| *cut).await;
+                None
+            }
+            _ => Some(()),
+        }
+    }
+
     async fn copy(
         &self,
         from: &mut (impl tokio::io::AsyncRead + Unpin),
@@ -186,6 +211,7 @@ impl Line {
         let mut bytes = vec![0; 16 * 1024];
         loop {
             let length = from.read(&mut bytes).await.ok().filter(|length| *length > 0)?;
+            self.hold(&bytes[..length]).await?;
             let mut rest = &bytes[..length];
             while self.cuts && !rest.is_empty() {
                 // In pieces, so that a cut falls into a frame.
@@ -213,11 +239,11 @@ impl Chance {
     }
 }
 
-/// Serves the pages, and passes on what they report.
-async fn serve(listener: TcpListener, reports: mpsc::Sender<Value>) {
+/// Serves the pages, passes on what they report, and cuts what is held when they ask for it.
+async fn serve(listener: TcpListener, reports: mpsc::Sender<Value>, cut: Option<watch::Sender<bool>>) {
     compile();
     while let Ok((mut stream, _)) = listener.accept().await {
-        let reports = reports.clone();
+        let (reports, cut) = (reports.clone(), cut.clone());
         tokio::spawn(async move {
             let (head, body) = request(&mut stream).await?;
             let (kind, content) = match head.split([' ', '?']).nth(1)? {
@@ -227,6 +253,10 @@ async fn serve(listener: TcpListener, reports: mpsc::Sender<Value>) {
                 ),
                 "/report" => {
                     reports.send(serde_json::from_slice(&body).ok()?).await.ok()?;
+                    ("text/plain", String::new())
+                }
+                "/cut" => {
+                    cut.as_ref()?.send_replace(true);
                     ("text/plain", String::new())
                 }
                 script => ("text/javascript", std::fs::read_to_string(compiled().join(&script[1..])).ok()?),

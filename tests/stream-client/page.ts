@@ -140,5 +140,15 @@ async function large(): Promise<Json> {
   return { errcode, next: next.event_id, statuses };
 }
 
-const plays: { [name: string]: () => Promise<Json> } = { talk, failing, large };
+/** A message is sent by REST, and its connection lost once there is a socket again. */
+async function lost(): Promise<Json> {
+  const { client, statuses } = alone(() => {});
+  await until(() => statuses.includes("polling"));
+  const sent = client.send(room, "m.room.message", text("held"));
+  await until(() => statuses.includes("streaming"));
+  await fetch("/cut");
+  return { sent: (await sent).event_id, statuses };
+}
+
+const plays: { [name: string]: () => Promise<Json> } = { talk, failing, large, lost };
 plays[get("play")]!().then(report, (cause) => report({ broken: String(cause) }));

@@ -42,7 +42,7 @@ interface Request {
   reject: (cause: Error) => void;
   /** Sent over this socket. */
   sentOn?: WebSocket;
-  /** Over REST, at this moment. */
+  /** Over REST, at this moment, or told to wait. */
   underWay?: boolean;
 }
 
@@ -320,7 +320,7 @@ export class HearthStream {
         }
       } else if (this.status === "polling") {
         request.underWay = true;
-        void this.byRest(id, request).finally(() => (request.underWay = false));
+        void this.byRest(id, request);
       }
     }
   }
@@ -357,8 +357,10 @@ export class HearthStream {
       }
       this.answered(id, { result: answer });
     } catch (cause) {
+      if (cause instanceof MatrixError) return this.answered(id, { error: cause.body });
       // A lost line answers nothing: the request stays, and its id makes it one.
-      if (cause instanceof MatrixError) this.answered(id, { error: cause.body });
+      request.underWay = false;
+      if (this.authenticated) this.flush();
     }
   }
 
