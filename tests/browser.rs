@@ -68,6 +68,13 @@ async fn a_request_whose_connection_is_lost_goes_over_the_socket_that_came_back(
     assert!(*cuts.borrow(), "a request was held");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lines_and_servers_seldom_do_is_borne() {
+    let told = report_of("cases.html", None, WHOLE_PLAY).await;
+    assert_eq!(told["wrong"], json!([]), "{told}");
+    assert!(told["played"].as_u64().is_some_and(|played| played > 0), "{told}");
+}
+
 /// One person does over the line what the page calls so. Gives what the page tells of it.
 async fn alone(name: &str, line: Line) -> Value {
     let server = Server::start(toml::Table::new()).await;

@@ -55,6 +55,8 @@ const ACK_AFTER_SYNCS = 32;
 const ACK_AFTER_MS = 2_000;
 const LONGEST_PAUSE_MS = 30_000;
 const OPEN_WITHIN_MS = 10_000;
+/** A request that nothing is heard of for so long, beyond what it asked the server to wait, has lost its line. */
+const ANSWER_WITHIN_MS = 90_000;
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
@@ -77,7 +79,7 @@ export class HearthStream {
   private applied: Promise<unknown> = Promise.resolve();
 
   constructor(private readonly options: Options) {
-    this.position = options.since;
+    this.position = options.since || undefined;
     this.token = options.accessToken;
     this.base = options.baseUrl.replace(/\/+$/, "");
   }
@@ -88,7 +90,11 @@ export class HearthStream {
   }
 
   start(): void {
-    if (this.status === "stopped") void this.run(++this.running);
+    if (this.status !== "stopped") return;
+    const run = ++this.running;
+    this.run(run).catch((cause) => {
+      if (run === this.running) this.end("broken", cause as Error);
+    });
   }
 
   stop(): void {
@@ -108,7 +114,8 @@ export class HearthStream {
   request(method: string, params: Json): Promise<Json> {
     const id = this.prefix + this.next++;
     return new Promise((resolve, reject) => {
-      this.requests.set(id, { method, params, resolve, reject });
+      // As it is now: the same each time it is tried.
+      this.requests.set(id, { method, params: JSON.parse(JSON.stringify(params)), resolve, reject });
       this.flush();
     });
   }
@@ -116,7 +123,11 @@ export class HearthStream {
   private setStatus(status: Status): void {
     if (this.status === status) return;
     this.status = status;
-    this.options.onStatus?.(status);
+    try {
+      this.options.onStatus?.(status);
+    } catch (cause) {
+      console.error("a status could not be told:", cause);
+    }
   }
 
   private alive(run: number): boolean {
@@ -207,8 +218,10 @@ export class HearthStream {
         if (over) return;
         over = true;
         clearInterval(watch);
-        this.authenticated = false;
-        if (this.socket === socket) this.socket = undefined;
+        if (this.socket === socket) {
+          this.socket = undefined;
+          this.authenticated = false;
+        }
         // Only what was applied is behind this client; the rest comes again.
         void this.applied.then(() => resolve({ code, reason, delay, worked: worked && !failed }));
       };
@@ -352,6 +365,9 @@ export class HearthStream {
         case "read_markers":
           answer = await this.fetch("POST", `${room}/read_markers`, rest);
           break;
+        case "presence":
+          answer = await this.fetch("PUT", `presence/${await me()}/status`, rest);
+          break;
         default:
           throw new MatrixError({ errcode: "M_UNRECOGNIZED", error: "no such method without a socket" });
       }
@@ -364,16 +380,27 @@ export class HearthStream {
     }
   }
 
-  private async fetch(method: string, path: string, body?: Json, signal?: AbortSignal): Promise<Json> {
-    const response = await fetch(`${this.base}/_matrix/client/v3/${path}`, {
-      method,
-      headers: { Authorization: `Bearer ${this.token}`, "Content-Type": "application/json" },
-      body: body === undefined ? undefined : JSON.stringify(body),
-      signal,
-    });
-    const answer = (await response.json()) as Json;
-    if (!response.ok) throw new MatrixError(answer);
-    return answer;
+  private async fetch(
+    method: string,
+    path: string,
+    body?: Json,
+    within = ANSWER_WITHIN_MS,
+    line = new AbortController(),
+  ): Promise<Json> {
+    const patience = setTimeout(() => line.abort(), within);
+    try {
+      const response = await fetch(`${this.base}/_matrix/client/v3/${path}`, {
+        method,
+        headers: { Authorization: `Bearer ${this.token}`, "Content-Type": "application/json" },
+        body: body === undefined ? undefined : JSON.stringify(body),
+        signal: line.signal,
+      });
+      const answer = (await response.json()) as Json;
+      if (!response.ok) throw new MatrixError(answer);
+      return answer;
+    } finally {
+      clearTimeout(patience);
+    }
   }
 
   /** `/sync` for a while, until a socket is worth another try. */
@@ -382,16 +409,19 @@ export class HearthStream {
     this.flush();
     const until = Date.now() + RETRY_STREAM_MS;
     let failures = 0;
-    while (this.alive(run) && Date.now() < until) {
-      this.polling = new AbortController();
-      const query = new URLSearchParams({ timeout: this.position ? String(until - Date.now()) : "0" });
-      const { filter, useStateAfter } = this.options;
+    for (;;) {
       const from = this.position;
+      const left = until - Date.now();
+      if (!this.alive(run) || left <= 0) return;
+      this.polling = new AbortController();
+      const query = new URLSearchParams({ timeout: from ? String(left) : "0" });
+      const { filter, useStateAfter } = this.options;
       if (from) query.set("since", from);
       if (filter) query.set("filter", typeof filter === "string" ? filter : JSON.stringify(filter));
       if (useStateAfter) query.set("use_state_after", "true");
       try {
-        const body = await this.fetch("GET", `sync?${query}`, undefined, this.polling.signal);
+        const within = left + ANSWER_WITHIN_MS;
+        const body = await this.fetch("GET", `sync?${query}`, undefined, within, this.polling);
         if (!this.alive(run)) return;
         if (await this.apply(run, from, body.next_batch as string, body)) {
           failures = 0;

@@ -1,0 +1,291 @@
+/**
+ * What lines and servers may do to the client that is hard to have from real ones: sockets and requests are made up here, and
+ * time passes twenty times as fast. What didn't go as it should is posted to `/report`.
+ */
+
+import { HearthStream, type Json, type Options, type Status } from "./stream.js";
+
+const HASTE = 20;
+const HOST = "hearth.example";
+const realTimeout = globalThis.setTimeout.bind(globalThis);
+const realInterval = globalThis.setInterval.bind(globalThis);
+const realNow = Date.now.bind(Date);
+const realFetch = globalThis.fetch.bind(globalThis);
+const began = realNow();
+
+/** The other end of a socket. */
+class Socket {
+  static readonly OPEN = 1;
+  readyState = 0;
+  onmessage?: (event: { data: string }) => void;
+  onclose?: (event: { code: number; reason: string }) => void;
+  readonly heard: Json[] = [];
+
+  constructor(readonly url: string) {
+    const { protocol } = new URL(url);
+    if (!/^(ws|http)s?:$/.test(protocol)) throw new SyntaxError(`no address of a socket: ${url}`);
+    network.sockets.push(this);
+    queueMicrotask(() => network.open(this));
+  }
+
+  send(text: string): void {
+    const frame = JSON.parse(text) as Json;
+    this.heard.push(frame);
+    queueMicrotask(() => network.hear(this, frame));
+  }
+
+  close(): void {
+    if (this.readyState > 1) return;
+    this.readyState = 2;
+    network.closing(() => this.end(1000));
+  }
+
+  /** The server says this. */
+  say(frame: Json): void {
+    if (this.readyState === 1) this.onmessage?.({ data: JSON.stringify(frame) });
+  }
+
+  /** The server, or the line, ends it. */
+  end(code: number, reason = ""): void {
+    if (this.readyState === 3) return;
+    this.readyState = 3;
+    this.onclose?.({ code, reason });
+  }
+}
+
+interface Call {
+  method: string;
+  path: string;
+  query: URLSearchParams;
+  at: number;
+}
+
+/** A network without sockets, on which `/sync` has nothing to say, that cases change as they need. */
+class Network {
+  readonly sockets: Socket[] = [];
+  readonly calls: Call[] = [];
+
+  open(socket: Socket): void {
+    socket.end(1006);
+  }
+  hear(_socket: Socket, _frame: Json): void {}
+  closing(end: () => void): void {
+    queueMicrotask(end);
+  }
+  async answer(call: Call): Promise<[number, Json]> {
+    if (call.path !== "sync") return [200, {}];
+    await sleep(1_000);
+    return [200, { next_batch: "p1" }];
+  }
+
+  /** Sockets that greet, let in whoever comes, and answer what they ask. */
+  accept(): void {
+    this.open = (socket) => {
+      socket.readyState = 1;
+      socket.say({ type: "hello", heartbeat_ms: 30_000, max_frame_bytes: 1_000, features: ["send"] });
+    };
+    this.hear = (socket, { id, method }) => {
+      if (method === "auth") socket.say({ id, result: {} });
+      else if (method === "ping") socket.say({ method: "pong" });
+      else if (id) socket.say({ id, result: { over: "socket" } });
+    };
+  }
+}
+
+let network = new Network();
+
+Object.assign(globalThis, {
+  WebSocket: Socket,
+  setTimeout: (work: () => void, ms = 0) => realTimeout(work, ms / HASTE),
+  setInterval: (work: () => void, ms = 0) => realInterval(work, ms / HASTE),
+  fetch: (address: string, { method = "GET", signal }: RequestInit = {}): Promise<Response> => {
+    const { host, pathname, searchParams } = new URL(address);
+    if (host !== HOST) return Promise.reject(new TypeError("nobody is there"));
+    const path = decodeURIComponent(pathname.replace("/_matrix/client/v3/", ""));
+    const call = { method, path, query: searchParams, at: Date.now() };
+    network.calls.push(call);
+    return new Promise((resolve, reject) => {
+      signal?.addEventListener("abort", () => reject(new TypeError("aborted")));
+      network.answer(call).then(([status, body]) => resolve(new Response(JSON.stringify(body), { status })), reject);
+    });
+  },
+});
+Date.now = () => began + (realNow() - began) * HASTE;
+
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+const forever = new Promise<never>(() => {});
+
+function check(holds: boolean, what: string): void {
+  if (!holds) throw new Error(what);
+}
+
+async function until(what: string, condition: () => boolean): Promise<void> {
+  const deadline = Date.now() + 200_000;
+  while (!condition()) {
+    check(Date.now() < deadline, `never: ${what}`);
+    await sleep(20);
+  }
+}
+
+/** What a promise comes to, in time. */
+async function within<T>(what: string, promise: Promise<T>): Promise<T> {
+  let done = false;
+  promise.then(() => (done = true), () => (done = true));
+  await until(what, () => done);
+  return promise;
+}
+
+const errcode = (promise: Promise<Json>) => promise.then(() => "none", (cause) => cause.errcode ?? String(cause));
+
+const clients: HearthStream[] = [];
+
+function client(options: Partial<Options> = {}): { client: HearthStream; statuses: Status[] } {
+  const statuses: Status[] = [];
+  const all = { baseUrl: `https://${HOST}`, accessToken: "t", since: "p0", onSync: () => {}, ...options };
+  const client = new HearthStream({ onStatus: (status) => void statuses.push(status), ...all });
+  client.start();
+  clients.push(client);
+  return { client, statuses };
+}
+
+const say = (client: HearthStream) => client.send("!r", "m.room.message", { body: "hello" });
+
+const cases: { [name: string]: () => Promise<void> } = {
+  async "a line of statuses that throws stops nothing"() {
+    network.accept();
+    const { client: it } = client({
+      onStatus: (status) => {
+        if (status !== "stopped") throw new Error("not drawn");
+      },
+    });
+    await within("the answer", say(it));
+  },
+
+  async "an address that is none is said, and not waited for"() {
+    const { statuses } = client({ baseUrl: "nonsense://" });
+    await until("broken", () => statuses.includes("broken"));
+  },
+
+  async "content that is not JSON is refused, and blocks nothing else"() {
+    network.accept();
+    const { client: it } = client();
+    const content: Json = {};
+    content.content = content;
+    const refused = errcode(it.send("!r", "m.room.message", content));
+    const next = say(it);
+    await within("the next", next);
+    check((await refused).includes("TypeError"), "it is refused");
+  },
+
+  async "what is sent is what was given, whatever becomes of that"() {
+    network.accept();
+    const { client: it } = client();
+    const content = { body: "before" };
+    const sent = it.send("!r", "m.room.message", content);
+    content.body = "after";
+    await within("the answer", sent);
+    const frame = network.sockets[0]!.heard.find(({ method }) => method === "send");
+    check((frame as any).params.content.body === "before", JSON.stringify(frame));
+  },
+
+  async "no body is applied twice by a client that stops and starts while it is at it"() {
+    network.accept();
+    network.hear = (socket, { id, params }) => {
+      socket.say({ id, result: {} });
+      const from = (params as any).since as string;
+      if (from === "p0") socket.say({ type: "sync", from, to: "p1", body: {} });
+    };
+    const applied: string[] = [];
+    let go = () => {};
+    const slow = new Promise<void>((resolve) => (go = resolve));
+    const { client: it, statuses } = client({
+      onSync: async (_body, position) => {
+        applied.push(position);
+        await slow;
+      },
+    });
+    await until("a body", () => applied.length > 0);
+    it.stop();
+    it.start();
+    await sleep(5_000);
+    go();
+    await until("it goes on", () => it.since === "p1" && statuses.at(-1) === "streaming");
+    check(applied.join() === "p1", `applied: ${applied}`);
+  },
+
+  async "a socket of before that closes late takes nothing away"() {
+    network.accept();
+    let late = () => {};
+    network.closing = (end) => (late = end);
+    const { client: it, statuses } = client();
+    await until("the first socket", () => statuses.at(-1) === "streaming");
+    it.stop();
+    it.start();
+    await until("the second socket", () => network.sockets.length === 2 && statuses.at(-1) === "streaming");
+    late();
+    await within("the answer", say(it));
+  },
+
+  async "a sync that is never answered is given up"() {
+    client();
+    const answer = network.answer;
+    network.answer = (call) => (network.calls.length > 1 ? answer(call) : forever);
+    await until("another", () => network.calls.length > 1);
+  },
+
+  async "a request that is never answered is made again"() {
+    const answer = network.answer;
+    const puts = () => network.calls.filter(({ method }) => method === "PUT").length;
+    network.answer = (call) => (call.method === "PUT" && puts() === 1 ? forever : answer(call));
+    const { client: it } = client();
+    await within("the answer", say(it));
+    check(puts() === 2, `${puts()} attempts`);
+  },
+
+  async "requests wait as long as they are told, also without a socket"() {
+    const puts = () => network.calls.filter(({ method }) => method === "PUT");
+    network.answer = async (call) => {
+      if (call.method === "GET") await sleep(200);
+      else if (puts().length === 1) return [429, { errcode: "M_LIMIT_EXCEEDED", error: "", retry_after_ms: 5_000 }];
+      return [200, { next_batch: "p1" }];
+    };
+    const { client: it } = client();
+    await within("the answer", say(it));
+    const [first, second] = puts();
+    check(second!.at - first!.at >= 4_900, `after ${second!.at - first!.at} ms`);
+  },
+
+  async "presence has a way without a socket"() {
+    const answer = network.answer;
+    network.answer = async (call) => (call.path.endsWith("whoami") ? [200, { user_id: "@me:x" }] : answer(call));
+    const { client: it } = client();
+    await within("the answer", it.request("presence", { presence: "online" }));
+    check(network.calls.some(({ path }) => path === "presence/@me:x/status"), "the twin");
+  },
+
+  async "an empty position is none"() {
+    network.accept();
+    const { hear } = network;
+    network.hear = (socket, frame) => {
+      hear(socket, frame);
+      if (frame.method === "auth") socket.say({ type: "sync", to: "p1", body: {} });
+    };
+    const { client: it } = client({ since: "" });
+    await until("a position", () => it.since === "p1");
+    check(network.sockets.length === 1, `${network.sockets.length} sockets`);
+  },
+};
+
+async function play(): Promise<Json> {
+  const wrong: string[] = [];
+  for (const [name, play] of Object.entries(cases)) {
+    network = new Network();
+    await play().catch((cause) => wrong.push(`${name}: ${cause.message ?? cause}`));
+    for (const client of clients.splice(0)) client.stop();
+  }
+  return { played: Object.keys(cases).length, wrong };
+}
+
+play()
+  .catch((cause): Json => ({ broken: String(cause) }))
+  .then((outcome) => realFetch("/report", { method: "POST", body: JSON.stringify(outcome) }));
