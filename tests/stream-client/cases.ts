@@ -20,6 +20,7 @@ class Socket {
   onmessage?: (event: { data: string }) => void;
   onclose?: (event: { code: number; reason: string }) => void;
   readonly heard: Json[] = [];
+  readonly at = Date.now();
 
   constructor(readonly url: string) {
     const { protocol } = new URL(url);
@@ -150,6 +151,8 @@ function client(options: Partial<Options> = {}): { client: HearthStream; statuse
 
 const say = (client: HearthStream) => client.send("!r", "m.room.message", { body: "hello" });
 
+const pausesOf = (all: { at: number }[]) => all.slice(1).map(({ at }, index) => at - all[index]!.at);
+
 const cases: { [name: string]: () => Promise<void> } = {
   async "a line of statuses that throws stops nothing"() {
     network.accept();
@@ -226,6 +229,33 @@ const cases: { [name: string]: () => Promise<void> } = {
     await within("the answer", say(it));
   },
 
+  async "sockets that end as soon as they are let in are not asked again and again"() {
+    network.accept();
+    const { hear } = network;
+    network.hear = (socket, frame) => {
+      hear(socket, frame);
+      socket.end(4000);
+    };
+    const { statuses } = client();
+    await until("polling", () => statuses.includes("polling"));
+    check(network.sockets.length === 3, `${network.sockets.length} sockets`);
+  },
+
+  async "a server that sends elsewhere, where nobody is, is asked again"() {
+    network.accept();
+    const { open, hear } = network;
+    network.open = (socket) => (socket.url.includes("elsewhere") ? socket.end(1006) : open(socket));
+    network.hear = (socket, frame) => {
+      hear(socket, frame);
+      if (network.sockets.length > 1) return;
+      socket.say({ type: "reconnect", url: "https://elsewhere.example", delay_ms: 1, reason: "" });
+      socket.end(4011);
+    };
+    const { client: it } = client();
+    await until("elsewhere", () => network.sockets.some(({ url }) => url.includes("elsewhere")));
+    await within("the answer", say(it));
+  },
+
   async "a sync that is never answered is given up"() {
     client();
     const answer = network.answer;
@@ -253,6 +283,28 @@ const cases: { [name: string]: () => Promise<void> } = {
     await within("the answer", say(it));
     const [first, second] = puts();
     check(second!.at - first!.at >= 4_900, `after ${second!.at - first!.at} ms`);
+  },
+
+  async "a socket comes back when it is told to"() {
+    network.accept();
+    const { hear } = network;
+    network.hear = (socket, frame) => {
+      hear(socket, frame);
+      socket.end(4010, "30000");
+    };
+    client();
+    await until("sockets", () => network.sockets.length > 3);
+    const pauses = pausesOf(network.sockets);
+    check(pauses.every((pause) => pause > 29_000), `pauses: ${pauses}`);
+  },
+
+  async "a sync comes back when it is told to"() {
+    network.answer = async () => [429, { errcode: "M_LIMIT_EXCEEDED", error: "", retry_after_ms: 8_000 }];
+    client();
+    await until("syncs", () => network.calls.length > 2);
+    // The last may be the first of another while without a socket.
+    const [pause] = pausesOf(network.calls);
+    check(pause! > 7_900, `pause: ${pause}`);
   },
 
   async "presence has a way without a socket"() {

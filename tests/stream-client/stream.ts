@@ -58,6 +58,9 @@ const OPEN_WITHIN_MS = 10_000;
 /** A request that nothing is heard of for so long, beyond what it asked the server to wait, has lost its line. */
 const ANSWER_WITHIN_MS = 90_000;
 
+const withoutSlash = (url: string) => url.replace(/\/+$/, "");
+const pauseAfter = (failures: number) =>
+  Math.min(LONGEST_PAUSE_MS, 250 * 2 ** failures) * (0.5 + Math.random());
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
 export class HearthStream {
@@ -81,7 +84,7 @@ export class HearthStream {
   constructor(private readonly options: Options) {
     this.position = options.since || undefined;
     this.token = options.accessToken;
-    this.base = options.baseUrl.replace(/\/+$/, "");
+    this.base = withoutSlash(options.baseUrl);
   }
 
   /** The client's position: a token of `/sync`. */
@@ -141,7 +144,9 @@ export class HearthStream {
       const { code, reason, delay, worked } = await this.stream(run);
       if (!this.alive(run)) return;
       failures = worked ? 0 : failures + 1;
-      let pause = delay ?? Math.min(LONGEST_PAUSE_MS, 250 * 2 ** failures) * (0.5 + Math.random());
+      // Where nobody is, nobody says where to go.
+      if (!worked) this.base = withoutSlash(this.options.baseUrl);
+      let told = delay;
       switch (code) {
         case 1002: case 1003: case 1007: case 4001: case 4002:
           this.end("broken", new Error(`${code}: ${reason}`));
@@ -151,19 +156,19 @@ export class HearthStream {
           return;
         case 4007:
           this.position = undefined;
-          pause = 0;
+          told = 0;
           break;
         case 4010:
-          pause = Number(reason) || pause;
+          told = Number(reason) || told;
           break;
         case 4013:
           if (!(await this.renew())) return;
-          pause = 0;
+          told = 0;
       }
       if (failures >= FAILURES_BEFORE_POLLING) {
-        await this.poll(run);
+        await this.poll(run, Math.max(RETRY_STREAM_MS, told ?? 0));
       } else {
-        await sleep(pause);
+        await sleep(told ?? pauseAfter(failures));
       }
       if (this.alive(run)) this.setStatus("connecting");
     }
@@ -198,7 +203,9 @@ export class HearthStream {
       let heartbeat = OPEN_WITHIN_MS;
       let heard = Date.now();
       let delay: number | undefined;
+      /** It did more than to let this client in, or has done so for a while. */
       let worked = false;
+      let opened: number | undefined;
       let unacknowledged = 0;
       let acknowledgedAt = Date.now();
       let failed = false;
@@ -222,6 +229,7 @@ export class HearthStream {
           this.socket = undefined;
           this.authenticated = false;
         }
+        if (opened !== undefined && Date.now() - opened > OPEN_WITHIN_MS) worked = true;
         // Only what was applied is behind this client; the rest comes again.
         void this.applied.then(() => resolve({ code, reason, delay, worked: worked && !failed }));
       };
@@ -255,7 +263,7 @@ export class HearthStream {
           say({ id: authId, method: "auth", params });
         } else if (frame.id === authId) {
           if (frame.result) {
-            worked = true;
+            opened = Date.now();
             this.authenticated = true;
             this.setStatus("streaming");
             this.flush();
@@ -264,6 +272,7 @@ export class HearthStream {
           const from = frame.from as string | undefined;
           void this.apply(run, from, frame.to as string, frame.body as Json).then((applied) => {
             if (applied) {
+              worked = true;
               if (++unacknowledged >= ACK_AFTER_SYNCS) acknowledge();
               return;
             }
@@ -272,11 +281,13 @@ export class HearthStream {
             finish(1006, "a sync that doesn't follow on, or that could not be applied");
           });
         } else if (frame.type === "reconnect") {
+          worked = true;
           delay = frame.delay_ms as number;
-          if (frame.url) this.base = (frame.url as string).replace(/\/+$/, "");
+          if (frame.url) this.base = withoutSlash(frame.url as string);
         } else if (frame.method === "ping") {
           say({ method: "pong" });
         } else if (typeof frame.id === "string") {
+          worked = true;
           this.answered(frame.id, frame);
         }
       };
@@ -404,15 +415,16 @@ export class HearthStream {
   }
 
   /** `/sync` for a while, until a socket is worth another try. */
-  private async poll(run: number): Promise<void> {
+  private async poll(run: number, during: number): Promise<void> {
     this.setStatus("polling");
     this.flush();
-    const until = Date.now() + RETRY_STREAM_MS;
+    const until = Date.now() + during;
     let failures = 0;
     for (;;) {
       const from = this.position;
       const left = until - Date.now();
       if (!this.alive(run) || left <= 0) return;
+      let told = 0;
       this.polling = new AbortController();
       const query = new URLSearchParams({ timeout: from ? String(left) : "0" });
       const { filter, useStateAfter } = this.options;
@@ -431,12 +443,13 @@ export class HearthStream {
       } catch (cause) {
         if (!this.alive(run)) return;
         const body = cause instanceof MatrixError ? cause.body : undefined;
+        told = Number(body?.retry_after_ms) || 0;
         if (body?.errcode === "M_UNKNOWN_TOKEN") {
           if (!body.soft_logout) return this.end("loggedOut", cause as Error);
           if (!(await this.renew())) return;
         }
       }
-      await sleep(Math.min(LONGEST_PAUSE_MS, 250 * 2 ** failures++) * (0.5 + Math.random()));
+      await sleep(Math.max(told, pauseAfter(failures++)));
     }
   }
 }
