@@ -150,6 +150,7 @@ function client(options: Partial<Options> = {}): { client: HearthStream; statuse
 }
 
 const say = (client: HearthStream) => client.send("!r", "m.room.message", { body: "hello" });
+const expired: [number, Json] = [401, { errcode: "M_UNKNOWN_TOKEN", error: "expired", soft_logout: true }];
 
 const pausesOf = (all: { at: number }[]) => all.slice(1).map(({ at }, index) => at - all[index]!.at);
 
@@ -162,6 +163,16 @@ const cases: { [name: string]: () => Promise<void> } = {
       },
     });
     await within("the answer", say(it));
+  },
+
+  async "a request after the session is gone is refused"() {
+    network.accept();
+    network.hear = (socket) => socket.end(4004, "M_UNKNOWN_TOKEN");
+    const { client: it, statuses } = client();
+    const before = errcode(say(it));
+    await until("logged out", () => statuses.includes("loggedOut"));
+    check((await within("the request before", before)).includes("M_UNKNOWN_TOKEN"), "what was asked before");
+    check((await within("the request after", errcode(say(it)))).includes("M_UNKNOWN_TOKEN"), "what was asked after");
   },
 
   async "an address that is none is said, and not waited for"() {
@@ -285,6 +296,53 @@ const cases: { [name: string]: () => Promise<void> } = {
     check(second!.at - first!.at >= 4_900, `after ${second!.at - first!.at} ms`);
   },
 
+  async "a token that expires without a socket is refreshed, and what was asked is asked again"() {
+    let token = "old";
+    const answer = network.answer;
+    network.answer = async (call) => (token === "old" ? expired : answer(call));
+    const { client: it } = client({ refresh: async () => (token = "new") });
+    await within("the answer", say(it));
+  },
+
+  async "a token that expires amid a request is refreshed, and what was asked is asked again"() {
+    network.accept();
+    const { hear } = network;
+    network.hear = (socket, frame) => {
+      if (frame.method !== "send" || network.sockets.length > 1) return hear(socket, frame);
+      socket.say({ id: frame.id, error: expired[1] });
+      socket.end(4013);
+    };
+    const { client: it } = client({ refresh: async () => "new" });
+    await within("the answer", say(it));
+    check(network.sockets.length === 2, `${network.sockets.length} sockets`);
+  },
+
+  async "a refresh that fails after the client was started anew does nothing to it"() {
+    network.accept();
+    const { hear } = network;
+    network.hear = (socket, frame) => (network.sockets.length === 1 ? socket.end(4013) : hear(socket, frame));
+    let fail: undefined | (() => void);
+    const refresh = () => new Promise<string>((_, reject) => (fail = () => reject(new Error("refused"))));
+    const { client: it, statuses } = client({ refresh });
+    await until("the refresh", () => fail !== undefined);
+    it.stop();
+    it.start();
+    await until("the second socket", () => statuses.at(-1) === "streaming");
+    fail!();
+    await within("the answer", say(it));
+    check(!statuses.includes("loggedOut"), statuses.join());
+  },
+
+  async "a token that was given to the socket is that of the next one"() {
+    network.accept();
+    const { client: it } = client();
+    await within("the answer", it.request("token", { access_token: "new" }));
+    network.sockets[0]!.end(1006);
+    await within("the answer", say(it));
+    const auth = network.sockets[1]!.heard.find(({ method }) => method === "auth");
+    check((auth as any).params.access_token === "new", JSON.stringify(auth));
+  },
+
   async "a socket comes back when it is told to"() {
     network.accept();
     const { hear } = network;
@@ -305,6 +363,26 @@ const cases: { [name: string]: () => Promise<void> } = {
     // The last may be the first of another while without a socket.
     const [pause] = pausesOf(network.calls);
     check(pause! > 7_900, `pause: ${pause}`);
+  },
+
+  async "what the server will never let in is said, and not tried for ever"() {
+    network.accept();
+    const error = { errcode: "M_INVALID_PARAM", error: "`filter`" };
+    network.hear = (socket, { id }) => {
+      socket.say({ id, error });
+      socket.end(4003);
+    };
+    network.answer = async () => [400, error];
+    const { client: it, statuses } = client({ filter: { room: 1 } });
+    const asked = within("the answer", errcode(say(it)));
+    check((await asked) === "M_INVALID_PARAM", `${await asked}`);
+    check(statuses.at(-1) === "broken", statuses.join());
+  },
+
+  async "an account that is locked is gone, also without a socket"() {
+    network.answer = async () => [401, { errcode: "M_USER_LOCKED", error: "", soft_logout: true }];
+    const { statuses } = client();
+    await until("logged out", () => statuses.includes("loggedOut"));
   },
 
   async "presence has a way without a socket"() {

@@ -19,7 +19,7 @@ export interface Options {
   useStateAfter?: boolean;
   onSync: (body: Json, position: string) => void | Promise<void>;
   onStatus?: (status: Status) => void;
-  /** A new access token for one that has expired. */
+  /** A new access token for one that has expired. If it rejects, the session is gone: it waits for lost lines itself. */
   refresh?: () => Promise<string>;
 }
 
@@ -57,6 +57,11 @@ const LONGEST_PAUSE_MS = 30_000;
 const OPEN_WITHIN_MS = 10_000;
 /** A request that nothing is heard of for so long, beyond what it asked the server to wait, has lost its line. */
 const ANSWER_WITHIN_MS = 90_000;
+/** How a session ends. */
+const GONE: unknown[] = ["M_UNKNOWN_TOKEN", "M_USER_LOCKED", "M_USER_DEACTIVATED"];
+
+/** The access token has expired, and the session has not. */
+const hasExpired = (error: Json | undefined) => error?.errcode === "M_UNKNOWN_TOKEN" && error.soft_logout === true;
 
 const withoutSlash = (url: string) => url.replace(/\/+$/, "");
 const pauseAfter = (failures: number) =>
@@ -78,6 +83,8 @@ export class HearthStream {
   private next = 0;
   private polling: AbortController | undefined;
   private running = 0;
+  /** Why nothing more can be asked. */
+  private cause: Error | undefined;
   /** All that was applied so far: bodies are applied one after the other, in the order they came in. Never rejects. */
   private applied: Promise<unknown> = Promise.resolve();
 
@@ -94,6 +101,7 @@ export class HearthStream {
 
   start(): void {
     if (this.status !== "stopped") return;
+    this.cause = undefined;
     const run = ++this.running;
     this.run(run).catch((cause) => {
       if (run === this.running) this.end("broken", cause as Error);
@@ -117,6 +125,7 @@ export class HearthStream {
   request(method: string, params: Json): Promise<Json> {
     const id = this.prefix + this.next++;
     return new Promise((resolve, reject) => {
+      if (this.cause) throw this.cause;
       // As it is now: the same each time it is tried.
       this.requests.set(id, { method, params: JSON.parse(JSON.stringify(params)), resolve, reject });
       this.flush();
@@ -141,7 +150,7 @@ export class HearthStream {
     this.setStatus("connecting");
     let failures = 0;
     while (this.alive(run)) {
-      const { code, reason, delay, worked } = await this.stream(run);
+      const { code, reason, delay, worked, refused } = await this.stream(run);
       if (!this.alive(run)) return;
       failures = worked ? 0 : failures + 1;
       // Where nobody is, nobody says where to go.
@@ -150,6 +159,10 @@ export class HearthStream {
       switch (code) {
         case 1002: case 1003: case 1007: case 4001: case 4002:
           this.end("broken", new Error(`${code}: ${reason}`));
+          return;
+        case 4003:
+          if (refused?.errcode !== "M_INVALID_PARAM") break;
+          this.end("broken", refused);
           return;
         case 4004:
           this.end("loggedOut", new Error(reason));
@@ -162,7 +175,7 @@ export class HearthStream {
           told = Number(reason) || told;
           break;
         case 4013:
-          if (!(await this.renew())) return;
+          if (!(await this.renew(run))) return;
           told = 0;
       }
       if (failures >= FAILURES_BEFORE_POLLING) {
@@ -175,6 +188,7 @@ export class HearthStream {
   }
 
   private end(status: Status, cause: Error): void {
+    this.cause = cause;
     this.setStatus(status);
     this.failAll(cause);
   }
@@ -184,25 +198,28 @@ export class HearthStream {
     this.requests.clear();
   }
 
-  private async renew(): Promise<boolean> {
+  /** Gives whether this run can go on, with a new token. */
+  private async renew(run: number): Promise<boolean> {
     try {
       if (!this.options.refresh) throw new Error("the access token has expired");
       this.token = await this.options.refresh();
-      return true;
     } catch (cause) {
-      this.end("loggedOut", cause as Error);
-      return false;
+      if (this.alive(run)) this.end("loggedOut", cause as Error);
     }
+    return this.alive(run);
   }
 
   /** One socket, from its opening to its end. */
-  private stream(run: number): Promise<{ code: number; reason: string; delay?: number; worked: boolean }> {
+  private stream(
+    run: number,
+  ): Promise<{ code: number; reason: string; delay?: number; worked: boolean; refused?: MatrixError }> {
     return new Promise((resolve) => {
       const socket = new WebSocket(this.base.replace(/^http/, "ws") + PATH, SUBPROTOCOL);
       const authId = this.prefix + this.next++;
       let heartbeat = OPEN_WITHIN_MS;
       let heard = Date.now();
       let delay: number | undefined;
+      let refused: MatrixError | undefined;
       /** It did more than to let this client in, or has done so for a while. */
       let worked = false;
       let opened: number | undefined;
@@ -231,7 +248,7 @@ export class HearthStream {
         }
         if (opened !== undefined && Date.now() - opened > OPEN_WITHIN_MS) worked = true;
         // Only what was applied is behind this client; the rest comes again.
-        void this.applied.then(() => resolve({ code, reason, delay, worked: worked && !failed }));
+        void this.applied.then(() => resolve({ code, reason, delay, worked: worked && !failed, refused }));
       };
       const watch = setInterval(() => {
         const silent = Date.now() - heard;
@@ -267,6 +284,8 @@ export class HearthStream {
             this.authenticated = true;
             this.setStatus("streaming");
             this.flush();
+          } else {
+            refused = new MatrixError(frame.error as Json);
           }
         } else if (frame.type === "sync") {
           const from = frame.from as string | undefined;
@@ -324,9 +343,17 @@ export class HearthStream {
       });
       return;
     }
+    if (hasExpired(error)) return this.again(request);
     this.requests.delete(id);
+    if (!error && request.method === "token") this.token = request.params.access_token as string;
     if (error) request.reject(new MatrixError(error));
     else request.resolve(frame.result as Json);
+  }
+
+  /** Leaves what was not answered to the next way that is open. */
+  private again(request: Request): void {
+    request.underWay = false;
+    if (this.authenticated) this.flush();
   }
 
   /** Sends what has not been sent by the way that is open. */
@@ -386,8 +413,7 @@ export class HearthStream {
     } catch (cause) {
       if (cause instanceof MatrixError) return this.answered(id, { error: cause.body });
       // A lost line answers nothing: the request stays, and its id makes it one.
-      request.underWay = false;
-      if (this.authenticated) this.flush();
+      this.again(request);
     }
   }
 
@@ -444,9 +470,11 @@ export class HearthStream {
         if (!this.alive(run)) return;
         const body = cause instanceof MatrixError ? cause.body : undefined;
         told = Number(body?.retry_after_ms) || 0;
-        if (body?.errcode === "M_UNKNOWN_TOKEN") {
-          if (!body.soft_logout) return this.end("loggedOut", cause as Error);
-          if (!(await this.renew())) return;
+        if (hasExpired(body)) {
+          if (!(await this.renew(run))) return;
+          this.flush();
+        } else if (GONE.includes(body?.errcode)) {
+          return this.end("loggedOut", cause as Error);
         }
       }
       await sleep(Math.max(told, pauseAfter(failures++)));
