@@ -406,6 +406,9 @@ export class HearthStream {
         case "presence":
           answer = await this.fetch("PUT", `presence/${await me()}/status`, rest);
           break;
+        case "to_device":
+          answer = await this.fetch("PUT", `sendToDevice/${part(type)}/${part(id)}`, rest);
+          break;
         default:
           throw new MatrixError({ errcode: "M_UNRECOGNIZED", error: "no such method without a socket" });
       }
