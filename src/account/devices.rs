@@ -93,14 +93,15 @@ impl Accounts {
     /// A new password.
     pub async fn set_password(&self, recipient: i64, password: String, log_out: LogOut) -> Result<(), Error> {
         let hash = self.passwords.hash(password).await?;
-        match self.store.commit(set_password(recipient, hash)).await {
-            Err(StoreError::Conflict) => return Err(Error::Deactivated),
-            other => other?,
+        let change = set_password(recipient, hash);
+        let done = match log_out {
+            LogOut::Nobody => self.store.commit(change).await.map(drop).map_err(Error::from),
+            LogOut::Everybody => self.commit_without_devices(vec![change], recipient, None).await,
+            LogOut::Others(kept) => self.commit_without_devices(vec![change], recipient, Some(kept)).await,
         };
-        match log_out {
-            LogOut::Nobody => Ok(()),
-            LogOut::Everybody => self.drop_devices_but(recipient, None).await,
-            LogOut::Others(kept) => self.drop_devices_but(recipient, Some(kept)).await,
+        match done {
+            Err(Error::Store(StoreError::Conflict)) => Err(Error::Deactivated),
+            done => done,
         }
     }
 

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::store::{
     Batch, Statement,
-    account::AccountRow,
-    device::{add_device, delete_devices},
+    account::{AccountRow, still_password},
+    device::{add_device, delete_devices, delete_devices_but},
     token::{add_access_token, add_refresh_token, exchange_refresh_token, revoke_tokens, revoke_tokens_of},
 };
 
@@ -54,13 +54,20 @@ impl Accounts {
     /// Login by password. `user` is a localpart or a full user id.
     pub async fn login(&self, user: &str, password: String, device: DeviceRequest) -> Result<Login, Error> {
         let account = self.check_password(user, password).await?;
+        self.log_in(account, device).await
+    }
+
+    /// The rest of [`Self::login`], of an account whose password was checked.
+    pub(super) async fn log_in(&self, account: AccountRow, device: DeviceRequest) -> Result<Login, Error> {
         // LK-01: it would be of no use.
         if account.locked {
             return Err(Error::Locked);
         }
         let user_id = Self::user_id(&account)?;
         let (login, statements) = self.open_session(user_id, device)?;
-        let mut batch = Batch::from(statements);
+        // Whoever changes the password ends all sessions that it opened.
+        let mut batch = Batch::from(still_password(account.recipient, account.password_hash));
+        batch.extend(statements);
         if self.store.device(account.recipient, login.device_id.as_str()).await?.is_none() {
             // OK-06
             if self.store.is_public_key(login.user_id.as_str(), login.device_id.as_str()).await? {
@@ -76,7 +83,10 @@ impl Accounts {
                         Error::Invalid("nobody can log in on a dehydrated device".to_owned())
                     }
                     // Since the password was checked.
-                    _ => Error::Deactivated,
+                    _ => match self.store.account(account.recipient).await? {
+                        Some(account) if account.deactivated_ts.is_none() => Error::BadCredentials,
+                        _ => Error::Deactivated,
+                    },
                 });
             }
             other => other?,
@@ -174,20 +184,36 @@ impl Accounts {
 
     /// Ends all sessions of the account.
     pub async fn logout_all(&self, recipient: i64) -> Result<(), Error> {
-        self.drop_devices_but(recipient, None).await
+        self.commit_without_devices(Vec::new(), recipient, None).await
     }
 
-    /// Deletes all devices of an account but one.
-    pub(super) async fn drop_devices_but(&self, recipient: i64, kept: Option<i64>) -> Result<(), Error> {
-        let devices = self.store.devices(recipient).await?;
-        let doomed: Vec<i64> =
-            devices.iter().map(|device| device.id).filter(|id| Some(*id) != kept).collect();
-        self.drop_devices(recipient, &doomed).await
+    /// Does something to an account and deletes, in the same commit, all devices that it has by then but one.
+    pub(super) async fn commit_without_devices(
+        &self,
+        mut statements: Vec<Statement>,
+        recipient: i64,
+        kept: Option<i64>,
+    ) -> Result<(), Error> {
+        let mut doomed: Vec<i64> = self.store.devices(recipient).await?.iter().map(|row| row.id).collect();
+        doomed.retain(|id| Some(*id) != kept);
+        let kept = serde_json::json!(Vec::from_iter(kept)).to_string();
+        statements.extend(delete_devices_but(recipient, &kept));
+        self.end_devices(statements, recipient, &doomed).await
     }
 
     pub(super) async fn drop_devices(&self, recipient: i64, devices: &[i64]) -> Result<(), Error> {
         let ids = serde_json::json!(devices).to_string();
-        let mut batch = self.sessions.ending(Vec::from(delete_devices(recipient, &ids)));
+        self.end_devices(Vec::from(delete_devices(recipient, &ids)), recipient, devices).await
+    }
+
+    /// Commits what deletes devices, and tells of these.
+    async fn end_devices(
+        &self,
+        statements: Vec<Statement>,
+        recipient: i64,
+        devices: &[i64],
+    ) -> Result<(), Error> {
+        let mut batch = self.sessions.ending(statements);
         self.note_gone(&mut batch, recipient, devices).await?;
         self.store.commit(batch).await?;
         self.sessions.forget(recipient);

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
+    task::Poll,
 };
 
 use ruma::owned_server_name;
@@ -91,6 +92,17 @@ impl World {
 
     async fn is_good(&self, token: &str) -> bool {
         self.authenticate(token).await.is_ok()
+    }
+
+    /// Does what changes an account's password or takes it away, and no more of it once that is in the database.
+    async fn cut_short<T>(&self, recipient: i64, work: impl Future<Output = T>) {
+        let stored = async || self.store.account(recipient).await.unwrap().unwrap().password_hash;
+        let before = stored().await;
+        let mut work = std::pin::pin!(work);
+        while stored().await == before {
+            // Whether it goes on is seen in the database.
+            let _ = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
+        }
     }
 
     async fn operation(&self, name: &'static str, user: &str, digest: u8) -> Operation {
@@ -314,6 +326,44 @@ async fn au_08_a_new_password_keeps_the_callers_token_only() {
     let old = world.accounts.login("alice", PASSWORD.to_owned(), DeviceRequest::default()).await;
     assert!(matches!(old, Err(Error::BadCredentials)));
     world.accounts.login("alice", "trout".to_owned(), DeviceRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn au_08_a_new_password_cut_short_has_ended_the_other_sessions() {
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let other = world.login("alice", "LAPTOP", false).await;
+    let session = world.authenticate(&alice.tokens.access).await.unwrap();
+    let log_out = LogOut::Others(session.device);
+    let change = world.accounts.set_password(session.recipient, "trout".to_owned(), log_out);
+    world.cut_short(session.recipient, change).await;
+    assert!(world.is_good(&alice.tokens.access).await);
+    assert!(!world.is_good(&other.tokens.access).await);
+}
+
+#[tokio::test]
+async fn au_08_a_login_cut_short_by_a_new_password_is_none() {
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let session = world.authenticate(&alice.tokens.access).await.unwrap();
+    let checked = world.accounts.check_password("alice", PASSWORD.to_owned()).await.unwrap();
+    let log_out = LogOut::Others(session.device);
+    world.accounts.set_password(session.recipient, "trout".to_owned(), log_out).await.unwrap();
+    let late = world.accounts.log_in(checked, DeviceRequest::default()).await;
+    assert!(matches!(late, Err(Error::BadCredentials)), "{late:?}");
+    let devices = world.accounts.devices(session.recipient).await.unwrap();
+    assert_eq!(devices.iter().map(|device| &device.device_id).collect::<Vec<_>>(), [&alice.device_id]);
+}
+
+#[tokio::test]
+async fn au_15_a_login_cut_short_by_a_deactivation_is_told_so() {
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let session = world.authenticate(&alice.tokens.access).await.unwrap();
+    let checked = world.accounts.check_password("alice", PASSWORD.to_owned()).await.unwrap();
+    world.accounts.deactivate(session.recipient, false).await.unwrap();
+    let late = world.accounts.log_in(checked, DeviceRequest::default()).await;
+    assert!(matches!(late, Err(Error::Deactivated)), "{late:?}");
 }
 
 #[tokio::test]

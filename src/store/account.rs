@@ -81,6 +81,16 @@ pub fn set_password(recipient: i64, password_hash: String) -> Statement {
     .expecting(1)
 }
 
+/// Changes nothing. Conflicts if the account's password is another one by now, or none.
+pub fn still_password(recipient: i64, password_hash: Option<String>) -> Statement {
+    statement!(
+        "UPDATE account SET password_hash = password_hash WHERE recipient = $1 AND password_hash = $2",
+        recipient,
+        password_hash,
+    )
+    .expecting(1)
+}
+
 pub fn set_locked(recipient: i64, locked: bool) -> Statement {
     statement!("UPDATE account SET locked = $2 WHERE recipient = $1", recipient, locked)
 }

@@ -52,56 +52,57 @@ pub fn rename_device(recipient: i64, device_id: &str, display_name: Option<Strin
 
 /// Devices with all that belongs to them; `ids` is a JSON array of their numbers.
 pub fn delete_devices(recipient: i64, ids: &str) -> [Statement; 11] {
+    delete_those(recipient, ids, true)
+}
+
+/// All devices that a user has by then, with all that belongs to them, but for `kept`: a JSON array of numbers.
+pub fn delete_devices_but(recipient: i64, kept: &str) -> [Statement; 11] {
+    delete_those(recipient, kept, false)
+}
+
+/// The user's devices that are in a list, or those that aren't.
+fn delete_those(recipient: i64, ids: &str, listed: bool) -> [Statement; 11] {
+    /// What begins so, for these devices: `$1` is the recipient, `$2` the list, `$3` whether they are in it.
+    macro_rules! of_those {
+        ($start:literal, $column:literal) => {
+            statement!(
+                concat!(
+                    $start,
+                    " IN (SELECT ",
+                    $column,
+                    " FROM device
+                     WHERE recipient = $1 AND (id IN (SELECT value FROM json_each($2))) = $3)"
+                ),
+                recipient,
+                ids,
+                listed,
+            )
+        };
+    }
     [
-        statement!("DELETE FROM dehydrated_device WHERE device IN (SELECT value FROM json_each($1))", ids),
-        statement!("DELETE FROM one_time_key WHERE device IN (SELECT value FROM json_each($1))", ids),
-        statement!("DELETE FROM fallback_key WHERE device IN (SELECT value FROM json_each($1))", ids),
-        statement!(
+        of_those!("DELETE FROM dehydrated_device WHERE device", "id"),
+        of_those!("DELETE FROM one_time_key WHERE device", "id"),
+        of_those!("DELETE FROM fallback_key WHERE device", "id"),
+        of_those!(
             "DELETE FROM key_signature
-             WHERE user_id = (SELECT user_id FROM account WHERE recipient = $1) AND signed IN (
-                 SELECT device_id FROM device
-                 WHERE recipient = $1 AND id IN (SELECT value FROM json_each($2))
-             )",
-            recipient,
-            ids,
+             WHERE user_id = (SELECT user_id FROM account WHERE recipient = $1) AND signed",
+            "device_id"
         ),
-        statement!(
+        of_those!(
             "DELETE FROM key_signature
-             WHERE signer = (SELECT user_id FROM account WHERE recipient = $1) AND signer_key IN (
-                 SELECT 'ed25519:' || device_id FROM device
-                 WHERE recipient = $1 AND id IN (SELECT value FROM json_each($2))
-             )",
-            recipient,
-            ids,
+             WHERE signer = (SELECT user_id FROM account WHERE recipient = $1) AND signer_key",
+            "'ed25519:' || device_id"
         ),
-        statement!(
+        of_those!(
             "DELETE FROM device_key
-             WHERE user_id = (SELECT user_id FROM account WHERE recipient = $1) AND device_id IN (
-                 SELECT device_id FROM device
-                 WHERE recipient = $1 AND id IN (SELECT value FROM json_each($2))
-             )",
-            recipient,
-            ids,
+             WHERE user_id = (SELECT user_id FROM account WHERE recipient = $1) AND device_id",
+            "device_id"
         ),
-        statement!(
-            "DELETE FROM access_token
-             WHERE recipient = $1 AND device IN (SELECT value FROM json_each($2))",
-            recipient,
-            ids,
-        ),
-        statement!(
-            "DELETE FROM refresh_token
-             WHERE recipient = $1 AND device IN (SELECT value FROM json_each($2))",
-            recipient,
-            ids,
-        ),
-        statement!("DELETE FROM txn WHERE device IN (SELECT value FROM json_each($1))", ids),
-        statement!("DELETE FROM to_device WHERE mailbox IN (SELECT value FROM json_each($1))", ids),
-        statement!(
-            "DELETE FROM device WHERE recipient = $1 AND id IN (SELECT value FROM json_each($2))",
-            recipient,
-            ids,
-        ),
+        of_those!("DELETE FROM access_token WHERE recipient = $1 AND device", "id"),
+        of_those!("DELETE FROM refresh_token WHERE recipient = $1 AND device", "id"),
+        of_those!("DELETE FROM txn WHERE device", "id"),
+        of_those!("DELETE FROM to_device WHERE mailbox", "id"),
+        of_those!("DELETE FROM device WHERE recipient = $1 AND id", "id"),
     ]
 }
 

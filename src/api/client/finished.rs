@@ -2,8 +2,8 @@
 
 use crate::http::MatrixError;
 
-/// Does something in a task of its own. What another server has taken, a join, an invite, has to be done here too; a
-/// handler is dropped when its client hangs up.
+/// Does something in a task of its own. What another server has taken, a join, an invite, has to be done here too, and
+/// what is stored has to reach those whom it concerns; a handler is dropped when its client hangs up.
 pub(super) async fn finished<T: Send + 'static>(
     work: impl Future<Output = Result<T, MatrixError>> + Send + 'static,
 ) -> Result<T, MatrixError> {

@@ -4,7 +4,7 @@ use ruma::api::client::account::{
     ThirdPartyIdRemovalStatus, change_password::v3 as change, deactivate::v3 as deactivate,
 };
 
-use super::interactive::Interactive;
+use super::{finished::finished, interactive::Interactive};
 use crate::{
     account::{Accounts, LogOut, Operation, Session, Stage},
     app::App,
@@ -30,8 +30,11 @@ async fn change(
     let operation = Operation { name: "change password", recipient, digest: Some(digest), flows: FLOWS };
     app.accounts.authorise(&operation, auth.as_ref()).await?;
     let log_out = if request.logout_devices { LogOut::Others(session.device) } else { LogOut::Nobody };
-    app.accounts.set_password(session.recipient, request.new_password, log_out).await?;
-    Ok(change::Response::new())
+    finished(async move {
+        app.accounts.set_password(session.recipient, request.new_password, log_out).await?;
+        Ok(change::Response::new())
+    })
+    .await
 }
 
 async fn deactivate(
