@@ -215,6 +215,21 @@ async fn the_first_start_gives_out_a_token_for_the_administrator() {
     assert_eq!(server.log().matches("Registration token").count(), 2, "nobody needs it any more");
 }
 
+/// One of an account that is deactivated and has left its rooms, and has its devices still.
+#[tokio::test]
+async fn a_deactivation_cut_short_is_finished_by_the_command_line() {
+    let mut server = Server::start(Table::new()).await;
+    server.register("alice").await;
+    server.stop().await;
+    let database = rusqlite::Connection::open(server.data_dir().join("hearth.db")).unwrap();
+    database.execute("UPDATE account SET deactivated_ts = 1, departed = TRUE", []).unwrap();
+    let devices =
+        || database.query_row("SELECT COUNT(*) FROM device", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(devices(), 1);
+    said(&server.run(&["user", "deactivate", "alice"]));
+    assert_eq!(devices(), 0);
+}
+
 #[tokio::test]
 async fn accounts_are_managed_while_the_server_runs_and_while_it_does_not() {
     let mut server = Server::start(Table::new()).await;

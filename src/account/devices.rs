@@ -7,7 +7,7 @@ use crate::store::{
     Batch, Error as StoreError,
     account::{deactivate_account, set_password},
     delayed_event::cancel_all,
-    device::{DeviceRow, delete_devices, rename_device},
+    device::{DeviceRow, rename_device},
     key_backup::delete_backups,
     presence::delete_presence,
     profile::delete_profile,
@@ -106,24 +106,17 @@ impl Accounts {
     }
 
     /// The end of an account: no login any more, no devices, no profile. What it said stays; its rooms are left by
-    /// whoever owns them (see [`crate::store::Store::accounts_to_depart`]).
+    /// whoever owns them (see [`crate::store::Store::accounts_to_depart`]). Nothing happens to one that has ended so.
     pub async fn deactivate(&self, recipient: i64, erase: bool) -> Result<(), Error> {
         let now = self.environment.clock.now_ms();
-        // The account first: no device can be added behind our back after that.
-        self.store.commit(deactivate_account(recipient, erase, now)).await?;
-        let devices = self.store.devices(recipient).await?;
-        let ids = serde_json::json!(devices.iter().map(|row| row.id).collect::<Vec<_>>()).to_string();
-        let mut statements = Vec::from(delete_devices(recipient, &ids));
-        statements.push(delete_profile(recipient));
-        statements.push(delete_name(recipient));
-        statements.push(delete_presence(recipient));
-        statements.push(cancel_all(recipient, now));
+        let mut statements = vec![
+            deactivate_account(recipient, erase, now),
+            delete_profile(recipient),
+            delete_name(recipient),
+            delete_presence(recipient),
+            cancel_all(recipient, now),
+        ];
         statements.extend(delete_backups(recipient));
-        let mut batch = self.sessions.ending(statements);
-        let gone: Vec<i64> = devices.iter().map(|row| row.id).collect();
-        self.note_gone(&mut batch, recipient, &gone).await?;
-        self.store.commit(batch).await?;
-        self.sessions.forget(recipient);
-        Ok(())
+        self.commit_without_devices(statements, recipient, None).await
     }
 }

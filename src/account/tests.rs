@@ -17,7 +17,7 @@ use crate::{
     config::RegistrationMode,
     environment::{Clock, Environment},
     queue::{Queues, Tails},
-    store::{Durability, Store, statement},
+    store::{Durability, Store, key_backup::add_backup, statement},
 };
 
 struct Hands(AtomicI64);
@@ -364,6 +364,20 @@ async fn au_15_a_login_cut_short_by_a_deactivation_is_told_so() {
     world.accounts.deactivate(session.recipient, false).await.unwrap();
     let late = world.accounts.log_in(checked, DeviceRequest::default()).await;
     assert!(matches!(late, Err(Error::Deactivated)), "{late:?}");
+}
+
+#[tokio::test]
+async fn au_15_a_deactivation_cut_short_has_ended_everything() {
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let session = world.authenticate(&alice.tokens.access).await.unwrap();
+    let recipient = session.recipient;
+    world.store.commit(Vec::from(add_backup(recipient, 1, "m.test", "{}"))).await.unwrap();
+    let _ = world.accounts.set_profile_field(recipient, "displayname", json!("Alice")).await.unwrap();
+    world.cut_short(recipient, world.accounts.deactivate(recipient, false)).await;
+    assert_eq!(world.store.devices(recipient).await.unwrap().len(), 0);
+    assert_eq!(world.store.current_key_backup(recipient).await.unwrap(), None);
+    assert_eq!(world.store.profile(recipient).await.unwrap(), []);
 }
 
 #[tokio::test]

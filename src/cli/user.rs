@@ -216,9 +216,6 @@ fn tell(password: &str, made_up: bool) {
 fn deactivate(end: &Deactivate) -> Result<(), Failure> {
     offline(&end.options, async |app| {
         let (account, user_id) = app.accounts.find(&end.user).await?;
-        if account.deactivated_ts.is_some() {
-            return Err(Failure::new(format!("{user_id} is deactivated already")));
-        }
         app.accounts.deactivate(account.recipient, end.erase).await?;
         println!("deactivated {user_id}");
         Ok(())

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ruma::UserId;
 
 use super::{Error, Rooms};
-use crate::store::account::account_departed;
+use crate::{account, store::account::account_departed};
 
 /// How often to look without being told. The question is answered by an index of those accounts alone.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -37,6 +37,12 @@ impl Rooms {
     async fn see_off(&self) -> Result<(), Error> {
         for account in self.core.store.accounts_to_depart().await? {
             if let Ok(user_id) = UserId::parse(&account.user_id) {
+                // What ends with the account does so before the rooms are left, whose people hear of its devices.
+                let ended = self.core.accounts.deactivate(account.recipient, false).await;
+                ended.map_err(|cause| match cause {
+                    account::Error::Store(cause) => Error::Store(cause),
+                    cause => Error::Internal(cause.to_string()),
+                })?;
                 self.leave_all(&user_id).await?;
             }
             self.core.store.commit(account_departed(account.recipient)).await?;
@@ -64,5 +70,44 @@ impl Rooms {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::OwnedUserId;
+
+    use super::super::tests::{World, user};
+    use crate::store::{
+        account::deactivate_account, device::add_device, device_key::set_device_keys, key_backup::add_backup,
+        profile::set_profile_field,
+    };
+
+    /// Of an account of which nothing but that it is deactivated is in the database yet.
+    #[tokio::test]
+    async fn au_15_a_deactivation_cut_short_is_finished() {
+        let alice: OwnedUserId = user("alice");
+        let world = World::new(&[alice.as_str()]).await;
+        let room = world.room(&alice).await;
+        let recipient = world.accounts.recipient(&alice).await.unwrap().unwrap();
+        world.store.commit(Vec::from(add_device(alice.as_str(), "PHONE", None, 0))).await.unwrap();
+        let device = world.store.device(recipient, "PHONE").await.unwrap().unwrap().id;
+        let mut statements = vec![
+            set_device_keys(device, alice.as_str(), "PHONE", "{}".to_owned()),
+            set_profile_field(recipient, "displayname", "\"Alice\""),
+        ];
+        statements.extend(add_backup(recipient, 1, "m.test", "{}"));
+        world.store.commit(statements).await.unwrap();
+        world.store.commit(deactivate_account(recipient, true, 1)).await.unwrap();
+
+        world.rooms.see_off().await.unwrap();
+        assert_eq!(world.store.devices(recipient).await.unwrap().len(), 0);
+        assert!(world.store.keys_of_device(alice.as_str(), "PHONE").await.unwrap().is_none());
+        assert_eq!(world.store.current_key_backup(recipient).await.unwrap(), None);
+        assert_eq!(world.store.profile(recipient).await.unwrap(), []);
+        assert!(!room.snapshot().is_joined(&alice));
+        let account = world.store.account(recipient).await.unwrap().unwrap();
+        assert_eq!(account.deactivated_ts, Some(1), "it ended when it did");
+        assert!(world.store.accounts_to_depart().await.unwrap().is_empty());
     }
 }

@@ -45,9 +45,12 @@ async fn deactivate(
     let recipient = Some(session.recipient);
     let operation = Operation { name: "deactivate account", recipient, digest: Some(digest), flows: FLOWS };
     app.accounts.authorise(&operation, auth.as_ref()).await?;
-    app.accounts.deactivate(session.recipient, request.erase).await?;
-    app.key_backups.some_are_doomed();
-    app.rooms.nudge_departures();
-    // No identity server ever learnt of anything here, so there is nothing to take back.
-    Ok(deactivate::Response::new(ThirdPartyIdRemovalStatus::NoSupport))
+    finished(async move {
+        app.accounts.deactivate(session.recipient, request.erase).await?;
+        app.key_backups.some_are_doomed();
+        app.rooms.nudge_departures();
+        // No identity server ever learnt of anything here, so there is nothing to take back.
+        Ok(deactivate::Response::new(ThirdPartyIdRemovalStatus::NoSupport))
+    })
+    .await
 }
