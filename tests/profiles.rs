@@ -41,6 +41,41 @@ async fn pf_01_a_name_is_told_to_all_rooms() {
     assert_eq!(after["rooms"]["join"].get(&rooms[0]), None);
 }
 
+/// The power went when they were in the profile, and not in the rooms.
+#[tokio::test]
+async fn pf_01_a_name_cut_short_gets_into_the_rooms_when_it_is_set_again() {
+    let mut server = Server::start(Table::new()).await;
+    let bob = server.register("bob").await;
+    let room = bob.create_room(json!({})).await;
+    set(&bob, "displayname", json!("Robert")).await.expect(200);
+    set(&bob, "avatar_url", json!("mxc://localhost/robert")).await.expect(200);
+    let change = async |server: &mut Server, statement: &str| {
+        server.kill().await;
+        {
+            let path = server.data_dir().join("hearth.db");
+            let database = rusqlite::Connection::open(path).expect("a database");
+            database.execute(statement, []).expect("the profile changes");
+        }
+        server.start_again().await;
+    };
+    let path = format!("/v3/rooms/{room}/state/m.room.member/{}", bob.user_id);
+
+    let name = "UPDATE profile SET value = '\"Bob\"' WHERE field = 'displayname'";
+    change(&mut server, name).await;
+    set(&bob, "displayname", json!("Bob")).await.expect(200);
+    assert_eq!(bob.get(&path).await.expect(200)["displayname"], "Bob");
+
+    change(&mut server, "DELETE FROM profile WHERE field = 'avatar_url'").await;
+    let picture = format!("/v3/profile/{}/avatar_url", bob.user_id);
+    bob.delete(&picture, None).await.expect(200);
+    assert_eq!(bob.get(&path).await.expect(200).get("avatar_url"), None);
+
+    let before = bob.sync(None, 0).await["next_batch"].as_str().unwrap().to_owned();
+    set(&bob, "displayname", json!("Bob")).await.expect(200);
+    let after = bob.sync(Some(&before), 0).await;
+    assert_eq!(after["rooms"]["join"].get(&room), None, "what is everywhere already is no news");
+}
+
 #[tokio::test]
 async fn pf_02_fields_have_names_values_and_limits() {
     let server = Server::start(Table::new()).await;

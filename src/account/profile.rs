@@ -34,9 +34,16 @@ pub struct MemberProfile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum ProfileChange {
-    /// The member events say something else now and have to be sent anew.
+    /// Those member events that say something else have to be sent anew. So they may if nothing was changed: who tries again
+    /// may have been cut short before.
     Member,
     Nothing,
+}
+
+impl ProfileChange {
+    fn of(field: &str) -> Self {
+        if [NAME, AVATAR].contains(&field) { Self::Member } else { Self::Nothing }
+    }
 }
 
 impl Accounts {
@@ -79,7 +86,7 @@ impl Accounts {
         value: Value,
     ) -> Result<ProfileChange, Error> {
         check_key(field)?;
-        let is_member = [NAME, AVATAR].contains(&field);
+        let is_member = ProfileChange::of(field) == ProfileChange::Member;
         if is_member && (value.is_null() || value == json!("")) {
             return self.delete_profile_field(recipient, field).await;
         }
@@ -87,7 +94,7 @@ impl Accounts {
         let _turn = self.turns.of(recipient).await;
         let mut profile = self.fields(recipient).await?;
         if profile.get(field) == Some(&value) {
-            return Ok(ProfileChange::Nothing);
+            return Ok(ProfileChange::of(field));
         }
         let text = value.to_string();
         let name = value.as_str().filter(|_| field == NAME).map(str::to_owned);
@@ -100,7 +107,7 @@ impl Accounts {
             statements.push(set_name(recipient, &name));
         }
         self.store.commit(statements).await?;
-        Ok(if is_member { ProfileChange::Member } else { ProfileChange::Nothing })
+        Ok(ProfileChange::of(field))
     }
 
     /// Takes a field away, if it is there.
@@ -108,14 +115,14 @@ impl Accounts {
         check_key(field)?;
         let _turn = self.turns.of(recipient).await;
         if !self.fields(recipient).await?.contains_key(field) {
-            return Ok(ProfileChange::Nothing);
+            return Ok(ProfileChange::of(field));
         }
         let mut statements = vec![delete_profile_field(recipient, field)];
         if field == NAME {
             statements.push(delete_name(recipient));
         }
         self.store.commit(statements).await?;
-        Ok(if [NAME, AVATAR].contains(&field) { ProfileChange::Member } else { ProfileChange::Nothing })
+        Ok(ProfileChange::of(field))
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     tests::{World, user},
     *,
 };
-use crate::environment::Clock;
+use crate::{account::ProfileChange, environment::Clock};
 
 /// A clock that breaks once, the time that it is told to: the first from then on, the second …
 #[derive(Default)]
@@ -83,4 +83,33 @@ async fn i7_all_who_wait_for_a_rooms_writer_hear_that_it_panicked() {
     let after = tokio::time::timeout(Duration::from_secs(30), world.say(&room, &alice, "after"));
     after.await.expect("a writer is at work again");
     assert_eq!(room.snapshot().last_seq, seq + 1);
+}
+
+/// PF-01: whoever changed their name has to hear that their rooms didn't, and to be able to try again.
+#[tokio::test]
+async fn pf_01_a_name_cut_short_by_the_database_is_refused_until_it_is_everywhere() {
+    let alice = user("alice");
+    let world = World::new(&[alice.as_str()]).await;
+    let room = world.room(&alice).await;
+    let recipient = world.accounts.recipient(&alice).await.unwrap().unwrap();
+    let name = || room.snapshot().member(&alice).map(|event| event.pdu.content.get().to_owned()).unwrap();
+    let database = rusqlite::Connection::open(world.path()).unwrap();
+    database.busy_timeout(Duration::from_secs(10)).unwrap();
+    let fails = "CREATE TRIGGER fails BEFORE INSERT ON event BEGIN SELECT RAISE(FAIL, 'on purpose'); END";
+    database.execute_batch(fails).unwrap();
+
+    let set =
+        async || world.accounts.set_profile_field(recipient, "displayname", json!("Alice")).await.unwrap();
+    assert_eq!(set().await, ProfileChange::Member);
+    let failed = world.rooms.update_profile(&alice).await;
+    assert!(matches!(failed, Err(Error::Store(_))), "{failed:?}");
+    assert!(!name().contains("Alice"));
+
+    database.execute_batch("DROP TRIGGER fails").unwrap();
+    assert_eq!(set().await, ProfileChange::Member, "the rooms may not know yet");
+    world.rooms.update_profile(&alice).await.unwrap();
+    assert!(name().contains("Alice"));
+    let seq = room.snapshot().last_seq;
+    world.rooms.update_profile(&alice).await.unwrap();
+    assert_eq!(room.snapshot().last_seq, seq, "once is enough");
 }

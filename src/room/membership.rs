@@ -327,7 +327,7 @@ impl Rooms {
         }
     }
 
-    /// Puts a changed profile into the user's member events of all rooms they are in (PF-01).
+    /// Puts a changed profile into the user's member events of all rooms they are in (PF-01). Those that have it stay.
     pub async fn update_profile(&self, user_id: &UserId) -> Result<(), Error> {
         let mut content = self.core.member_content(user_id, "join").await?;
         loop {
@@ -349,9 +349,11 @@ impl Rooms {
             self.append(&room, vec![member_event(user_id, user_id, content, None)?], None).await
         });
         for result in futures_util::future::join_all(updates).await {
-            // One room that refuses, or was left meanwhile, is no reason to stop.
-            if let Err(cause) = result {
-                tracing::warn!(%user_id, %cause, "a room didn't take a new profile");
+            match result {
+                Err(cause @ Error::Store(_)) => return Err(cause),
+                // One room that refuses, or was left meanwhile, is no reason to stop.
+                Err(cause) => tracing::warn!(%user_id, %cause, "a room didn't take a new profile"),
+                Ok(_) => {}
             }
         }
         Ok(())

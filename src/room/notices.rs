@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use super::{Error, NewEvent, NewRoom, Preset, Room, Rooms, Txn, content};
 use crate::{
-    account::{self, Accounts, NewAccount, ProfileChange},
+    account::{self, Accounts, NewAccount},
     store::{Store, notice_room},
 };
 
@@ -181,12 +181,12 @@ impl Notices {
         let Some(recipient) = self.accounts.recipient(user_id).await.map_err(Error::from)? else {
             return Err(NoticeError::NoUser);
         };
-        let name = json!(settings.display_name);
-        let changes = [
-            self.accounts.set_profile_field(recipient, "displayname", name).await?,
-            self.accounts.set_profile_field(recipient, "avatar_url", json!(settings.avatar_url)).await?,
-        ];
-        if changes.contains(&ProfileChange::Member) {
+        // Only if they are others: everybody's room of notices is one of the rooms that are told.
+        let before = self.accounts.member_profile(user_id).await.map_err(Error::from)?;
+        let (name, picture) = (json!(settings.display_name), json!(settings.avatar_url));
+        let _ = self.accounts.set_profile_field(recipient, "displayname", name).await?;
+        let _ = self.accounts.set_profile_field(recipient, "avatar_url", picture).await?;
+        if self.accounts.member_profile(user_id).await.map_err(Error::from)? != before {
             self.rooms.update_profile(user_id).await?;
         }
         Ok(())

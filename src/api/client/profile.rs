@@ -9,7 +9,7 @@ use ruma::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{body::Body, own};
+use super::{body::Body, finished::finished, own};
 use crate::{
     account::{self, ProfileChange, Session},
     app::App,
@@ -88,9 +88,13 @@ async fn set_field(app: App, session: Session, request: SetField) -> Result<Json
     if request.content.len() > 1 && !["displayname", "avatar_url"].contains(&field) {
         return Err(MatrixError::bad_json(format!("the body may have {field:.255} only")));
     }
-    let change = app.accounts.set_profile_field(session.recipient, field, value.clone()).await?;
-    tell_rooms(&app, &session, change).await?;
-    Ok(Json(json!({})))
+    let (field, value) = (field.to_owned(), value.clone());
+    finished(async move {
+        let change = app.accounts.set_profile_field(session.recipient, &field, value).await?;
+        tell_rooms(&app, &session, change).await?;
+        Ok(Json(json!({})))
+    })
+    .await
 }
 
 async fn delete_field(
@@ -100,9 +104,12 @@ async fn delete_field(
 ) -> Result<delete::Response, MatrixError> {
     own::check(&session, &request.user_id)?;
     check_guest(&session, request.field.as_str())?;
-    let change = app.accounts.delete_profile_field(session.recipient, request.field.as_str()).await?;
-    tell_rooms(&app, &session, change).await?;
-    Ok(delete::Response::new())
+    finished(async move {
+        let change = app.accounts.delete_profile_field(session.recipient, request.field.as_str()).await?;
+        tell_rooms(&app, &session, change).await?;
+        Ok(delete::Response::new())
+    })
+    .await
 }
 
 /// GU-04: a guest has a name and nothing else.
