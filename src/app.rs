@@ -164,11 +164,15 @@ impl Hearth {
             notices: notices.as_ref().map(|notices| notices.user_id.clone()),
             retention: config.lifetimes(),
         };
+        // A key comes before the name that it signs for, so a database that has the name has had the key.
+        if store.owner().await?.is_none() {
+            signing_key::load_or_make(&config.data_dir, &*environment.entropy)?;
+        }
         let (name, epoch) = store.identity(config.server_name.as_str(), environment.entropy.number()).await?;
         if name != config.server_name {
             return Err(StartError::OtherServer { name, configured: config.server_name.to_string() });
         }
-        let key = Arc::new(signing_key::load_or_make(&config.data_dir, &*environment.entropy)?);
+        let key = Arc::new(signing_key::load(&config.data_dir)?);
         let own = OwnKeys { key: Arc::clone(&key), old: signing_key::load_old(&config.data_dir, &key)? };
         let (name, federation) = (config.server_name.clone(), &config.federation);
         let peers = Peers::new(name, own, federation, store.clone(), &environment)?;

@@ -1,7 +1,7 @@
 //! The server's signing key in its file, `signing.key` in the data folder: made at the first start, read at the others.
 //!
 //! Every event that this server ever sent is signed with it, so it is never replaced behind the operator's back: a file
-//! that can't be read stops the start. Those of before are in `signing.old`, a line each, for others verify by them what was
+//! that can't be read stops the start, and so does one that is missing beside a database that has had one. Those of before are in `signing.old`, a line each, for others verify by them what was
 //! signed then; `hearth key rotate` puts them there.
 
 use std::{
@@ -26,7 +26,9 @@ pub enum Error {
     File { path: PathBuf, cause: io::Error },
     #[error("the signing key {path} is damaged ({cause}): restore it from a backup")]
     Damaged { path: PathBuf, cause: SigningKeyError },
-    #[error("there is no signing key {path} yet: the first start of the server makes one")]
+    #[error(
+        "there is no signing key {path}: only the first start of a server makes one; if this server was started before, see whether `data_dir` is its folder, or put the key back from a backup"
+    )]
     None { path: PathBuf },
     #[error(
         "line {line} of {path} isn't `ed25519:<version> <public key in base64> <time in ms>`: mend it, or take it out"

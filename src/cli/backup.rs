@@ -16,6 +16,7 @@ use clap::Args;
 use super::{Failure, Options, serve, span};
 use crate::{
     environment::Environment,
+    signing_key,
     store::{self, copy},
 };
 
@@ -36,8 +37,10 @@ pub(super) struct Restore {
 }
 
 const DATABASE: &str = "hearth.db";
-/// The key that is in use, without which nothing can be verified, and those of before, if there are any.
-const KEYS: [&str; 2] = ["signing.key", "signing.old"];
+/// The key that is in use, without which a server is nobody to others.
+const KEY: &str = "signing.key";
+/// The keys of before, if there are any.
+const OLD_KEYS: &str = "signing.old";
 
 pub(super) fn make(command: &Backup) -> Result<(), Failure> {
     let config = command.options.load()?;
@@ -51,6 +54,7 @@ pub(super) fn make(command: &Backup) -> Result<(), Failure> {
     if folder.exists() {
         return Err(Failure::new(format!("{} exists: name a folder that doesn't", folder.display())));
     }
+    signing_key::load(&config.data_dir)?;
     let partial = beside(folder);
     if partial.exists() {
         fs::remove_dir_all(&partial)
@@ -74,9 +78,8 @@ pub(super) fn make(command: &Backup) -> Result<(), Failure> {
 fn fill(folder: &Path, data_dir: &Path, database: &Path, now: i64) -> Result<(), Failure> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|cause| cant("make", folder, &cause))?;
-    for key in KEYS {
-        copy_file(&data_dir.join(key), &folder.join(key))?;
-    }
+    copy_file(&data_dir.join(KEY), &folder.join(KEY))?;
+    copy_if_any(&data_dir.join(OLD_KEYS), &folder.join(OLD_KEYS))?;
     let target = folder.join(DATABASE);
     copy::make(database, &target, now).map_err(|cause| match cause {
         store::Error::Full => Failure::new(format!("the disk that was to hold {} is full", folder.display())),
@@ -121,7 +124,13 @@ pub(super) fn restore(command: &Restore) -> Result<(), Failure> {
             origin.server_name, config.server_name
         )));
     }
-    for key in KEYS {
+    if !folder.join(KEY).exists() {
+        return Err(Failure::new(format!(
+            "{} isn't a whole backup: there is no {KEY} in it; put the server's there, or take another backup",
+            folder.display()
+        )));
+    }
+    for key in [KEY, OLD_KEYS] {
         let (from, to) = (folder.join(key), config.data_dir.join(key));
         // A key that was made since has signed things that only it can verify.
         if to.exists() && fs::read(&from).ok() != fs::read(&to).ok() {
@@ -130,7 +139,7 @@ pub(super) fn restore(command: &Restore) -> Result<(), Failure> {
                 to.display()
             )));
         }
-        copy_file(&from, &to)?;
+        copy_if_any(&from, &to)?;
     }
     let partial = beside(&database);
     if let Err(failure) = copy_file(&source, &partial) {
@@ -165,13 +174,13 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Copies a file, if there is one, for nobody but the server's user to read, and waits until it is on the disk.
+fn copy_if_any(from: &Path, to: &Path) -> Result<(), Failure> {
+    if from.try_exists().map_err(|cause| cant("read", from, &cause))? { copy_file(from, to) } else { Ok(()) }
+}
+
+/// Copies a file for nobody but the server's user to read, and waits until it is on the disk.
 fn copy_file(from: &Path, to: &Path) -> Result<(), Failure> {
-    match fs::copy(from, to) {
-        Ok(_) => {}
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound && !from.exists() => return Ok(()),
-        Err(cause) => return Err(cant("copy", from, &cause)),
-    }
+    fs::copy(from, to).map_err(|cause| cant("copy", from, &cause))?;
     private(to)?;
     sync(to)
 }

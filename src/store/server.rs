@@ -3,6 +3,13 @@
 use super::{Error, Store, statement};
 
 impl Store {
+    /// The name of the server that owns this database, if it has been asked for its identity before.
+    pub async fn owner(&self) -> Result<Option<String>, Error> {
+        let row: Option<(String,)> =
+            self.optional(statement!("SELECT value FROM server WHERE name = 'server_name'")).await?;
+        Ok(row.map(|(name,)| name))
+    }
+
     /// The name of the server that owns this database and its epoch. The first to ask sets both.
     ///
     /// Tokens carry the epoch, so that those of another database are known for what they are.

@@ -230,6 +230,7 @@ async fn what_is_no_backup_is_not_restored_and_nothing_is_overwritten() {
     fs::remove_dir_all(here.server.data_dir()).ok();
     fs::create_dir(here.server.data_dir()).unwrap();
     fs::write(here.server.data_dir().join("hearth.db"), [7; 8192]).unwrap();
+    fs::copy(folder.join("signing.key"), here.server.data_dir().join("signing.key")).unwrap();
     refused(&here, "backup", &here.folder().join("half"), "damaged");
     assert!(!here.folder().join("half").exists() && !here.folder().join("half.partial").exists());
     fs::remove_dir_all(here.server.data_dir()).unwrap();
@@ -239,4 +240,34 @@ async fn what_is_no_backup_is_not_restored_and_nothing_is_overwritten() {
     here.start_again().await;
     let body = json!({ "type": "m.login.password", "identifier": { "type": "m.id.user", "user": "alice" }, "password": crate::common::PASSWORD });
     here.server.http().request(Method::POST, "/v3/login", None, Some(body)).await.expect(200);
+}
+
+/// Without its key a server is nobody to others, so what holds no key is no backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_has_the_signing_key() {
+    let authority = Authority::new();
+    let mut here = Federating::start(&authority, Table::new()).await;
+    let folder = here.backup("backup");
+    // As for a job that finds the database, but by another `data_dir`.
+    let (key, aside) = (here.server.data_dir().join("signing.key"), here.folder().join("aside.key"));
+    fs::rename(&key, &aside).unwrap();
+    let lacking = here.folder().join("lacking");
+    let refused = here.run(&["backup", lacking.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(
+        said(&refused).contains("signing.key") && said(&refused).contains("data_dir"),
+        "{}",
+        said(&refused)
+    );
+    assert!(!lacking.exists(), "nothing is left that looks like a backup");
+
+    here.lose_everything().await;
+    fs::rename(folder.join("signing.key"), folder.join("elsewhere")).unwrap();
+    let refused = here.run(&["restore", folder.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(said(&refused).contains("signing.key"), "{}", said(&refused));
+    assert!(!here.server.data_dir().join("hearth.db").exists());
+    fs::rename(folder.join("elsewhere"), folder.join("signing.key")).unwrap();
+    here.restore(&folder);
+    here.start_again().await;
 }

@@ -1,5 +1,7 @@
 //! Keys that are replaced: what was signed stays good, and what will be is signed with the new one.
 
+use std::fs;
+
 use hearth_federation::{BlockedKeys, ServerKeys};
 use http::Method;
 use ruma::{MilliSecondsSinceUnixEpoch, ServerName};
@@ -116,4 +118,28 @@ async fn ky_07_events_of_before_and_after_a_new_key_verify_elsewhere() {
     for user in [&bob, &carol] {
         sees(user, &room, &third).await;
     }
+}
+
+/// Others know this server by its key: it isn't replaced behind the operator's back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_key_is_lost_does_not_start_with_another() {
+    let authority = Authority::new();
+    let mut here = Federating::start(&authority, Table::new()).await;
+    here.server.stop().await;
+    let path = here.server.data_dir().join("signing.key");
+    let key = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+
+    here.server.spawn();
+    assert!(here.server.opened().await.is_err(), "the server starts without its key");
+    assert!(here.server.log().contains("from a backup"), "{}", here.server.log());
+    for command in [["user", "list"], ["key", "show"], ["key", "rotate"]] {
+        let refused = here.run(&command);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(!path.exists(), "{command:?} makes no key");
+    }
+
+    fs::write(&path, &key).unwrap();
+    here.start_again().await;
+    assert_eq!(here.key().to_text().as_bytes(), key);
 }
