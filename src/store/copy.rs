@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
-use super::{Error, open};
+use super::{Error, filter, open};
 
 /// The row of the table `server` that marks a copy: when it was made.
 const MARK: &str = "copied_ts";
@@ -16,7 +16,7 @@ const MARK: &str = "copied_ts";
 /// How far a copy moves ahead of all that it knows. A server that gives out a thousand positions a second has thirty years
 /// before it gets there, and there is room for eight thousand of these steps in the integers of JSON.
 const POSITIONS: i64 = 1 << 40;
-/// The same for versions of a user's key backup, which people begin by hand.
+/// The same for versions of a user's key backup, which people begin by hand, and for ids of a user's filters.
 const VERSIONS: i64 = 1 << 20;
 
 /// What a copy is of.
@@ -83,6 +83,13 @@ pub(super) fn take_over(connection: &mut Connection) -> Result<(), Error> {
              FROM account a LEFT JOIN key_backup k ON k.recipient = a.recipient GROUP BY a.recipient",
             [VERSIONS],
         )?;
+        transaction.execute(
+            "INSERT INTO filter (recipient, id, content)
+             SELECT a.recipient, ?1 + COALESCE(MAX(f.id), 0), ?2
+             FROM account a LEFT JOIN filter f ON f.recipient = a.recipient GROUP BY a.recipient
+             ON CONFLICT (recipient, content) DO UPDATE SET id = excluded.id",
+            params![VERSIONS, filter::PLACE],
+        )?;
     }
     Ok(transaction.commit()?)
 }
@@ -90,7 +97,7 @@ pub(super) fn take_over(connection: &mut Connection) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Durability;
+    use crate::store::{Durability, alone, filter::add_filter};
 
     /// What a database that went on may have done to keys, a copy of it takes for done; once.
     #[tokio::test]
@@ -129,5 +136,41 @@ mod tests {
         let mut connection = Connection::open(&database).unwrap();
         take_over(&mut connection).unwrap();
         assert_eq!(ask(&connection, epochs), 1);
+    }
+
+    /// The database that went on may have given a client an id for a filter that the copy never saw; so may the copy, before it
+    /// is copied.
+    #[tokio::test]
+    async fn a_copy_gives_out_no_id_of_a_filter_again() {
+        let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let [first, ..] = &folders;
+        let store = alone::open(first.path()).await;
+        let connection = Connection::open(first.path().join("hearth.db")).unwrap();
+        let alice =
+            "INSERT INTO account (recipient, user_id, created_ts) VALUES (1, '@alice:example.org', 1)";
+        connection.execute(alice, []).unwrap();
+        store.commit(add_filter(1, r#"{"a":0}"#)).await.unwrap();
+        assert_eq!(store.filter_id(1, r#"{"a":0}"#).await.unwrap(), Some(1));
+
+        let mut last = 1;
+        for (count, pair) in (2..).zip(folders.windows(2)) {
+            make(&pair[0].path().join("hearth.db"), &pair[1].path().join("hearth.db"), 1000).unwrap();
+            let store = alone::open(pair[1].path()).await;
+            let content = format!(r#"{{"a":{count}}}"#);
+            store.commit(add_filter(1, &content)).await.unwrap();
+            let id = store.filter_id(1, &content).await.unwrap().unwrap();
+            assert!(id > last + VERSIONS, "{id} comes long after {last}");
+            for lost in last + 1..=last + 3 {
+                assert_eq!(store.filter(1, lost).await.unwrap(), None);
+            }
+            assert_eq!(
+                store.filter(1, id - 1).await.unwrap(),
+                None,
+                "what holds the place is nobody's filter"
+            );
+            assert_eq!(store.filter_count(1).await.unwrap(), count);
+            assert_eq!(store.filter(1, 1).await.unwrap().as_deref(), Some(r#"{"a":0}"#));
+            last = id;
+        }
     }
 }

@@ -2,6 +2,9 @@
 
 use super::{Error, Statement, Store, statement};
 
+/// The content of a row that is no filter, and only holds the highest id that may have been given out. No JSON is empty.
+pub(super) const PLACE: &str = "";
+
 /// A filter with the user's next number, unless they have one of that content already.
 pub fn add_filter(recipient: i64, content: &str) -> Statement {
     statement!(
@@ -18,9 +21,10 @@ impl Store {
     pub async fn filter(&self, recipient: i64, id: i64) -> Result<Option<String>, Error> {
         let row: Option<(String,)> = self
             .optional(statement!(
-                "SELECT content FROM filter WHERE recipient = $1 AND id = $2",
+                "SELECT content FROM filter WHERE recipient = $1 AND id = $2 AND content <> $3",
                 recipient,
-                id
+                id,
+                PLACE
             ))
             .await?;
         Ok(row.map(|(content,)| content))
@@ -39,8 +43,13 @@ impl Store {
     }
 
     pub async fn filter_count(&self, recipient: i64) -> Result<i64, Error> {
-        let (count,): (i64,) =
-            self.one(statement!("SELECT COUNT(*) FROM filter WHERE recipient = $1", recipient)).await?;
+        let (count,): (i64,) = self
+            .one(statement!(
+                "SELECT COUNT(*) FROM filter WHERE recipient = $1 AND content <> $2",
+                recipient,
+                PLACE
+            ))
+            .await?;
         Ok(count)
     }
 }
