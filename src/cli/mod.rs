@@ -11,7 +11,7 @@ mod serve;
 mod token;
 mod user;
 
-use std::{fmt, path::PathBuf, process::ExitCode};
+use std::{fmt, fs::File, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -19,6 +19,7 @@ use crate::{
     app::{App, Hearth},
     config::Config,
     environment::Environment,
+    store,
 };
 
 /// A Matrix homeserver in one program.
@@ -137,9 +138,27 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         serve::prepare(&config.data_dir)?;
+        let alone = lock_to_upgrade(&config)?;
         let (app, writer) = Hearth::start(config, Environment::real()).await?;
+        drop(alone);
         work(app).await?;
         Ok(writer.await?)
+    })
+}
+
+/// The lock of the server, if opening the database would change its schema: a server goes on with the one that it was started
+/// with.
+fn lock_to_upgrade(config: &Config) -> Result<Option<File>, Failure> {
+    if !store::is_behind(&config.database_path())? {
+        return Ok(None);
+    }
+    serve::lock(&config.data_dir).map(Some).map_err(|failure| Failure {
+        message: format!(
+            "the database is of an earlier version than this program, and so may be the server that uses it: restart that \
+             first ({})",
+            failure.message
+        ),
+        ..failure
     })
 }
 

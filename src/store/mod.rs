@@ -75,7 +75,7 @@ pub use self::{
     batch::{Batch, EventRow, StateRow, TxnRow},
     entry::{Delivered, Delivery, Entry, Item, Kind, flags},
     error::Error,
-    open::Durability,
+    open::{Durability, is_behind},
     statement::{Arg, Expect, Record, Statement},
     waiting::Parts,
     writer::{Committed, Subscriber},

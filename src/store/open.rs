@@ -130,11 +130,27 @@ pub(super) fn connect(
     Ok(connection)
 }
 
+fn version(connection: &Connection) -> Result<i64, Error> {
+    let question = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations";
+    Ok(connection.query_row(question, [], |row| row.get(0))?)
+}
+
+/// Whether there is a database whose schema opening it would change: an earlier version than this wrote it, and may be using
+/// it.
+pub fn is_behind(path: &Path) -> Result<bool, Error> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)
+        .map_err(|cause| Error::Open { path: path.display().to_string(), cause: cause.to_string() })?;
+    connection.busy_timeout(PATIENCE)?;
+    Ok(connection.table_exists(None, "_sqlx_migrations")? && version(&connection)? < latest())
+}
+
 /// Says so if a later version than this wrote the database.
 pub(super) fn refuse_newer(connection: &Connection) -> Result<(), Error> {
-    let found: i64 =
-        connection
-            .query_row("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations", [], |row| row.get(0))?;
+    let found = version(connection)?;
     let known = latest();
     if found > known { Err(Error::Newer { found, known }) } else { Ok(()) }
 }

@@ -87,6 +87,36 @@ async fn an_upgrade_that_is_killed_half_way_is_the_same_in_the_end() {
     );
 }
 
+/// A server goes on with the schema that it was started with, whatever version the commands beside it are of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_leaves_the_schema_alone_while_a_server_of_before_runs() {
+    let mut server = Server::start(Table::new()).await;
+    server.stop().await;
+    let database = server.data_dir().join("hearth.db");
+    fs::remove_file(&database).unwrap();
+    make_old(&database).await;
+    let version = || {
+        let database = Connection::open(&database).unwrap();
+        let question = "SELECT MAX(version) FROM _sqlx_migrations";
+        database.query_row(question, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+
+    let running = fs::File::create(server.data_dir().join("hearth.lock")).unwrap();
+    running.try_lock().unwrap();
+    let refused = server.run(&["user", "list"]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("earlier version"), "{refused:?}");
+    assert_eq!(version(), 1);
+
+    drop(running);
+    let listed = server.run(&["user", "list"]);
+    assert!(listed.status.success(), "{listed:?}");
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("@alice:localhost"), "{listed:?}");
+    assert!(version() > 1);
+    server.start_again().await;
+    assert!(server.run(&["user", "list"]).status.success(), "a server of the same version may run");
+}
+
 #[track_caller]
 fn assert_same(found: &Content, expected: &Content) {
     let tables = |content: &Content| content.keys().cloned().collect::<Vec<_>>();
