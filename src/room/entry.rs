@@ -106,8 +106,24 @@ impl Work<'_> {
         Err(Error::BadState(format!("the room is of version {}, not {said}", self.snapshot.version)))
     }
 
-    /// Puts a join, and the state before it, into the log.
+    /// Puts a join, and the state before it, into the log. If somebody here is in the room already, what it is isn't for
+    /// others to say: the state is a side of it, as that of any event that they send.
     pub(super) async fn enter_room(&mut self, entry: &Entry) -> Result<(), Error> {
+        if !self.snapshot.local.is_empty() {
+            if entry.version != self.snapshot.version {
+                self.check_unknown(&entry.version)?;
+            }
+            return match self.bridge(&entry.event, &entry.before).await? {
+                Outcome::Accepted | Outcome::Known => Ok(()),
+                Outcome::SoftFailed => {
+                    Err(Error::forbidden("the room doesn't let the user in by what this server knows of it"))
+                }
+                Outcome::Rejected(why) | Outcome::Refused(why) => Err(Error::Forbidden(why)),
+                Outcome::Missing(_) => {
+                    Err(Error::BadState("not all that allows the join is there".to_owned()))
+                }
+            };
+        }
         let mut batch = Batch::new();
         let step = batch.step();
         if entry.version != self.snapshot.version {

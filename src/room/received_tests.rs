@@ -404,3 +404,34 @@ async fn i7_a_bad_event_stops_none_of_its_batch() {
         "{outcomes:?}"
     );
 }
+
+fn ids_of(state: &State) -> Vec<OwnedEventId> {
+    state.iter().map(|event| event.pdu.event_id.clone()).collect()
+}
+
+/// I7, SR-01: what is said of a room as somebody else comes in is no more than a side of it, if somebody here is in already.
+#[tokio::test]
+async fn i7_an_entry_into_a_room_that_this_server_is_in_takes_nothing_from_it() {
+    let mut story = Story::new().await;
+    let (bob, alice) = (user("bob"), story.alice.clone());
+    let (ends, then) = (story.ends(), story.room.snapshot().state.clone());
+    let levels = json!({ "users": { "@rita:elsewhere": 100, "@bob:localhost": 50 } });
+    let newest = story.set("m.room.power_levels", levels).await;
+    let last = story.room.snapshot().last_seq;
+
+    let join = json!({ "membership": "join" });
+    let join = story.event_under(&then, &bob, "m.room.member", Some(bob.as_str()), join, &ends);
+    let stale = then.iter().filter(|event| event.pdu.state_key.as_deref() != Some(alice.as_str())).cloned();
+    let before = Given { state: ids_of(&stale.collect()), events: Vec::new() };
+    let (room_id, version) = (story.room.room_id.clone(), story.room.version.clone());
+    story.world.rooms.enter(Entry { room_id, version, event: join.clone(), before }).await.unwrap();
+
+    let snapshot = story.room.snapshot();
+    assert!(snapshot.is_joined(&bob) && snapshot.is_joined(&alice));
+    let levels = snapshot.state.get(&StateEventType::RoomPowerLevels, "").unwrap();
+    assert_eq!(levels.pdu.event_id, newest);
+    assert_eq!(snapshot.last_seq, last + 1);
+    assert_eq!(story.ends(), [newest, join.event_id]);
+    let reloaded = story.reloaded().await;
+    assert_eq!((&reloaded.local, &reloaded.extremities), (&snapshot.local, &snapshot.extremities));
+}

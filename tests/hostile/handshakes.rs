@@ -210,6 +210,61 @@ async fn jn_06_what_a_state_cites_and_lacks_is_asked_for() {
     }
 }
 
+/// I7: a room that this server is in is what it is, whatever a server says of it that helps one more into it.
+#[tokio::test(flavor = "multi_thread")]
+async fn i7_who_helps_somebody_into_a_room_that_this_server_is_in_changes_nothing_else() {
+    let world = World::new().await;
+    let room = world.shared("11", "restricted").await;
+    let (id, creator) = named(&room);
+    let levels = |of_guest: i64| {
+        let users = json!({ creator.as_str(): 100, "@guest:elsewhere": of_guest });
+        json!({ "users": users, "users_default": 0, "state_default": 50, "invite": 50 })
+    };
+    let club = json!({ "type": "m.room_membership", "room_id": format!("!club:{}", world.peer.name) });
+    let (old, rule, stale, newest) = {
+        let mut room = room.lock();
+        let old = room.put(&creator, "m.room.power_levels", "", levels(1));
+        let rule = json!({ "join_rule": "restricted", "allow": [club] });
+        let rule = room.put(&creator, "m.room.join_rules", "", rule);
+        let stale: Vec<Value> = room.state.values().filter(|pdu| pdu.sender == creator).map(wire).collect();
+        (old, rule, stale, room.put(&creator, "m.room.power_levels", "", levels(2)))
+    };
+    world.peer.send(&world.here, &[&old, &rule, &newest].map(wire), &[]).await.expect(200);
+    world.sees_soon(&room, newest.event_id.as_str()).await;
+
+    let mut proposal = room.lock().proposal("@bob");
+    let member = room.lock().state[&("m.room.member".to_owned(), creator.to_string())].event_id.clone();
+    let create = room.lock().state[&("m.room.create".to_owned(), String::new())].event_id.clone();
+    let bob = world.here.server.register("bob").await;
+    let event = &mut proposal["event"];
+    (event["sender"], event["state_key"]) = (json!(bob.user_id), json!(bob.user_id));
+    event["content"]["join_authorised_via_users_server"] = json!(creator);
+    event["prev_events"] = json!([rule.event_id]);
+    event["auth_events"] = json!([create, rule.event_id, old.event_id, member]);
+    world.peer.on(&format!("/_matrix/federation/v1/make_join/{id}"), move |_| (200, proposal.clone()));
+    let (name, key) = (world.peer.name.clone(), world.peer.key.to_text());
+    world.peer.on(&format!("/_matrix/federation/v2/send_join/{id}"), move |asked| {
+        let key = hearth_federation::SigningKey::from_text(&key).unwrap();
+        let event_id = asked.path.rsplit('/').next().unwrap().try_into().unwrap();
+        let pdu = Pdu::from_stored(event_id, asked.body.to_string(), &RoomVersionId::V11).unwrap();
+        let event = wire(&pdu.cosigned(&RoomVersionId::V11, &name, &key).unwrap());
+        (200, json!({ "state": stale, "auth_chain": stale, "event": event, "members_omitted": false }))
+    });
+    bob.post(&format!("/v3/join/{id}?via={}", world.peer.name), json!({})).await.expect(200);
+
+    assert_eq!(world.state(&room, "m.room.power_levels").await, levels(2));
+    let members = world.alice.get(&format!("/v3/rooms/{id}/joined_members")).await.expect(200);
+    let members: Vec<&String> = members["joined"].as_object().unwrap().keys().collect();
+    let expected: std::collections::BTreeSet<&str> =
+        [&*world.alice.user_id, &*bob.user_id, creator.as_str()].into();
+    assert_eq!(members.into_iter().map(String::as_str).collect::<std::collections::BTreeSet<_>>(), expected);
+    let join = world.peer.asked("/_matrix/federation/v2/send_join/").pop().unwrap();
+    let join = join.path.rsplit('/').next().unwrap().to_owned();
+    let mut ends = vec![join, newest.event_id.to_string()];
+    ends.sort();
+    assert_eq!(world.ends(id.as_str()).await, ends);
+}
+
 /// A join as a peer builds it from what this server proposes, changed.
 struct Visit {
     room: String,
