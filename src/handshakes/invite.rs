@@ -143,7 +143,7 @@ impl Handshakes {
             Err(Error::Room(room::Error::UnsupportedVersion(version))) => {
                 return Err(Error::Incompatible(version));
             }
-            version => version?,
+            version => self.version_here(room_id, version?).await?,
         };
         let event = self.verify_one(&version, invited.event.get()).await?;
         if event.event_id != event_id || event.room_id != room_id {
@@ -183,6 +183,24 @@ impl Handshakes {
             Err(cause) => return Err(cause.into()),
         }
         Ok(signed)
+    }
+
+    /// The version of a room, for whose events another server names `said`: how they are read isn't up to that.
+    async fn version_here(&self, room_id: &RoomId, said: RoomVersionId) -> Result<RoomVersionId, Error> {
+        let room = match self.rooms.by_id(room_id).await {
+            Ok(room) => room,
+            Err(room::Error::NotFound(_)) => return Ok(said),
+            Err(cause) => return Err(cause.into()),
+        };
+        let snapshot = room.snapshot();
+        if snapshot.create().is_none() || snapshot.version == said {
+            return Ok(said);
+        }
+        // The first version of the endpoint names none, and is for rooms of either of these: their events have one form.
+        if (&said, &snapshot.version) == (&RoomVersionId::V1, &RoomVersionId::V2) {
+            return Ok(RoomVersionId::V2);
+        }
+        Err(Error::Invalid(format!("the room isn't of version {said}")))
     }
 
     /// JN-13: what an invite says of its room. From version 12 on that has to be events of the room, whole and signed, the

@@ -454,6 +454,23 @@ async fn jn_12_invites_that_lie_are_not_signed() {
     assert!(answer["event"]["signatures"][world.here.name.as_str()].is_object(), "{answer}");
     let sync = world.alice.sync(None, 0).await;
     assert!(sync["rooms"]["invite"][id.as_str()].is_object(), "{sync}");
+
+    // Events of a room that this server is in have the form of that room, whatever is said of its version.
+    world.peer.keeps(&room);
+    world.join(&room).await;
+    let bob = world.here.server.register("bob").await;
+    let misshapen = {
+        let mut room = room.lock();
+        let version = std::mem::replace(&mut room.version, RoomVersionId::V1);
+        let misshapen =
+            room.draft(&creator, "m.room.member", Some(&bob.user_id), json!({ "membership": "invite" }));
+        room.version = version;
+        misshapen
+    };
+    let answer = invite(id.as_str(), misshapen.event_id.as_str(), &body(wire(&misshapen), "1")).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let ends: Vec<String> = room.lock().ends.iter().map(ToString::to_string).collect();
+    assert_eq!(world.ends(id.as_str()).await, ends);
 }
 
 /// JN-15: whoever doesn't want an invite is rid of it, also if the server that sent it helps with nothing, or is no more.
