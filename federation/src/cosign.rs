@@ -10,12 +10,16 @@ use serde_json::value::RawValue;
 use crate::{
     hash::signed_text,
     json::{self, Object, Value},
+    limits::MAX_PDU_BYTES,
     pdu::{Pdu, PduError},
-    signature::is_signature,
+    signature::{is_signature, may_be_signature},
     signing_key::SigningKey,
     verify::Received,
     version::rules,
 };
+
+/// Signatures of one server that are taken over from elsewhere, each by another of its keys.
+const MOST_SIGNATURES: usize = 10;
 
 impl Received<'_> {
     /// The text of the event, signed by `server` too. It isn't verified yet.
@@ -42,7 +46,8 @@ impl Pdu {
     }
 
     /// The same event with the signatures of `server` that it has in `other`, which is its text from elsewhere. They aren't
-    /// verified, and nothing else is taken from there (PS-06: nor are other servers' signatures).
+    /// verified, but have the form of signatures, and nothing else is taken from there (PS-06: nor are other servers'
+    /// signatures).
     pub fn with_signatures_of(
         &self,
         version: &RoomVersionId,
@@ -57,6 +62,9 @@ impl Pdu {
             .flat_map(Object::iter)
             .filter_map(|(id, signature)| Some((id.to_owned(), signature.as_str()?.to_owned())))
             .collect();
+        if signatures.len() > MOST_SIGNATURES || !signatures.iter().all(|(_, text)| may_be_signature(text)) {
+            return Err(PduError::Signatures(server.to_owned()));
+        }
         let signatures =
             signatures.iter().map(|(id, signature)| (&**id, Value::String(signature.clone().into())));
         self.with_signatures(json::parse_object(self.json.get())?, version, server, signatures)
@@ -70,7 +78,12 @@ impl Pdu {
         signatures: impl IntoIterator<Item = (&'t str, Value<'t>)>,
     ) -> Result<Self, PduError> {
         sign(&mut event, server, signatures);
-        let json = RawValue::from_string(event.to_canonical())?;
+        let json = event.to_canonical();
+        // An event of a room that doesn't federate may be larger from the start.
+        if json.len() > MAX_PDU_BYTES.max(self.json.get().len()) {
+            return Err(PduError::TooLarge { size: json.len(), limit: MAX_PDU_BYTES });
+        }
+        let json = RawValue::from_string(json)?;
         Self::with_rules(self.event_id.clone(), json, &rules(version)?)
             .map(|pdu| pdu.with_rejected(self.rejected))
     }

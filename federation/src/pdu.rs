@@ -8,8 +8,8 @@
 use std::fmt;
 
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId,
-    UserId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId,
+    RoomVersionId, UserId,
     events::{TimelineEventType, room::member::MembershipState},
     room_version_rules::RoomVersionRules,
     state_res::Event,
@@ -75,6 +75,17 @@ pub enum PduError {
     /// The event doesn't name its room, and isn't one that needn't.
     #[error("not an event: it has no room_id")]
     NoRoom,
+    /// What are said to be signatures of a server are none, or more than anybody needs.
+    #[error("what it has as signatures of {0} aren't, or are too many")]
+    Signatures(OwnedServerName),
+    /// With more signatures it would be larger than any server takes.
+    #[error("the event is {size} bytes with its signatures, more than {limit}")]
+    TooLarge {
+        /// Of the event with its signatures.
+        size: usize,
+        /// The most that others take.
+        limit: usize,
+    },
     /// We don't know the room's version.
     #[error(transparent)]
     Version(#[from] UnsupportedVersion),

@@ -70,7 +70,10 @@ impl From<BuildError> for Error {
 
 impl From<PduError> for Error {
     fn from(cause: PduError) -> Self {
-        Self::Room(cause.into())
+        match cause {
+            PduError::Signatures(_) | PduError::TooLarge { .. } => Self::Answer(cause.to_string()),
+            cause => Self::Room(cause.into()),
+        }
     }
 }
 

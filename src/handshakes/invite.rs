@@ -168,7 +168,8 @@ impl Handshakes {
             return Err(room::Error::InviteBlocked(target).into());
         }
         let about = self.believable(&version, room_id, &invited.invite_room_state).await?;
-        let event = event.cosigned(&version, &self.server_name, &self.key)?;
+        let event = event.cosigned(&version, &self.server_name, &self.key);
+        let event = event.map_err(|cause| Error::Invalid(cause.to_string()))?;
         let signed = event.json.clone();
         match self.rooms.by_id(room_id).await {
             Ok(room) if room.snapshot().is_resident() => {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Shared, World,
+    kept::{membership, proposed, put_honest, room_of_alice, signed},
     peer::{Peer, wire},
     room::{Room, message},
 };
@@ -471,6 +472,34 @@ async fn jn_12_invites_that_lie_are_not_signed() {
     assert_eq!(answer.status, 400, "{answer:?}");
     let ends: Vec<String> = room.lock().ends.iter().map(ToString::to_string).collect();
     assert_eq!(world.ends(id.as_str()).await, ends);
+}
+
+/// JN-11: what the server of whoever is invited answers makes no event that others can't take.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_11_an_invite_whose_signatures_are_none_is_not_sent() {
+    let world = World::new().await;
+    let (guest, friend) = (world.peer.user("guest"), world.peer.user("friend"));
+    let room = room_of_alice(&world).await;
+    let join = signed(&world.peer, &proposed(&world, "join", &room, guest.as_str()).await);
+    put_honest(&world, "join", &room, &join).await;
+    let right = "A".repeat(86);
+    let many: serde_json::Map<String, Value> =
+        (0..2_000).map(|number| (format!("ed25519:{number}"), json!(right))).collect();
+    for signatures in
+        [json!({ "ed25519:peer": "A".repeat(100_000) }), json!({ "ed25519:peer": "AAAA" }), many.into()]
+    {
+        let name = world.peer.name.clone();
+        world.peer.on(&format!("/_matrix/federation/v2/invite/{room}"), move |asked| {
+            let mut event = asked.body["event"].clone();
+            event["signatures"][name.as_str()] = signatures.clone();
+            (200, json!({ "event": event }))
+        });
+        let answer =
+            world.alice.post(&format!("/v3/rooms/{room}/invite"), json!({ "user_id": friend })).await;
+        assert!(answer.status >= 400 && answer.json["errcode"].is_string(), "{answer:?}");
+    }
+    assert_eq!(membership(&world, &room, friend.as_str()).await, Value::Null);
+    assert_eq!(world.ends(&room).await, [join.event_id.as_str()]);
 }
 
 /// JN-15: whoever doesn't want an invite is rid of it, also if the server that sent it helps with nothing, or is no more.
