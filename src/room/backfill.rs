@@ -282,11 +282,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// An event as it is if a redaction of it came before.
+    /// An event as it is if a redaction of it came before, by somebody who may (RD-01).
     async fn redacted_already(&self, event: Arc<Event>) -> Result<Arc<Event>, Error> {
-        let waiting = self.core.store.held_redactions(self.snapshot.number, event.id().as_str()).await?;
-        match waiting.first() {
-            Some(redaction) => Ok(Arc::new(event.redacted(*redaction, &self.snapshot.version)?)),
+        match self.held_redactions(&event).await?.first() {
+            Some(redaction) => Ok(Arc::new(event.redacted(redaction.seq, &self.snapshot.version)?)),
             None => Ok(event),
         }
     }

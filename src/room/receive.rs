@@ -382,7 +382,7 @@ impl Work<'_> {
     }
 
     /// Redactions that waited for this event and may redact it.
-    async fn held_redactions(&self, event: &Event) -> Result<Vec<Arc<Event>>, Error> {
+    pub(super) async fn held_redactions(&self, event: &Event) -> Result<Vec<Arc<Event>>, Error> {
         let room = self.snapshot.number;
         let mut waiting = if self.fetched.is_unawaited(event.id()) {
             Vec::new()

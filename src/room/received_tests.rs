@@ -435,3 +435,54 @@ async fn i7_an_entry_into_a_room_that_this_server_is_in_takes_nothing_from_it() 
     let reloaded = story.reloaded().await;
     assert_eq!((&reloaded.local, &reloaded.extremities), (&snapshot.local, &snapshot.extremities));
 }
+
+/// RD-01: history that comes after a redaction of it is redacted by those who may, and by nobody else.
+#[tokio::test]
+async fn rd_01_a_redaction_that_nobody_allows_does_nothing_to_history_that_comes_later() {
+    let mut story = Story::new().await;
+    let (alice, rita) = (story.alice.clone(), story.rita.clone());
+    let guest = owned_user_id!("@guest:elsewhere");
+    let join =
+        story.event(&guest, "m.room.member", Some(guest.as_str()), json!({ "membership": "join" }), &[]);
+    story.bring(&[join]).await;
+    for (by, redacted) in [(guest.clone(), false), (rita.clone(), true)] {
+        let said = story.event(&alice, "m.room.message", None, text("stays"), &[]);
+        story.redacts = Some(said.event_id.clone());
+        let redaction = story.event(&by, "m.room.redaction", None, json!({}), &[said.event_id.clone()]);
+        let before = Given { state: ids_of(&story.room.snapshot().state), events: Vec::new() };
+        let outcome = story.world.rooms.bridge(&story.room, redaction, before.clone()).await.unwrap();
+        assert_eq!(outcome, Outcome::Accepted);
+        let hole = story.world.rooms.holes(&story.room).await.unwrap().remove(0);
+        let chunk = Chunk { hole, events: vec![said.clone()], before };
+        story.world.rooms.fill(&story.room, chunk).await.unwrap();
+        let said = story.world.rooms.event(&story.room, &said.event_id).await.unwrap();
+        assert!(!said.is_outlier());
+        assert_eq!(said.redacted_by.is_some(), redacted, "by {by}");
+        assert_eq!(said.pdu.content.get().contains("stays"), !redacted, "by {by}");
+    }
+
+    // What is state now may get its place in the log after a redaction of it has.
+    let (ends, state) = (story.ends(), story.room.snapshot().state.clone());
+    let acl = json!({ "allow": ["*"], "deny": ["evil.example"] });
+    let acl = story.event(&alice, "m.room.server_acl", Some(""), acl, &ends);
+    story.redacts = Some(acl.event_id.clone());
+    let redaction = story.event(&guest, "m.room.redaction", None, json!({}), &[acl.event_id.clone()]);
+    let later = story.by_rita("m.room.message", None, text("later"), &[redaction.event_id.clone()]);
+    let earlier = Given { state: ids_of(&state), events: Vec::new() };
+    let mut before = earlier.clone();
+    before.state.push(acl.event_id.clone());
+    before.events.push(acl.clone());
+    let outcome = story.world.rooms.bridge(&story.room, later, before.clone()).await.unwrap();
+    assert_eq!(outcome, Outcome::Accepted);
+    for (event, before) in [(redaction, before), (acl.clone(), earlier)] {
+        let hole = story.world.rooms.holes(&story.room).await.unwrap().remove(0);
+        assert_eq!(hole.ends, [event.event_id.clone()]);
+        let chunk = Chunk { hole, events: vec![event], before };
+        story.world.rooms.fill(&story.room, chunk).await.unwrap();
+    }
+    assert!(!story.world.rooms.event(&story.room, &acl.event_id).await.unwrap().is_outlier());
+    for snapshot in [(*story.room.snapshot()).clone(), story.reloaded().await] {
+        let acl: Value = snapshot.state.content(&"m.room.server_acl".into()).unwrap();
+        assert_eq!(acl["deny"], json!(["evil.example"]));
+    }
+}
