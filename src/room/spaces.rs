@@ -277,7 +277,11 @@ impl Rooms {
         if !snapshot.is_resident() || !snapshot.federates() || !snapshot.lets_in(server) {
             return Ok(false);
         }
-        if self.may_preview(snapshot, None).await? || snapshot.has_member_of(server) {
+        let is_in_or_invited = snapshot.state.of_type(&StateEventType::RoomMember).any(|(user, member)| {
+            <&UserId>::try_from(user).is_ok_and(|user| user.server_name() == server)
+                && matches!(member.membership(), MembershipState::Join | MembershipState::Invite)
+        });
+        if is_in_or_invited || self.may_preview(snapshot, None).await? {
             return Ok(true);
         }
         let JoinRule::Restricted(rule) = snapshot.join_rule() else { return Ok(false) };
