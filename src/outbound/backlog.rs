@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ruma::ServerName;
+use ruma::{ServerName, UserId, events::room::member::MembershipState};
 
 use crate::{
     queue::Queues,
@@ -159,12 +159,15 @@ impl Backlog<'_> {
         }
         let from = self.rooms.place_at(&room, after).await?;
         let until = self.rooms.place_at(&room, to).await?.min(last.unwrap_or(i64::MAX));
-        // What was said before it came in, others have not been sent either who come in.
+        // What was said before it came in, others have not been sent either who come in. Whom an event keeps out, their server
+        // is told though it was never in.
         let stays = self.rooms.stays_of_server(&room, server, from).await?;
         let mut events = self.rooms.log_backwards(&room, until, LOOKED_AT as i64).await?;
         events.retain(|event| {
             let (sender, is_member) = (event.pdu.sender.server_name(), event.pdu.membership().is_some());
-            event.seq > from && stays.may_see(event.seq) && (sender == us || (is_member && sender != server))
+            event.seq > from
+                && (stays.may_see(event.seq) || keeps_out(event, server))
+                && (sender == us || (is_member && sender != server))
         });
         events.truncate(most);
         let mut missed = Vec::new();
@@ -183,4 +186,11 @@ impl Backlog<'_> {
         }
         Ok(missed)
     }
+}
+
+/// Whether an event takes an invite or a knock from somebody of a server, or bans them.
+fn keeps_out(event: &Event, server: &ServerName) -> bool {
+    let target = event.pdu.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok());
+    matches!(event.pdu.membership(), Some(MembershipState::Leave | MembershipState::Ban))
+        && target.is_some_and(|target| target.server_name() == server)
 }

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use crate::{
     Shared, World,
-    kept::{membership, proposed, put_honest, room_of_alice, signed},
     peer::{Peer, wire},
     room::{Room, message},
 };
@@ -211,61 +210,6 @@ async fn jn_06_what_a_state_cites_and_lacks_is_asked_for() {
     }
 }
 
-/// I7: a room that this server is in is what it is, whatever a server says of it that helps one more into it.
-#[tokio::test(flavor = "multi_thread")]
-async fn i7_who_helps_somebody_into_a_room_that_this_server_is_in_changes_nothing_else() {
-    let world = World::new().await;
-    let room = world.shared("11", "restricted").await;
-    let (id, creator) = named(&room);
-    let levels = |of_guest: i64| {
-        let users = json!({ creator.as_str(): 100, "@guest:elsewhere": of_guest });
-        json!({ "users": users, "users_default": 0, "state_default": 50, "invite": 50 })
-    };
-    let club = json!({ "type": "m.room_membership", "room_id": format!("!club:{}", world.peer.name) });
-    let (old, rule, stale, newest) = {
-        let mut room = room.lock();
-        let old = room.put(&creator, "m.room.power_levels", "", levels(1));
-        let rule = json!({ "join_rule": "restricted", "allow": [club] });
-        let rule = room.put(&creator, "m.room.join_rules", "", rule);
-        let stale: Vec<Value> = room.state.values().filter(|pdu| pdu.sender == creator).map(wire).collect();
-        (old, rule, stale, room.put(&creator, "m.room.power_levels", "", levels(2)))
-    };
-    world.peer.send(&world.here, &[&old, &rule, &newest].map(wire), &[]).await.expect(200);
-    world.sees_soon(&room, newest.event_id.as_str()).await;
-
-    let mut proposal = room.lock().proposal("@bob");
-    let member = room.lock().state[&("m.room.member".to_owned(), creator.to_string())].event_id.clone();
-    let create = room.lock().state[&("m.room.create".to_owned(), String::new())].event_id.clone();
-    let bob = world.here.server.register("bob").await;
-    let event = &mut proposal["event"];
-    (event["sender"], event["state_key"]) = (json!(bob.user_id), json!(bob.user_id));
-    event["content"]["join_authorised_via_users_server"] = json!(creator);
-    event["prev_events"] = json!([rule.event_id]);
-    event["auth_events"] = json!([create, rule.event_id, old.event_id, member]);
-    world.peer.on(&format!("/_matrix/federation/v1/make_join/{id}"), move |_| (200, proposal.clone()));
-    let (name, key) = (world.peer.name.clone(), world.peer.key.to_text());
-    world.peer.on(&format!("/_matrix/federation/v2/send_join/{id}"), move |asked| {
-        let key = hearth_federation::SigningKey::from_text(&key).unwrap();
-        let event_id = asked.path.rsplit('/').next().unwrap().try_into().unwrap();
-        let pdu = Pdu::from_stored(event_id, asked.body.to_string(), &RoomVersionId::V11).unwrap();
-        let event = wire(&pdu.cosigned(&RoomVersionId::V11, &name, &key).unwrap());
-        (200, json!({ "state": stale, "auth_chain": stale, "event": event, "members_omitted": false }))
-    });
-    bob.post(&format!("/v3/join/{id}?via={}", world.peer.name), json!({})).await.expect(200);
-
-    assert_eq!(world.state(&room, "m.room.power_levels").await, levels(2));
-    let members = world.alice.get(&format!("/v3/rooms/{id}/joined_members")).await.expect(200);
-    let members: Vec<&String> = members["joined"].as_object().unwrap().keys().collect();
-    let expected: std::collections::BTreeSet<&str> =
-        [&*world.alice.user_id, &*bob.user_id, creator.as_str()].into();
-    assert_eq!(members.into_iter().map(String::as_str).collect::<std::collections::BTreeSet<_>>(), expected);
-    let join = world.peer.asked("/_matrix/federation/v2/send_join/").pop().unwrap();
-    let join = join.path.rsplit('/').next().unwrap().to_owned();
-    let mut ends = vec![join, newest.event_id.to_string()];
-    ends.sort();
-    assert_eq!(world.ends(id.as_str()).await, ends);
-}
-
 /// A join as a peer builds it from what this server proposes, changed.
 struct Visit {
     room: String,
@@ -455,51 +399,6 @@ async fn jn_12_invites_that_lie_are_not_signed() {
     assert!(answer["event"]["signatures"][world.here.name.as_str()].is_object(), "{answer}");
     let sync = world.alice.sync(None, 0).await;
     assert!(sync["rooms"]["invite"][id.as_str()].is_object(), "{sync}");
-
-    // Events of a room that this server is in have the form of that room, whatever is said of its version.
-    world.peer.keeps(&room);
-    world.join(&room).await;
-    let bob = world.here.server.register("bob").await;
-    let misshapen = {
-        let mut room = room.lock();
-        let version = std::mem::replace(&mut room.version, RoomVersionId::V1);
-        let misshapen =
-            room.draft(&creator, "m.room.member", Some(&bob.user_id), json!({ "membership": "invite" }));
-        room.version = version;
-        misshapen
-    };
-    let answer = invite(id.as_str(), misshapen.event_id.as_str(), &body(wire(&misshapen), "1")).await;
-    assert_eq!(answer.status, 400, "{answer:?}");
-    let ends: Vec<String> = room.lock().ends.iter().map(ToString::to_string).collect();
-    assert_eq!(world.ends(id.as_str()).await, ends);
-}
-
-/// JN-11: what the server of whoever is invited answers makes no event that others can't take.
-#[tokio::test(flavor = "multi_thread")]
-async fn jn_11_an_invite_whose_signatures_are_none_is_not_sent() {
-    let world = World::new().await;
-    let (guest, friend) = (world.peer.user("guest"), world.peer.user("friend"));
-    let room = room_of_alice(&world).await;
-    let join = signed(&world.peer, &proposed(&world, "join", &room, guest.as_str()).await);
-    put_honest(&world, "join", &room, &join).await;
-    let right = "A".repeat(86);
-    let many: serde_json::Map<String, Value> =
-        (0..2_000).map(|number| (format!("ed25519:{number}"), json!(right))).collect();
-    for signatures in
-        [json!({ "ed25519:peer": "A".repeat(100_000) }), json!({ "ed25519:peer": "AAAA" }), many.into()]
-    {
-        let name = world.peer.name.clone();
-        world.peer.on(&format!("/_matrix/federation/v2/invite/{room}"), move |asked| {
-            let mut event = asked.body["event"].clone();
-            event["signatures"][name.as_str()] = signatures.clone();
-            (200, json!({ "event": event }))
-        });
-        let answer =
-            world.alice.post(&format!("/v3/rooms/{room}/invite"), json!({ "user_id": friend })).await;
-        assert!(answer.status >= 400 && answer.json["errcode"].is_string(), "{answer:?}");
-    }
-    assert_eq!(membership(&world, &room, friend.as_str()).await, Value::Null);
-    assert_eq!(world.ends(&room).await, [join.event_id.as_str()]);
 }
 
 /// JN-15: whoever doesn't want an invite is rid of it, also if the server that sent it helps with nothing, or is no more.

@@ -322,22 +322,3 @@ async fn bf_01_questions_have_bounds() {
         assert_eq!((there.status, &there.json), (nowhere.status, &nowhere.json), "{uri}");
     }
 }
-
-/// RS-01, SP-04: a closed room is shown to the server of whoever is invited, which shows it to them.
-#[tokio::test(flavor = "multi_thread")]
-async fn rs_01_a_closed_room_is_shown_to_the_server_of_whom_it_invites() {
-    let world = World::new().await;
-    let room = world.alice.create_room(json!({ "preset": "private_chat", "room_version": "11" })).await;
-    let uri = format!("/_matrix/federation/v1/hierarchy/{room}");
-    let asked = || world.peer.request(&world.here, Method::GET, &uri, None);
-    asked().await.expect_error(404, "M_NOT_FOUND");
-    world.peer.on(&format!("/_matrix/federation/v2/invite/{room}"), |asked| {
-        (200, json!({ "event": asked.body["event"] }))
-    });
-    let guest = json!({ "user_id": world.peer.user("guest") });
-    world.alice.post(&format!("/v3/rooms/{room}/invite"), guest.clone()).await.expect(200);
-    let answer = asked().await.expect(200);
-    assert_eq!(answer["room"]["room_id"], json!(room), "{answer}");
-    world.alice.post(&format!("/v3/rooms/{room}/kick"), guest).await.expect(200);
-    asked().await.expect_error(404, "M_NOT_FOUND");
-}

@@ -78,20 +78,6 @@ impl World {
         eventually("alice sees an event", || async { self.sees(room, event).await.then_some(()) }).await;
     }
 
-    /// What the next message of alice's follows: the ends of the room's history, sorted.
-    async fn ends(&self, room_id: &str) -> Vec<String> {
-        self.alice.send_text(room_id, "at the end").await;
-        let sent = eventually("the message goes out", || async {
-            let transactions = self.peer.asked("/_matrix/federation/v1/send/");
-            let pdus = transactions.iter().filter_map(|asked| asked.body["pdus"].as_array().cloned());
-            pdus.flatten().find(|pdu| pdu["content"]["body"] == "at the end" && pdu["room_id"] == room_id)
-        })
-        .await;
-        let mut ends: Vec<String> = serde_json::from_value(sent["prev_events"].clone()).unwrap();
-        ends.sort();
-        ends
-    }
-
     /// The data of a type that this server has sent, in order, none of them twice.
     fn told(&self, kind: &str) -> Vec<Value> {
         let transactions = self.peer.asked("/_matrix/federation/v1/send/");

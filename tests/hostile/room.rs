@@ -83,15 +83,12 @@ impl Room {
             redacts: None,
         };
         let auth = if is_create { Vec::new() } else { draft.auth_types(&self.version).unwrap() };
-        let auth_events: Vec<OwnedEventId> = auth
+        let auth_events = auth
             .iter()
             .filter_map(|(kind, key)| self.state.get(&(kind.to_string(), key.clone())))
             .map(|pdu| pdu.event_id.clone())
             .collect();
-        // Versions 1 and 2 name events with hashes of them, which nobody looks at.
-        let hashes = previous.iter().chain(&auth_events).map(|id| (id.clone(), String::new())).collect();
-        let mut position = Position::new(previous.to_vec(), auth_events, self.depth + 1, now());
-        position.reference_hashes = hashes;
+        let position = Position::new(previous.to_vec(), auth_events, self.depth + 1, now());
         // What is said to be of a server whose key isn't here is a lie of the server that keeps the room.
         let server = Some(sender.server_name()).filter(|server| self.signers.contains_key(*server));
         let server = server.unwrap_or_else(|| self.creator.server_name());

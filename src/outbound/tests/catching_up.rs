@@ -90,3 +90,48 @@ async fn a_server_that_was_down_hears_nothing_of_when_it_was_not_in_the_room() {
     assert_eq!((said, &*script.read), (vec!["0", "1", "5", "6"], &[][..]));
     assert!(script.attempts.iter().any(|(_, texts)| texts.contains(&String::new())), "the kick");
 }
+
+/// JN-11, TX-06: whoever was invited and no longer is hears of it, though their server was down and is in the room by nobody.
+#[tokio::test]
+async fn tx_06_a_server_that_was_down_hears_that_an_invite_was_taken_back() {
+    let sending = Sending::new().await;
+    let Story { world, alice, .. } = &sending.story;
+    let room = world.room(alice).await;
+    let guests = [ruma::owned_user_id!("@kicked:elsewhere"), ruma::owned_user_id!("@banned:elsewhere")];
+    for guest in &guests {
+        let invite = crate::room::NewEvent {
+            sender: alice.clone(),
+            kind: ruma::events::TimelineEventType::RoomMember,
+            state_key: Some(guest.to_string()),
+            content: serde_json::value::to_raw_value(&json!({ "membership": "invite" })).unwrap(),
+            redacts: None,
+        };
+        let invite = world.rooms.draft(&room, invite).await.unwrap();
+        let outcome = world.rooms.receive_own(&room, invite).await.unwrap();
+        assert_eq!(outcome, crate::room::Outcome::Accepted);
+    }
+    sending.there.script.lock().down = true;
+    sending.say([0]).await;
+    sending.is_behind().await;
+    world.say(&room, alice, "not for those who are only invited").await;
+    world.rooms.kick(&room, alice, &guests[0], None).await.unwrap();
+    world.rooms.ban(&room, alice, &guests[1], None).await.unwrap();
+    {
+        let mut script = sending.there.script.lock();
+        script.down = false;
+        script.attempts.clear();
+    }
+    sending.peers.heard_from(&owned_server_name!("elsewhere"));
+    sending.has_caught_up().await;
+    sending.say([1]).await;
+    sending.until("it goes on", |script| script.taken.contains(&"1".to_owned())).await;
+    let script = sending.there.script.lock();
+    assert_eq!(script.taken, numbers(2));
+    let texts = script.attempts.iter().flat_map(|(_, texts)| texts);
+    assert_eq!(
+        texts.filter(|text| text.is_empty()).count(),
+        2,
+        "the kick and the ban: {:?}",
+        script.attempts
+    );
+}
