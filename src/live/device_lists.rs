@@ -1,5 +1,6 @@
 //! Whose devices a client has to look at anew, and whose no longer: who shares a room with its user at the end of a span of
-//! the queue and didn't at its start, and the other way round.
+//! the queue and didn't at its start, and the other way round; and who changed, also while nothing was shared with them for a
+//! moment in between.
 //!
 //! Only rooms in which the span changes who is in, or whether they are encrypted, are looked at, at both ends of the span.
 //! Of the others it is enough to know whom of those in question they are shared with now. What came after the end of the
@@ -100,7 +101,8 @@ impl Syncs {
             let moves = self.store.moves_between(*number, at[0], at[1]).await?;
             if !moves.is_empty() {
                 let one = self.moved(session, room, at).await?;
-                self.add_candidates(&one, moves, &mut candidates).await?;
+                let stayed = self.stayed(session, &one, changes).await?;
+                self.add_candidates(&one, stayed, moves, &mut candidates).await?;
                 moved.insert(*number, one);
             }
         }
@@ -109,6 +111,12 @@ impl Syncs {
             candidates.extend(changed.iter().cloned());
         }
         candidates.remove(&session.user_id);
+        // Of what they changed while they shared nothing with the user the queue says nothing.
+        if !candidates.is_empty() {
+            let users = json!(candidates).to_string();
+            let users = self.store.changed_of(users, (from, to)).await?;
+            changed.extend(users.into_iter().filter_map(|user| UserId::parse(user).ok()));
+        }
         // In rooms that didn't change everybody is as they were.
         let here = self.shared_in(&moved, &candidates).await?;
         candidates.retain(|user_id| match here.get(user_id) {
@@ -209,13 +217,25 @@ impl Syncs {
         Ok(Moved { room, at, own, encrypted })
     }
 
+    /// Whether the user was in a room all the time.
+    async fn stayed(&self, session: &Session, moved: &Moved, changes: &RoomChanges) -> Result<bool, Error> {
+        for at in &changes.own_memberships {
+            let membership = self.rooms.membership_at(&moved.room, &session.user_id, *at).await?;
+            if membership != MembershipState::Join {
+                return Ok(false);
+            }
+        }
+        Ok(moved.own == [true; 2])
+    }
+
     async fn add_candidates(
         &self,
         moved: &Moved,
+        stayed: bool,
         moves: Vec<(String, String)>,
         candidates: &mut Candidates,
     ) -> Result<(), Error> {
-        if moved.own == [true; 2] && moved.encrypted[0] == moved.encrypted[1] {
+        if stayed && moved.encrypted[0] == moved.encrypted[1] {
             candidates.extend(moves.into_iter().filter_map(|(_, user)| UserId::parse(user).ok()));
             return Ok(());
         }

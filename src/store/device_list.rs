@@ -91,6 +91,21 @@ impl Store {
         Ok(rows.into_iter().map(|(user_id,)| user_id).collect())
     }
 
+    /// Those of these users (a JSON list) who changed after a position and up to another.
+    pub async fn changed_of(&self, users: String, (after, to): (i64, i64)) -> Result<Vec<String>, Error> {
+        let rows: Vec<(String,)> = self
+            .all(statement!(
+                "SELECT DISTINCT c.user_id FROM json_each($1) u
+                 JOIN device_list_change c ON c.user_id = u.value
+                 WHERE c.position > $2 AND c.position <= $3",
+                users,
+                after,
+                to,
+            ))
+            .await?;
+        Ok(rows.into_iter().map(|(user_id,)| user_id).collect())
+    }
+
     /// These changes, in order, as far as they are of users here.
     pub async fn announced(&self, positions: &[i64]) -> Result<Vec<AnnouncedRow>, Error> {
         let rows: Vec<AnnouncedColumns> = self
