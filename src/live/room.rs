@@ -442,8 +442,12 @@ impl RoomSync<'_> {
     ) -> Result<Vec<Arc<Event>>, Error> {
         let user_id = &self.session.user_id;
         let mut wanted: BTreeSet<&UserId> = slice.events.iter().map(|event| &*event.pdu.sender).collect();
-        let heroes =
-            if all { crate::room::summary(&self.room.snapshot(), user_id).heroes } else { Vec::new() };
+        // The summary that names them goes out then.
+        let heroes = if all || self.changes.state {
+            crate::room::summary(&self.room.snapshot(), user_id).heroes
+        } else {
+            Vec::new()
+        };
         wanted.extend(heroes.iter().map(|hero| &**hero));
         if all {
             wanted.insert(user_id);

@@ -81,6 +81,29 @@ async fn ll01_increments_bring_new_senders_once() {
     assert_eq!(members(&join(&answer, &world.room)["state"]), [&*frank.user_id], "asked once more");
 }
 
+/// SY-13: whoever names a room by its heroes needs their names.
+#[tokio::test]
+async fn ll01_a_new_hero_comes_once() {
+    let world = World::new().await;
+    let (bob, frank, ivan) = (&world.users[1], &world.users[5], &world.users[8]);
+    let mut device = Device::with(ivan, &lazy(json!({})));
+    device.next().await;
+    world.users[0].leave(&world.room).await;
+    let answer = device.next().await;
+    let body = join(&answer, &world.room);
+    let heroes: Vec<&str> = world.users[1..6].iter().map(|user| &*user.user_id).collect();
+    assert_eq!(body["summary"]["m.heroes"], json!(heroes));
+    assert_eq!(members(&body["state"]), [&*frank.user_id], "news");
+    let name = json!({ "membership": "join", "displayname": "Grace" });
+    let grace = &world.users[6];
+    grace.send_state(&world.room, "m.room.member", &grace.user_id, name).await;
+    bob.send_text(&world.room, "hello").await;
+    let answer = device.next().await;
+    let body = join(&answer, &world.room);
+    assert_eq!(body["summary"]["m.heroes"], json!(heroes));
+    assert_eq!(members(&body["state"]), Vec::<&str>::new(), "known");
+}
+
 #[tokio::test]
 async fn ll02_members_that_changed_in_a_gap_come_with_a_full_state_too() {
     let world = World::new().await;
