@@ -65,6 +65,8 @@ pub type TimedOut = (Arc<Room>, OwnedUserId);
 
 pub struct Typing {
     queues: Queues,
+    /// Until then readers may show somebody who typed before this server started.
+    settled: Instant,
     rooms: Mutex<Rooms>,
     /// The next timeout may be earlier than the task knows.
     sooner: Arc<Notify>,
@@ -73,7 +75,13 @@ pub struct Typing {
 
 impl Typing {
     pub fn new(queues: Queues) -> Arc<Self> {
-        Arc::new(Self { queues, rooms: Mutex::default(), sooner: Arc::default(), outward: OnceLock::new() })
+        Arc::new(Self {
+            queues,
+            settled: Instant::now() + LONGEST,
+            rooms: Mutex::default(),
+            sooner: Arc::default(),
+            outward: OnceLock::new(),
+        })
     }
 
     /// Sends from now on there whose typing ends by itself, so that other servers hear of it as of any other end. For one who
@@ -103,14 +111,16 @@ impl Typing {
     }
 
     /// A member types no more.
-    pub fn stop(&self, room: &Arc<Room>, user_id: &UserId) {
-        let known = {
-            let rooms = self.rooms.lock();
-            let entry = rooms.entries.get(&room.number);
-            entry.is_some_and(|entry| entry.users.iter().any(|(user, _)| user == user_id))
+    pub fn stop(self: &Arc<Self>, room: &Arc<Room>, user_id: &UserId) {
+        let now = Instant::now();
+        let is_news = match self.rooms.lock().entries.get(&room.number) {
+            Some(entry) => entry.users.iter().any(|(user, _)| user == user_id),
+            // Nobody has been told yet who types here since the start.
+            None => now < self.settled,
         };
-        if known {
+        if is_news {
             self.change(room, |users| users.retain(|(user, _)| user != user_id));
+            self.watch(now + REMEMBERED);
         }
     }
 

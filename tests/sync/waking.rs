@@ -143,6 +143,25 @@ async fn sy22_typing_is_told_whole_and_ends_by_itself() {
     assert_eq!(stranger.next().await["rooms"], Value::Null);
 }
 
+/// Who typed when the server went down is shown as typing until their readers hear otherwise.
+#[tokio::test]
+async fn sy22_who_stops_after_a_restart_stops_for_readers_from_before_it() {
+    let mut server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = public_room(&alice, &[&bob]).await;
+    let mut device = Device::ready(&bob).await;
+    let typing = |answer: &Value| of_type(&join(answer, &room)["ephemeral"], "m.typing");
+    let heard = device.woken_by(alice.typing(&room, true), typing).await;
+    assert_eq!(heard, json!({ "user_ids": [alice.user_id] }));
+    server.restart().await;
+    alice.typing(&room, false).await;
+    let answer = device.next().await;
+    assert_eq!(typing(&answer), Some(json!({ "user_ids": [] })), "{answer}");
+    alice.typing(&room, false).await;
+    let answer = device.next().await;
+    assert_eq!(typing(&answer), None, "it is said once: {answer}");
+}
+
 /// RC of a new member: they hear who types in a room when they enter it.
 #[tokio::test]
 async fn sy22_who_enters_a_room_sees_who_types_in_it() {
