@@ -106,18 +106,21 @@ impl Rooms {
     pub async fn place(&self, room: &Room, token: &str) -> Result<i64, Error> {
         match token.parse() {
             Ok(Token::Room { seq }) => Ok(seq),
-            Ok(Token::Queue { position, .. }) => Ok(self.core.store.seq_at(room.number, position).await?),
+            Ok(Token::Queue { position, .. }) => self.place_at(room, position).await,
             Err(cause) => Err(Error::InvalidParam(format!("{token}: {cause}"))),
         }
     }
 
-    /// The last event of a room that the queue position `position` covers, 0 if the room is younger.
+    /// The last event of a room that the queue position `position` covers, 0 if the room is younger. What is missing after
+    /// that event isn't covered, whatever becomes of it.
     pub async fn place_at(&self, room: &Room, position: i64) -> Result<i64, Error> {
         let snapshot = room.snapshot();
         if position >= snapshot.position {
             return Ok(snapshot.last_seq);
         }
-        Ok(self.core.store.seq_at(room.number, position).await?)
+        let place = self.core.store.seq_at(room.number, position).await?;
+        let hole = snapshot.holes.iter().find(|(floor, seq)| (*floor + 1..*seq).contains(&place));
+        Ok(hole.map_or(place, |(floor, _)| (*floor).max(0)))
     }
 
     /// The event that `sight` shows closest to a time, at it or beyond it in a direction.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     World,
-    common::eventually,
+    common::{device::Device, eventually, history::ids},
     peer::{Peer, wire},
     room::{Room, Shared, message},
 };
@@ -125,6 +125,28 @@ async fn sr_11_a_server_whose_keys_come_late_is_not_refused_for_good() {
     split.is_heard(&bad).await;
     assert_eq!(split.other.asked("/_matrix/federation/v1/state_ids/").len(), states);
     assert!(!split.world.sees(&split.room, bad.event_id.as_str()).await);
+}
+
+/// HV-08: a gap in the history lies between the answer before it and the one after it, and so does what fills it.
+#[tokio::test(flavor = "multi_thread")]
+async fn hv_08_what_fills_a_gap_is_between_the_answers_around_it() {
+    let split = Split::new("between").await;
+    split.world.join(&split.room).await;
+    let said = split.room.lock().say("before the gap");
+    split.arrives(&said).await;
+    let mut device = Device::ready(&split.world.alice).await;
+    let since = device.since.clone().unwrap();
+    let hidden = split.gap().await;
+    let answer = device.next().await;
+    let id = split.room.lock().id.clone();
+    let timeline = &answer["rooms"]["join"][id.as_str()]["timeline"];
+    assert_eq!(timeline["limited"], true, "{answer}");
+    let from = timeline["prev_batch"].as_str().unwrap();
+    split.room.lock().events.insert(hidden.event_id.clone(), hidden.clone());
+    let page = format!("/v3/rooms/{id}/messages?dir=b&limit=100&from={from}&to={since}");
+    let between = async || ids(&split.world.alice.get(&page).await.expect(200)["chunk"]);
+    assert_eq!(between().await, [hidden.event_id.as_str()], "and nothing from before");
+    assert_eq!(between().await, [hidden.event_id.as_str()], "once the gap is filled too");
 }
 
 /// SR-11: a state of somebody who lacks the same is no reason to believe that nothing is lacking.
