@@ -1,8 +1,8 @@
 //! The server's signing key in its file, `signing.key` in the data folder: made at the first start, read at the others.
 //!
 //! Every event that this server ever sent is signed with it, so it is never replaced behind the operator's back: a file
-//! that can't be read stops the start, and so does one that is missing beside a database that has had one. Those of before are in `signing.old`, a line each, for others verify by them what was
-//! signed then; `hearth key rotate` puts them there.
+//! that can't be read stops the start, and so does one that is missing beside a database that has had one. Those of before are
+//! in `signing.old`, a line each, for others verify by them what was signed then; `hearth key rotate` puts them there.
 
 use std::{
     fs::{self, File},

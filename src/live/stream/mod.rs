@@ -6,6 +6,7 @@
 //! What a method does isn't known here: it is asked of the client API ([`Methods`]), which has its twin.
 
 mod calls;
+mod close;
 mod connection;
 mod frames;
 mod socket;

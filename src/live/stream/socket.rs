@@ -21,7 +21,7 @@ use tokio::{
 };
 use yawc::{Frame, OpCode, Options, Role, WebSocket, WebSocketError};
 
-use super::connection::Close;
+use super::close::Close;
 
 /// A connection that can become a [`Socket`].
 pub trait Connected: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -2,30 +2,8 @@
 
 use super::*;
 
-/// However much is said while it is sent the rest, and however slow it is.
-#[tokio::test]
-async fn tx_06_what_is_said_while_a_server_catches_up_is_sent_whole() {
-    let sending = Sending::new().await;
-    sending.there.script.lock().down = true;
-    sending.say(0..10).await;
-    sending.is_behind().await;
-    let gate = Arc::new(Semaphore::new(0));
-    {
-        let mut script = sending.there.script.lock();
-        (script.down, script.gate) = (false, Some(Arc::clone(&gate)));
-        script.attempts.clear();
-    }
-    sending.peers.heard_from(&owned_server_name!("elsewhere"));
-    sending.until("it is sent what it missed", |script| !script.attempts.is_empty()).await;
-    sending.say(10..90).await;
-    gate.add_permits(1000);
-    sending.until("all is taken", |script| script.taken.last().is_some_and(|last| last == "89")).await;
-    assert_eq!(sending.there.script.lock().taken, numbers(90));
-}
-
-/// I7: one that fails again once it has what it had missed lacks what was said meanwhile, and still gets it.
-#[tokio::test]
-async fn tx_06_a_server_that_fails_while_it_catches_up_misses_nothing() {
+/// One that missed ten messages, is back, and is being sent them; each attempt waits for a permit.
+async fn catching_up() -> (Sending, Arc<Semaphore>) {
     let sending = Sending::new().await;
     sending.there.script.lock().down = true;
     sending.say(0..10).await;
@@ -38,6 +16,23 @@ async fn tx_06_a_server_that_fails_while_it_catches_up_misses_nothing() {
     }
     sending.peers.heard_from(&owned_server_name!("elsewhere"));
     sending.until("it is sent what it missed", |script| script.attempts.len() == 1).await;
+    (sending, gate)
+}
+
+/// However much is said while it is sent the rest, and however slow it is.
+#[tokio::test]
+async fn tx_06_what_is_said_while_a_server_catches_up_is_sent_whole() {
+    let (sending, gate) = catching_up().await;
+    sending.say(10..90).await;
+    gate.add_permits(1000);
+    sending.until("all is taken", |script| script.taken.last().is_some_and(|last| last == "89")).await;
+    assert_eq!(sending.there.script.lock().taken, numbers(90));
+}
+
+/// I7: one that fails again once it has what it had missed lacks what was said meanwhile, and still gets it.
+#[tokio::test]
+async fn tx_06_a_server_that_fails_while_it_catches_up_misses_nothing() {
+    let (sending, gate) = catching_up().await;
     sending.say(10..20).await;
     let recipient = sending.destination().await.recipient;
     let mut batch = Batch::new();
