@@ -28,7 +28,7 @@ use crate::{
     store::{
         Batch, Statement, Store,
         device::device_seen,
-        token::{SessionRow, confirm_refresh, note_sessions_ended},
+        token::{SessionRow, confirm_refresh, tell_other_processes},
     },
 };
 
@@ -191,7 +191,7 @@ impl Sessions {
     /// A batch that ends sessions, or tells of it: other processes notice.
     pub(super) fn ending(&self, statements: Vec<Statement>) -> Batch {
         let mut batch = Batch::from(statements);
-        batch.push(note_sessions_ended());
+        batch.push(tell_other_processes());
         let inner = Arc::clone(&self.0);
         batch.on_commit(move |_| {
             inner.ended.fetch_add(1, Ordering::AcqRel);
@@ -208,7 +208,7 @@ impl Sessions {
         loop {
             ticks.tick().await;
             let own = self.0.ended.load(Ordering::Acquire);
-            let all = match self.0.store.sessions_ended().await {
+            let all = match self.0.store.told_other_processes().await {
                 Ok(all) => all,
                 // The next look may succeed, and compares with the last one that did.
                 Err(cause) => {

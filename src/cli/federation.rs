@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::{Failure, Options, offline, span};
-use crate::store::{self, destination::retry_now, token::note_sessions_ended};
+use crate::store::{self, destination::retry_now, token::tell_other_processes};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -25,7 +25,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::List(options) => list(&options),
         Command::Retry(retry) => {
-            let statements = vec![retry_now(&retry.server), note_sessions_ended()];
+            let statements = vec![retry_now(&retry.server), tell_other_processes()];
             offline(&retry.options, async |app| match app.store.commit(statements).await {
                 Err(store::Error::Conflict) => Err(Failure::new(format!(
                     "there is nothing to try again: {:?} doesn't fail, or was never sent anything (`hearth federation list`)",

@@ -88,8 +88,8 @@ pub fn revoke_tokens_of(user_id: &str, device_id: &str) -> [Statement; 2] {
     ]
 }
 
-/// Tells other processes that sessions were ended, or that something else is to be looked at again.
-pub fn note_sessions_ended() -> Statement {
+/// Tells other processes that sessions were ended, or something else that they have to look at again.
+pub fn tell_other_processes() -> Statement {
     statement!("UPDATE counter SET value = value + 1 WHERE name = 'sessions ended'")
 }
 
@@ -188,8 +188,8 @@ impl From<RefreshTokenColumns> for RefreshTokenRow {
 }
 
 impl Store {
-    /// How often [`note_sessions_ended`] was committed, by any process.
-    pub async fn sessions_ended(&self) -> Result<i64, Error> {
+    /// How often [`tell_other_processes`] was committed, by any process.
+    pub async fn told_other_processes(&self) -> Result<i64, Error> {
         let (value,): (i64,) =
             self.one(statement!("SELECT value FROM counter WHERE name = 'sessions ended'")).await?;
         Ok(value)
