@@ -2,13 +2,13 @@
 //! longer be ([`super::guests`]).
 //!
 //! Who still has to is in the database: nothing is forgotten when the server stops half-way, and accounts
-//! that another process deactivated are found too.
+//! that another process deactivated are found too, and so is whoever comes into a room when their account has ended.
 
-use std::time::Duration;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use ruma::UserId;
+use ruma::{OwnedServerName, UserId};
 
-use super::{Error, Rooms};
+use super::{Error, Room, Rooms};
 use crate::{account, store::account::account_departed};
 
 /// How often to look without being told. The question is answered by an index of those accounts alone.
@@ -35,7 +35,9 @@ impl Rooms {
     }
 
     async fn see_off(&self) -> Result<(), Error> {
+        let mut silent = Silent::default();
         for account in self.core.store.accounts_to_depart().await? {
+            let mut stays = Vec::new();
             if let Ok(user_id) = UserId::parse(&account.user_id) {
                 // What ends with the account does so before the rooms are left, whose people hear of its devices.
                 let ended = self.core.accounts.deactivate(account.recipient, false).await;
@@ -43,45 +45,166 @@ impl Rooms {
                     account::Error::Store(cause) => Error::Store(cause),
                     cause => Error::Internal(cause.to_string()),
                 })?;
-                self.leave_all(&user_id).await?;
+                stays = self.leave_all(&user_id, &mut silent).await?;
             }
-            self.core.store.commit(account_departed(account.recipient)).await?;
+            self.core.store.commit(account_departed(account.recipient, &stays)).await?;
         }
         Ok(())
     }
 
-    /// Makes a user leave every room, reject every invite and take back every knock. A room that refuses is left alone;
-    /// only an error of the database stops it.
-    async fn leave_all(&self, user_id: &UserId) -> Result<(), Error> {
+    /// Makes a user leave every room, reject every invite and take back every knock. A room that refuses is left alone, and
+    /// its number returned; only an error of the database stops it.
+    async fn leave_all(&self, user_id: &UserId, silent: &mut Silent) -> Result<Vec<i64>, Error> {
+        let mut stays = Vec::new();
         for row in self.core.store.memberships(user_id.as_str()).await? {
             if !matches!(row.membership.as_str(), "join" | "invite" | "knock") {
                 continue;
             }
             let left = async {
                 let room = self.by_number(row.room).await?;
-                self.leave_for_ever(&room, user_id, None).await
+                self.depart(&room, user_id, None, silent).await
             };
             match left.await {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(cause @ Error::Store(_)) => return Err(cause),
                 Err(cause) => {
                     tracing::warn!(%user_id, room = row.room_id, %cause, "a deactivated user stays in a room");
+                    stays.push(row.room);
                 }
             }
         }
-        Ok(())
+        Ok(stays)
+    }
+
+    /// Leaves a room for somebody who has to go. Whether that is done: it isn't yet if the room's policy server says nothing.
+    pub(super) async fn depart(
+        &self,
+        room: &Arc<Room>,
+        user_id: &UserId,
+        reason: Option<String>,
+        silent: &mut Silent,
+    ) -> Result<bool, Error> {
+        let via = room.snapshot().policy_server().map(|policy| policy.via);
+        if via.as_ref().is_some_and(|via| silent.contains(via)) {
+            return Ok(false);
+        }
+        match self.leave_for_ever(room, user_id, reason).await {
+            Err(Error::Policy(refusal)) if refusal.is_silence => {
+                tracing::debug!(%user_id, room_id = %room.room_id, %refusal, "leaving is put off");
+                silent.extend(via);
+                Ok(false)
+            }
+            left => left.map(|()| true),
+        }
     }
 }
 
+/// Policy servers that say nothing. They are asked once in a round, however many rooms are theirs.
+pub(super) type Silent = HashSet<OwnedServerName>;
+
 #[cfg(test)]
 mod tests {
-    use ruma::OwnedUserId;
+    use std::sync::{Weak, atomic::Ordering};
 
-    use super::super::tests::{World, user};
-    use crate::store::{
-        account::deactivate_account, device::add_device, device_key::set_device_keys, key_backup::add_backup,
-        profile::set_profile_field,
+    use hearth_federation::Task;
+    use ruma::{OwnedUserId, ServerName, events::room::member::MembershipState};
+    use serde_json::value::RawValue;
+
+    use super::{
+        super::tests::{Mute, World, user},
+        *,
     };
+    use crate::{
+        room::{AskPolicy, Preset, Refusal},
+        store::{
+            account::deactivate_account, device::add_device, device_key::set_device_keys,
+            key_backup::add_backup, profile::set_profile_field,
+        },
+    };
+
+    /// Two rooms of Bob's that anybody may join, and Alice, who is in the first.
+    async fn story() -> (World, [Arc<Room>; 2], OwnedUserId, OwnedUserId) {
+        let (alice, bob) = (user("alice"), user("bob"));
+        let world = World::new(&[alice.as_str(), bob.as_str()]).await;
+        let rooms =
+            [world.room_of(&bob, Preset::PublicChat).await, world.room_of(&bob, Preset::PublicChat).await];
+        world.rooms.join(&rooms[0], &alice, None).await.unwrap();
+        (world, rooms, alice, bob)
+    }
+
+    async fn deactivate(world: &World, user_id: &UserId) {
+        let recipient = world.accounts.recipient(user_id).await.unwrap().unwrap();
+        world.store.commit(deactivate_account(recipient, false, 1)).await.unwrap();
+    }
+
+    /// A request that was under way when the account ended, or an invite by somebody who doesn't know.
+    #[tokio::test]
+    async fn who_comes_into_a_room_after_they_were_seen_off_leaves_it_too() {
+        let (world, [first, second], alice, bob) = story().await;
+        deactivate(&world, &alice).await;
+        world.rooms.see_off().await.unwrap();
+        assert!(!first.snapshot().is_joined(&alice));
+
+        world.rooms.join(&first, &alice, None).await.unwrap();
+        world.rooms.invite(&second, &bob, &alice, None).await.unwrap();
+        world.rooms.see_off().await.unwrap();
+        for room in [first, second] {
+            assert_eq!(room.snapshot().membership(&alice), MembershipState::Leave);
+        }
+        assert!(world.store.accounts_to_depart().await.unwrap().is_empty());
+    }
+
+    /// A policy server in whose time somebody joins another room. It refuses what it is asked about.
+    struct Meanwhile(Weak<Rooms>, Arc<Room>, OwnedUserId);
+
+    impl AskPolicy for Meanwhile {
+        fn ask<'a>(&'a self, _: &'a ServerName, _: &'a RawValue) -> Task<'a, Result<String, Refusal>> {
+            Box::pin(async move {
+                let Self(rooms, room, user_id) = self;
+                rooms.upgrade().unwrap().join(room, user_id, None).await.unwrap();
+                let (errcode, error) = ("M_FORBIDDEN".to_owned(), "stay".to_owned());
+                Err(Refusal { errcode, error, is_silence: false })
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn who_joins_while_they_are_seen_off_leaves_too() {
+        let (world, [first, second], alice, bob) = story().await;
+        let meanwhile = Meanwhile(Arc::downgrade(&world.rooms), Arc::clone(&second), alice.clone());
+        world.rooms.ask_policy_servers_by(Arc::new(meanwhile));
+        world.set_policy(&first, &bob, true).await;
+        deactivate(&world, &alice).await;
+        world.rooms.see_off().await.unwrap();
+        assert!(second.snapshot().is_joined(&alice));
+
+        world.set_policy(&first, &bob, false).await;
+        world.rooms.see_off().await.unwrap();
+        assert!(!second.snapshot().is_joined(&alice));
+        assert!(world.store.accounts_to_depart().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn silence_of_a_policy_server_puts_a_departure_off() {
+        let (world, rooms, alice, bob) = story().await;
+        let mute = Arc::new(Mute::default());
+        world.rooms.ask_policy_servers_by(Arc::<Mute>::clone(&mute));
+        world.rooms.join(&rooms[1], &alice, None).await.unwrap();
+        for room in &rooms {
+            world.set_policy(room, &bob, true).await;
+        }
+        deactivate(&world, &alice).await;
+        world.rooms.see_off().await.unwrap();
+        assert_eq!(mute.0.load(Ordering::Relaxed), 1, "who is silent is asked once a round");
+        assert_eq!(world.store.accounts_to_depart().await.unwrap().len(), 1);
+
+        for room in &rooms {
+            world.set_policy(room, &bob, false).await;
+        }
+        world.rooms.see_off().await.unwrap();
+        assert!(rooms.iter().all(|room| !room.snapshot().is_joined(&alice)));
+        assert!(world.store.accounts_to_depart().await.unwrap().is_empty());
+    }
 
     /// Of an account of which nothing but that it is deactivated is in the database yet.
     #[tokio::test]

@@ -10,7 +10,7 @@ use ruma::{
     events::{StateEventType, room::member::MembershipState},
 };
 
-use super::{Error, Event, Rooms, Snapshot, snapshot::LocalMember, work::Work};
+use super::{Error, Event, Rooms, Snapshot, departures::Silent, snapshot::LocalMember, work::Work};
 use crate::store::{Batch, guest as table};
 
 /// Said of why they leave.
@@ -66,9 +66,11 @@ impl Rooms {
     /// GU-03: sees those guests off who may no longer be where they are. A room that fails stops no other; only an error of
     /// the database does.
     pub(super) async fn see_guests_off(&self) -> Result<(), Error> {
+        let mut silent = Silent::default();
         for (number, seq) in self.core.store.guests_to_leave().await? {
-            match self.guests_leave(number).await {
-                Ok(()) => {}
+            match self.guests_leave(number, &mut silent).await {
+                Ok(true) => {}
+                Ok(false) => continue,
                 Err(cause @ Error::Store(_)) => return Err(cause),
                 Err(cause) => tracing::warn!(room = number, %cause, "guests stay in a room"),
             }
@@ -77,21 +79,23 @@ impl Rooms {
         Ok(())
     }
 
-    async fn guests_leave(&self, number: i64) -> Result<(), Error> {
+    /// Whether that is done, for as many of them as the room lets go.
+    async fn guests_leave(&self, number: i64, silent: &mut Silent) -> Result<bool, Error> {
         let room = self.by_number(number).await?;
         // They may be let in again by now.
         if room.snapshot().guests_may_join() {
-            return Ok(());
+            return Ok(true);
         }
+        let mut done = true;
         for user_id in self.core.store.guests_in(number).await? {
             let Ok(user_id) = UserId::parse(&user_id) else { continue };
-            match self.leave_for_ever(&room, &user_id, Some(REASON.to_owned())).await {
-                Ok(()) => {}
+            match self.depart(&room, &user_id, Some(REASON.to_owned()), silent).await {
+                Ok(left) => done &= left,
                 Err(cause @ Error::Store(_)) => return Err(cause),
                 Err(cause) => tracing::warn!(%user_id, room = number, %cause, "a guest stays in a room"),
             }
         }
-        Ok(())
+        Ok(done)
     }
 }
 
@@ -100,7 +104,10 @@ mod tests {
     use ruma::{OwnedUserId, RoomVersionId, events::TimelineEventType};
     use serde_json::{Value, json, value::to_raw_value};
 
-    use super::{super::tests::World, *};
+    use super::{
+        super::tests::{Mute, World},
+        *,
+    };
     use crate::{
         room::{NewEvent, Preset, Room},
         store::account::{add_guest, register_guest},
@@ -206,6 +213,23 @@ mod tests {
         world.store.commit(register_guest(recipient, None, false)).await.unwrap();
         rooms.see_guests_off().await.unwrap();
         assert!(room.snapshot().is_joined(&guest));
+        assert_eq!(world.store.guests_to_leave().await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn gu_03_silence_of_a_policy_server_puts_it_off() {
+        let (world, room, alice, guest) = story().await;
+        let rooms = &world.rooms;
+        rooms.append(&room, vec![access(&alice, "can_join"), join(&guest)], None).await.unwrap();
+        rooms.append_one(&room, access(&alice, "forbidden"), None).await.unwrap();
+        rooms.ask_policy_servers_by(Arc::new(Mute::default()));
+        world.set_policy(&room, &alice, true).await;
+        rooms.see_guests_off().await.unwrap();
+        assert!(room.snapshot().is_joined(&guest));
+
+        world.set_policy(&room, &alice, false).await;
+        rooms.see_guests_off().await.unwrap();
+        assert!(!room.snapshot().is_joined(&guest));
         assert_eq!(world.store.guests_to_leave().await.unwrap(), []);
     }
 

@@ -337,7 +337,7 @@ impl Work<'_> {
                 None => room_table::remove_membership(&change.state_key, room),
             });
             let membership = change.event.as_ref().map_or(MembershipState::Leave, |event| event.membership());
-            self.unfollow(batch, &change.state_key, &membership);
+            self.follow_membership(batch, &change.state_key, &membership);
             if let Ok(user_id) = <&UserId>::try_from(change.state_key.as_str()) {
                 members.extend(self.local(user_id).await?);
                 elsewhere.push(user_id.to_owned());

@@ -1,8 +1,15 @@
 //! Stories about the reading of rooms, on a real database, with events that no client could send.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
-use ruma::{OwnedEventId, OwnedUserId, RoomVersionId, UserId, events::TimelineEventType, owned_server_name};
+use hearth_federation::Task;
+use ruma::{
+    OwnedEventId, OwnedUserId, RoomVersionId, ServerName, UserId, events::TimelineEventType,
+    owned_server_name,
+};
 use serde_json::{Value, json, value::to_raw_value};
 
 use super::{event::Verdict, *};
@@ -115,6 +122,23 @@ impl World {
         }
     }
 
+    /// Gives a room a policy server, which is this one; or takes it away.
+    pub(crate) async fn set_policy(&self, room: &Arc<Room>, sender: &UserId, there_is_one: bool) {
+        let content = if there_is_one {
+            json!({ "via": "localhost", "public_keys": { "ed25519": "none that anybody has" } })
+        } else {
+            json!({})
+        };
+        let policy = NewEvent {
+            sender: sender.to_owned(),
+            kind: TimelineEventType::from("m.room.policy"),
+            state_key: Some(String::new()),
+            content: to_raw_value(&content).unwrap(),
+            redacts: None,
+        };
+        self.rooms.append_one(room, policy, None).await.unwrap();
+    }
+
     pub(crate) async fn say(&self, room: &Arc<Room>, sender: &UserId, text: &str) -> OwnedEventId {
         let content = json!({ "msgtype": "m.text", "body": text });
         self.send(room, sender, TimelineEventType::RoomMessage, content).await
@@ -167,6 +191,18 @@ impl World {
         let mut snapshot = Snapshot::clone(&room.snapshot());
         snapshot.last_seq += count;
         room.adopt(snapshot);
+    }
+}
+
+/// A policy server that says nothing; how often it was asked.
+#[derive(Default)]
+pub(crate) struct Mute(pub(crate) AtomicUsize);
+
+impl AskPolicy for Mute {
+    fn ask<'a>(&'a self, _: &'a ServerName, _: &'a RawValue) -> Task<'a, Result<String, Refusal>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let (errcode, error) = ("M_UNKNOWN".to_owned(), "no answer".to_owned());
+        Box::pin(std::future::ready(Err(Refusal { errcode, error, is_silence: true })))
     }
 }
 

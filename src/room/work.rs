@@ -27,8 +27,8 @@ use super::{
 use crate::{
     account::InviteVerdict,
     store::{
-        self, Batch, Delivery, EventRow, Item, Kind, Parts, StateRow, TxnRow, event as event_table, flags,
-        followed, room as room_table, search as search_table, unread,
+        self, Batch, Delivery, EventRow, Item, Kind, Parts, StateRow, TxnRow, account::account_came,
+        event as event_table, flags, followed, room as room_table, search as search_table, unread,
     },
 };
 
@@ -453,7 +453,7 @@ impl<'a> Work<'a> {
             let (kind, state_key) = (kind.to_string(), state_key.to_owned());
             if let Some(membership) = event.pdu.membership() {
                 batch.push(room_table::set_membership(&state_key, room, membership.as_str(), seq));
-                self.unfollow(batch, &state_key, &membership);
+                self.follow_membership(batch, &state_key, &membership);
             }
             if matches!(kind.as_str(), "m.room.join_rules" | "m.room.history_visibility") {
                 batch.push(room_table::set_open(room, self.snapshot.is_open()));
@@ -462,12 +462,16 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Where a membership ends what was shared with somebody elsewhere, their devices are of no interest any more.
-    pub(super) fn unfollow(&self, batch: &mut Batch, user_id: &str, membership: &MembershipState) {
+    /// What follows from a membership. Whoever comes may have an account that has ended; where one ends what was shared with
+    /// somebody elsewhere, their devices are of no interest any more.
+    pub(super) fn follow_membership(&self, batch: &mut Batch, user_id: &str, membership: &MembershipState) {
+        let is_local = user_id.split_once(':').is_some_and(|(_, server)| server == self.core.server_name);
+        if is_local && !matches!(membership, MembershipState::Leave | MembershipState::Ban) {
+            batch.push(account_came(user_id));
+        }
         if *membership == MembershipState::Join {
             return;
         }
-        let is_local = user_id.split_once(':').is_some_and(|(_, server)| server == self.core.server_name);
         let statements = if is_local {
             followed::unfollow_who_stay(self.snapshot.number)
         } else {

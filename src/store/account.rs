@@ -99,9 +99,23 @@ pub fn set_suspended(recipient: i64, suspended: bool) -> Statement {
     statement!("UPDATE account SET suspended = $2 WHERE recipient = $1", recipient, suspended)
 }
 
-/// A deactivated account has left all its rooms.
-pub fn account_departed(recipient: i64) -> Statement {
-    statement!("UPDATE account SET departed = TRUE WHERE recipient = $1", recipient)
+/// A deactivated account has left all its rooms, but those that didn't let it. Nothing, if it is in others.
+pub fn account_departed(recipient: i64, stays: &[i64]) -> Statement {
+    statement!(
+        "UPDATE account SET departed = TRUE
+         WHERE recipient = $1 AND NOT EXISTS (
+             SELECT 1 FROM membership m
+             WHERE m.user_id = account.user_id AND m.membership IN ('join', 'invite', 'knock')
+               AND m.room NOT IN (SELECT value FROM json_each($2))
+         )",
+        recipient,
+        format!("{stays:?}"),
+    )
+}
+
+/// Somebody has come into a room: if their account is deactivated, they have to leave it.
+pub fn account_came(user_id: &str) -> Statement {
+    statement!("UPDATE account SET departed = FALSE WHERE user_id = $1 AND departed", user_id)
 }
 
 /// No login any more. Deactivating twice changes nothing.
