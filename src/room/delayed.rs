@@ -5,15 +5,18 @@
 //! room once even if the server dies between sending it and noting that it did. What is refused when it is due is noted
 //! and not tried again; only an error of the database is.
 //!
+//! Each room is sent to by itself, in the order of the times: one whose policy server is slow holds up no other.
+//!
 //! Nothing limits how fast due events are sent: scheduling is limited, and so is how many a user may have scheduled.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use hearth_federation::Task;
 use parking_lot::Mutex;
 use ruma::{
     OwnedEventId, UserId,
@@ -38,8 +41,8 @@ const MAX_CONTENT: usize = 65_536;
 /// Due events that are taken from the database at a time.
 const DUE: i64 = 500;
 
-/// Rooms that are sent to at a time.
-const ROOMS: usize = 16;
+/// Rooms that are sent to at a time. Most of them are done at once; those that aren't wait for their policy servers.
+const ROOMS: usize = 256;
 
 /// The longest sleep while something is scheduled, so that a change of the machine's clock is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
@@ -219,7 +222,7 @@ impl DelayedEvents {
                 {
                     return Ok(before);
                 }
-                let next = self.store.next_delayed(Some(new.recipient)).await?.unwrap_or(now);
+                let next = self.store.next_delayed_of(new.recipient).await?.unwrap_or(now);
                 let wait = Duration::from_millis((next - now).max(1) as u64);
                 Err(ScheduleError::TooMany { next: wait })
             }
@@ -270,11 +273,11 @@ impl DelayedEvents {
         row.filter(|row| owner.is_none_or(|owner| owner == row.recipient)).ok_or(ActError::NotFound)
     }
 
-    /// Sends what is due, for as long as the server runs.
+    /// Sends what is due, for as long as the server runs. What isn't sent by its end is sent by the next.
     pub async fn run(self: Arc<Self>, shutdown: Shutdown) {
-        let mut trimmed = 0;
+        let (mut trimmed, mut sending) = (0, Sending::default());
         loop {
-            let rest = match self.round(&mut trimmed).await {
+            let rest = match self.round(&mut trimmed, &mut sending).await {
                 Ok(rest) => rest,
                 Err(cause) => {
                     tracing::warn!(%cause, "delayed events are late; trying again");
@@ -289,44 +292,62 @@ impl DelayedEvents {
             };
             tokio::select! {
                 () = sleep => {}
+                () = sending.some_are_done() => {}
                 () = self.sooner.notified() => {}
                 () = shutdown.wait() => return,
             }
         }
     }
 
-    /// Sends what is due. How long to sleep then; `None`: nothing is scheduled.
-    async fn round(&self, trimmed: &mut i64) -> Result<Option<Duration>, store::Error> {
-        loop {
+    /// Begins to send what is due in rooms that aren't being sent to. How long to sleep then; `None`: until one of them is
+    /// done, or something is scheduled.
+    async fn round<'a>(
+        &'a self,
+        trimmed: &mut i64,
+        sending: &mut Sending<'a>,
+    ) -> Result<Option<Duration>, store::Error> {
+        while sending.rooms.len() < ROOMS {
             let now = self.environment.clock.now_ms();
             if now - *trimmed >= TRIM_EVERY_MS {
                 *trimmed = now;
                 self.store.commit(Vec::from(table::trim(now - KEPT_MS, KEPT))).await?;
             }
-            let due = self.store.delayed_due(now, DUE).await?;
+            let busy: Vec<i64> = sending.rooms.iter().copied().collect();
+            let due = self.store.delayed_due(now, DUE, &busy).await?;
             if due.is_empty() {
-                let next = self.store.next_delayed(None).await?;
+                let next = self.store.next_delayed(&busy).await?;
                 return Ok(next.map(|next| {
                     let rest = next - self.environment.clock.now_ms();
                     Duration::from_millis(rest.max(1) as u64).min(LONGEST_SLEEP)
                 }));
             }
-            // In the order of their times in each room; a room that is slow keeps no other waiting.
-            let mut by_room: BTreeMap<i64, Vec<DelayedRow>> = BTreeMap::new();
+            let mut by_room: BTreeMap<i64, (i64, Vec<String>)> = BTreeMap::new();
             for row in due {
-                by_room.entry(row.room).or_default().push(row);
+                by_room.entry(row.room).or_insert((row.send_ts, Vec::new())).1.push(row.delay_id);
             }
-            let sent = stream::iter(by_room.into_values()).map(|rows| self.send_due(rows));
-            let outcomes: Vec<_> = sent.buffer_unordered(ROOMS).collect().await;
-            outcomes.into_iter().collect::<Result<Vec<()>, _>>()?;
+            // Those come first that are most overdue.
+            let mut by_room: Vec<_> = by_room.into_iter().collect();
+            by_room.sort_by_key(|(_, (since, _))| *since);
+            by_room.truncate(ROOMS - sending.rooms.len());
+            for (room, (_, delay_ids)) in by_room {
+                sending.begin(room, async move {
+                    if let Err(cause) = self.send_due(&delay_ids).await {
+                        tracing::warn!(%cause, room, "delayed events of a room are late; trying again");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    room
+                });
+            }
         }
+        Ok(None)
     }
 
-    async fn send_due(&self, rows: Vec<DelayedRow>) -> Result<(), store::Error> {
-        for row in rows {
-            let _turn = self.turns.of(&row.delay_id).await;
+    /// Sends events of one room, one after the other.
+    async fn send_due(&self, delay_ids: &[String]) -> Result<(), store::Error> {
+        for delay_id in delay_ids {
+            let _turn = self.turns.of(delay_id).await;
             // Somebody may have acted on it meanwhile.
-            let Some(row) = self.store.delayed(&row.delay_id).await? else { continue };
+            let Some(row) = self.store.delayed(delay_id).await? else { continue };
             let now = self.environment.clock.now_ms();
             if row.finalised_ts.is_some() || row.send_ts > now {
                 continue;
@@ -335,11 +356,11 @@ impl DelayedEvents {
                 Ok(event_id) => (Some(event_id.to_string()), None),
                 Err(ActError::Room(Error::Store(cause))) => return Err(cause),
                 Err(cause) => {
-                    tracing::debug!(delay_id = row.delay_id, %cause, "a delayed event can't be sent");
+                    tracing::debug!(delay_id, %cause, "a delayed event can't be sent");
                     (None, Some((self.explain)(cause).to_string()))
                 }
             };
-            self.store.commit(table::finalise(&row.delay_id, now, event, error)).await?;
+            self.store.commit(table::finalise(delay_id, now, event, error)).await?;
         }
         Ok(())
     }
@@ -390,6 +411,32 @@ impl TryFrom<DelayedRow> for Delayed {
     }
 }
 
+/// The rooms that are being sent to.
+#[derive(Default)]
+struct Sending<'a> {
+    rooms: BTreeSet<i64>,
+    /// Each ends with the number of its room.
+    tasks: FuturesUnordered<Task<'a, i64>>,
+}
+
+impl<'a> Sending<'a> {
+    fn begin(&mut self, room: i64, task: impl Future<Output = i64> + Send + 'a) {
+        self.rooms.insert(room);
+        self.tasks.push(Box::pin(task));
+    }
+
+    /// Resolves when a room is done, or several are. Never, while there is none.
+    async fn some_are_done(&mut self) {
+        match self.tasks.next().await {
+            Some(room) => drop(self.rooms.remove(&room)),
+            None => std::future::pending().await,
+        }
+        while let Some(Some(room)) = self.tasks.next().now_or_never() {
+            self.rooms.remove(&room);
+        }
+    }
+}
+
 /// Whoever acts on an event does it alone. Events don't wait for each other.
 #[derive(Default)]
 struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
@@ -405,5 +452,88 @@ impl Turns {
             Arc::clone(turns.entry(delay_id.to_owned()).or_default())
         };
         turn.lock_owned().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::ServerName;
+    use serde_json::json;
+
+    use super::*;
+    use crate::room::{
+        AskPolicy, Refusal, Room,
+        tests::{World, user},
+    };
+
+    /// A policy server that never answers. Says that it was asked.
+    #[derive(Default)]
+    struct Silent(Notify);
+
+    impl AskPolicy for Silent {
+        fn ask<'a>(&'a self, _: &'a ServerName, _: &'a RawValue) -> Task<'a, Result<String, Refusal>> {
+            self.0.notify_one();
+            Box::pin(std::future::pending())
+        }
+    }
+
+    async fn in_time<T>(what: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(20), what).await.expect("it comes in time")
+    }
+
+    #[tokio::test]
+    async fn a_room_that_waits_for_its_policy_server_holds_up_no_other() {
+        let alice = user("alice");
+        let world = World::new(&[alice.as_str()]).await;
+        let (silent, other) = (world.room(&alice).await, world.room(&alice).await);
+        let policy = Arc::new(Silent::default());
+        world.rooms.ask_policy_servers_by(Arc::<Silent>::clone(&policy));
+        world.set_policy(&silent, &alice, true).await;
+        let recipient = world.accounts.recipient(&alice).await.unwrap().unwrap();
+        let limits = Limits { max_delay: 1000, max_scheduled: 10 };
+        let (rooms, environment) = (Arc::clone(&world.rooms), world.environment.clone());
+        let delayed = DelayedEvents::new(world.store.clone(), rooms, environment, limits, |cause| {
+            json!(cause.to_string())
+        });
+        let delayed = Arc::new(delayed);
+        let schedule = async |room: &Room, body: &str| {
+            let content =
+                RawValue::from_string(json!({ "msgtype": "m.text", "body": body }).to_string()).unwrap();
+            let kind = "m.room.message".to_owned();
+            let new = New {
+                recipient,
+                device: 1,
+                room: room.number,
+                kind,
+                state_key: None,
+                content,
+                delay: 1,
+                txn: None,
+            };
+            delayed.schedule(new).await.unwrap()
+        };
+        let sent = async |delay_id: &str| {
+            loop {
+                let row = world.store.delayed(delay_id).await.unwrap().unwrap();
+                if row.finalised_ts.is_some() {
+                    return row.event;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+
+        let shutdown = Shutdown::default();
+        let running = tokio::spawn(Arc::clone(&delayed).run(shutdown.clone()));
+        let held_up = schedule(&silent, "first").await;
+        in_time(policy.0.notified()).await;
+        schedule(&silent, "second").await;
+        for body in ["one", "two"] {
+            let delay_id = schedule(&other, body).await;
+            assert!(in_time(sent(&delay_id)).await.is_some(), "{body}");
+        }
+        let row = world.store.delayed(&held_up).await.unwrap().unwrap();
+        assert_eq!(row.finalised_ts, None, "it waits still");
+        shutdown.set();
+        in_time(running).await.unwrap();
     }
 }

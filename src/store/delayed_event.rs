@@ -199,30 +199,42 @@ impl Store {
         Ok(rows.into_iter().map(DelayedRow::from).collect())
     }
 
-    /// The first `most` that should have been sent by now, in the order of their times.
-    pub async fn delayed_due(&self, now: i64, most: i64) -> Result<Vec<DelayedRow>, Error> {
+    /// The first `most` that should have been sent by now, in the order of their times, but for those of some rooms.
+    pub async fn delayed_due(&self, now: i64, most: i64, but: &[i64]) -> Result<Vec<DelayedRow>, Error> {
         let rows: Vec<Columns> = self
             .all(statement!(
                 delayed!(
-                    "WHERE d.finalised_ts IS NULL AND d.send_ts <= $1 ORDER BY d.send_ts, d.delay_id LIMIT $2"
+                    "WHERE d.finalised_ts IS NULL AND d.send_ts <= $1
+                       AND d.room NOT IN (SELECT value FROM json_each($3))
+                     ORDER BY d.send_ts, d.delay_id LIMIT $2"
                 ),
                 now,
-                most
+                most,
+                format!("{but:?}"),
             ))
             .await?;
         Ok(rows.into_iter().map(DelayedRow::from).collect())
     }
 
-    /// When the next is to be sent, of all or of one account.
-    pub async fn next_delayed(&self, recipient: Option<i64>) -> Result<Option<i64>, Error> {
+    /// When the next is to be sent, but for those of some rooms.
+    pub async fn next_delayed(&self, but: &[i64]) -> Result<Option<i64>, Error> {
         let (next,): (Option<i64>,) = self
-            .one(match recipient {
-                None => statement!("SELECT MIN(send_ts) FROM delayed_event WHERE finalised_ts IS NULL"),
-                Some(recipient) => statement!(
-                    "SELECT MIN(send_ts) FROM delayed_event WHERE finalised_ts IS NULL AND recipient = $1",
-                    recipient
-                ),
-            })
+            .one(statement!(
+                "SELECT MIN(send_ts) FROM delayed_event
+                 WHERE finalised_ts IS NULL AND room NOT IN (SELECT value FROM json_each($1))",
+                format!("{but:?}"),
+            ))
+            .await?;
+        Ok(next)
+    }
+
+    /// When the next of an account is to be sent.
+    pub async fn next_delayed_of(&self, recipient: i64) -> Result<Option<i64>, Error> {
+        let (next,): (Option<i64>,) = self
+            .one(statement!(
+                "SELECT MIN(send_ts) FROM delayed_event WHERE finalised_ts IS NULL AND recipient = $1",
+                recipient
+            ))
             .await?;
         Ok(next)
     }
