@@ -80,6 +80,21 @@ async fn a_delayed_message_is_sent_when_its_time_has_come() {
     assert_eq!(scheduled(&alice).await, Vec::<Value>::new());
 }
 
+/// Who isn't there reads nothing.
+#[tokio::test]
+async fn a_delayed_message_leaves_unread_what_is() {
+    let server = Server::start(Table::new()).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    bob.send_text(&room, "early").await;
+    let delay_id = delay(&alice, &room, 50, "later").await;
+    settled(&alice, &delay_id).await;
+    let sync = alice.sync(None, 0).await;
+    let unread = &sync["rooms"]["join"][&room]["unread_notifications"]["notification_count"];
+    assert_eq!(*unread, 1);
+}
+
 #[tokio::test]
 async fn delayed_state_is_state() {
     let server = Server::start(Table::new()).await;

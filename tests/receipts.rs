@@ -280,6 +280,43 @@ async fn threads_are_read_one_by_one() {
     assert_eq!(receipts(&bob.sync(None, 0).await, &room).len(), 4);
 }
 
+/// Who says something in a thread has read that thread, and who says it outside of threads what is there.
+#[tokio::test]
+async fn who_sends_has_read_the_thread_that_they_send_to() {
+    let server = Server::start(Table::new()).await;
+    let all = people(&server, ["alice", "bob"]).await;
+    let [alice, bob] = &all[..] else { panic!("two people") };
+    let room = room_of(&all).await;
+    let start = alice.send_text(&room, "root").await;
+    let in_thread = async |user: &User, text: &str| {
+        let relation = json!({ "rel_type": "m.thread", "event_id": start });
+        let content = json!({ "msgtype": "m.text", "body": text, "m.relates_to": relation });
+        user.send_event(&room, "m.room.message", content).await
+    };
+    mark(bob, &room, "m.read", &start, json!({})).await;
+    let filter =
+        "&filter=%7B%22room%22%3A%7B%22timeline%22%3A%7B%22unread_thread_notifications%22%3Atrue%7D%7D%7D";
+    let counts = async || {
+        let sync = bob.sync_with(None, 0, filter).await;
+        let thread = &joined(&sync, &room)["unread_thread_notifications"][&start]["notification_count"];
+        (unread(&sync, &room).0, thread.as_i64().unwrap_or(0))
+    };
+    in_thread(alice, "one").await;
+    alice.send_text(&room, "main").await;
+    assert_eq!(counts().await, (1, 1));
+    let reply = in_thread(bob, "two").await;
+    assert_eq!(counts().await, (1, 0));
+    in_thread(alice, "three").await;
+    bob.send_text(&room, "main").await;
+    assert_eq!(counts().await, (0, 1));
+    alice.send_text(&room, "main").await;
+    let relation = json!({ "rel_type": "m.annotation", "event_id": reply, "key": "+" });
+    bob.send_event(&room, "m.reaction", json!({ "m.relates_to": relation })).await;
+    assert_eq!(counts().await, (1, 0), "a reaction is where its target is");
+    // Nothing is told to others.
+    assert_eq!(receipts(&alice.sync(None, 0).await, &room), [format!("m.read {} {start} -", bob.user_id)]);
+}
+
 /// RC-25: where a receipt for everything and one for a thread are on one event, the former is told, whichever came first.
 #[tokio::test]
 async fn a_receipt_for_everything_hides_that_for_a_thread() {

@@ -35,6 +35,9 @@ impl UnreadCounts {
             entry.kind == Kind::Event && entry.flags & (flags::OWN_MEMBERSHIP | flags::REDACTION) == 0;
         if simple {
             // As they will be counted in the database.
+            if entry.flags & flags::READ != 0 {
+                unread.read(thread);
+            }
             let notifies = entry.flags & flags::NOTIFY != 0;
             let highlights = notifies && entry.flags & flags::HIGHLIGHT != 0;
             let one = Counts { notifications: i64::from(notifies), highlights: i64::from(highlights) };
@@ -82,6 +85,19 @@ mod tests {
         assert_eq!((unread.main, unread.total()), (counts(1, 0), counts(4, 1)));
         let threads: Vec<_> = unread.threads.iter().map(|(root, counts)| (&**root, *counts)).collect();
         assert_eq!(threads, [("$1", counts(2, 0)), ("$2", counts(1, 1))]);
+    }
+
+    #[test]
+    fn who_sends_has_read_what_came_before() {
+        let mut kept = UnreadCounts::default();
+        let one: Arc<str> = Arc::from("$1");
+        kept.insert(1, Unread { main: counts(2, 1), ..Unread::default() }, 10);
+        kept.follow(&entry(11, Kind::Event, flags::NOTIFY), Some(&one));
+        kept.follow(&entry(12, Kind::Event, flags::READ), None);
+        kept.follow(&entry(13, Kind::Event, flags::NOTIFY), None);
+        assert_eq!((kept.get(1).unwrap().main, kept.get(1).unwrap().total()), (counts(1, 0), counts(2, 0)));
+        kept.follow(&entry(14, Kind::Event, flags::READ), Some(&one));
+        assert_eq!(*kept.get(1).unwrap(), Unread { main: counts(1, 0), ..Unread::default() });
     }
 
     #[test]

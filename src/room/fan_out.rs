@@ -119,6 +119,9 @@ pub(super) fn fan_out(
         &powers,
     );
     let mut judge = Judge::new(before, event, &facts, wishes);
+    // It says nothing of who isn't there (delayed events are of no device, a new name is state), and a redaction is in no thread.
+    let by_device = event.sent_by.as_ref().is_some_and(|by| by.device > 0);
+    let reads = by_device && !pdu.is_state() && pdu.redacts.is_none();
     let newcomers = touched.members.iter().filter(|member| !before.local.contains(member));
 
     let recipients = before.local.iter().chain(newcomers).map(|member| {
@@ -132,6 +135,7 @@ pub(super) fn fan_out(
             (outcome.highlight, flags::HIGHLIGHT),
             (outcome.sound.is_some(), flags::SOUND),
             (outcome.sound == Some(Sound::Ring), flags::RING),
+            (reads && pdu.sender == member.user_id, flags::READ),
         ];
         let flags = flags.into_iter().filter(|(is, _)| *is).fold(0, |all, (_, flag)| all | flag);
         (member.recipient, flags)

@@ -59,6 +59,8 @@ pub mod flags {
     pub const SOUND: i64 = 32;
     /// … and it is that of a call.
     pub const RING: i64 = 64;
+    /// The recipient sent the event from one of their devices, and has read what came before it in its thread.
+    pub const READ: i64 = 128;
 }
 
 /// One entry of a queue.

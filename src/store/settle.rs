@@ -334,7 +334,7 @@ mod tests {
     async fn recipients_and_flags_come_back_as_they_went_in() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path()).await;
-        let everything = (flags::RING << 1) - 1;
+        let everything = (flags::READ << 1) - 1;
         let recipients = [(1, everything), (-1, 0), (-70_000, everything), (1 << 40, flags::NOTIFY)];
         store.commit(message(1, recipients.to_vec())).await.unwrap();
         for (recipient, flags) in recipients {

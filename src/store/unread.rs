@@ -53,6 +53,14 @@ impl Unread {
         }
     }
 
+    /// Everything in a thread is read, or without one in the main timeline.
+    pub fn read(&mut self, thread: Option<&Arc<str>>) {
+        match thread {
+            Some(thread) => drop(self.threads.remove(thread)),
+            None => self.main = Counts::default(),
+        }
+    }
+
     fn add_row(&mut self, thread: &str, notifications: i64, highlights: i64) {
         // In the table the main timeline has an empty name.
         let thread = (!thread.is_empty()).then(|| Arc::from(thread));
@@ -84,6 +92,19 @@ impl Run<'_> {
         }
         goes_on
     }
+}
+
+/// Forgets what is unread of these threads, each of a recipient in a room: all of it is from before what was sent there.
+pub(super) fn clear<'a>(
+    connection: &Connection,
+    read: impl Iterator<Item = (i64, i64, &'a str)>,
+) -> Result<(), Error> {
+    let text = "DELETE FROM unread WHERE recipient = ?1 AND room = ?2 AND thread = ?3";
+    let mut delete = connection.prepare_cached(text)?;
+    for thread in read {
+        delete.execute(thread)?;
+    }
+    Ok(())
 }
 
 /// Writes what has become unread, in any order.
@@ -330,9 +351,13 @@ mod tests {
                         let mut notify = |recipient: i64| match dice.random_range(0..20) {
                             0 => (recipient, 0),
                             1 => (recipient, flags::NOTIFY | flags::HIGHLIGHT),
+                            2 => (recipient, flags::READ),
                             _ => (recipient, flags::NOTIFY),
                         };
                         let recipients = vec![notify(1), notify(2), notify(3)];
+                        model.retain(|(recipient, _, of, _)| {
+                            *of != thread || !recipients.contains(&(*recipient, flags::READ))
+                        });
                         let notified = recipients.iter().filter(|(_, flags)| flags & flags::NOTIFY != 0);
                         model.extend(notified.map(|(recipient, flags)| {
                             (*recipient, seq, thread, flags & flags::HIGHLIGHT != 0)

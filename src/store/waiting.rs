@@ -7,7 +7,7 @@
 //! This is a copy, so that no step has to read again what waits for others. It is made anew when another process has written, such
 //! as the command line.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use rusqlite::Connection;
 
@@ -304,7 +304,16 @@ fn move_entries(connection: &Connection, entries: &[((i64, i64), &Held)]) -> Res
     let counts = |flags: i64, held: &Held| {
         held.kind == Kind::Event as i16 && flags & (flags::NOTIFY | flags::OWN_MEMBERSHIP) == flags::NOTIFY
     };
-    let unread = entries.iter().filter(|((_, flags), held)| counts(*flags, held));
+    // The last that each has sent to a thread: what came before it is read.
+    let reads = |flags: i64, held: &Held| held.kind == Kind::Event as i16 && flags & flags::READ != 0;
+    let sent = entries.iter().filter(|((_, flags), held)| reads(*flags, held));
+    let sent: BTreeMap<(i64, i64, &str), i64> =
+        sent.map(|((recipient, _), held)| ((*recipient, held.room, &*held.thread), held.position)).collect();
+    unread::clear(connection, sent.keys().copied())?;
+    let unread = entries.iter().filter(|((recipient, flags), held)| {
+        counts(*flags, held)
+            && sent.get(&(*recipient, held.room, &*held.thread)).is_none_or(|read| held.position > *read)
+    });
     let unread = unread.map(|((recipient, flags), held)| Run {
         recipient: *recipient,
         room: held.room,

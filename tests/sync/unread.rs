@@ -99,3 +99,47 @@ async fn who_comes_back_finds_nothing_unread_from_before() {
     alice.send_text(&room, "three").await;
     assert_eq!(counts(&device.next().await, &room), (1, 0));
 }
+
+/// By an event of their own, as by a receipt: on all devices.
+#[tokio::test]
+async fn sy14_who_sends_has_read_what_came_before() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = public_room(&alice, &[&bob]).await;
+    let mut devices = [Device::ready(&bob).await, Device::ready(&server.login("bob").await).await];
+    for round in 0..2 {
+        alice.send_text(&room, "one").await;
+        alice.send_event(&room, "m.room.message", mention(&bob)).await;
+        // The first time the server has counted for them before, the second time it hasn't.
+        for device in devices.iter_mut().filter(|_| round == 0) {
+            assert_eq!(counts(&device.next().await, &room), (2, 1));
+        }
+        bob.send_text(&room, "answer").await;
+        for device in &mut devices {
+            assert_eq!(counts(&device.next().await, &room), (0, 0));
+        }
+        assert_eq!(counts(&Device::new(&bob).next().await, &room), (0, 0), "on an initial sync");
+    }
+    alice.send_text(&room, "three").await;
+    for device in &mut devices {
+        assert_eq!(counts(&device.next().await, &room), (1, 0));
+    }
+    assert_eq!(counts(&Device::new(&bob).next().await, &room), (1, 0), "on an initial sync");
+    let told = bob.get("/v3/notifications").await.expect(200);
+    let read = told["notifications"].as_array().unwrap().iter().map(|one| one["read"] == true);
+    assert_eq!(read.take(3).collect::<Vec<_>>(), [false, true, true]);
+}
+
+#[tokio::test]
+async fn sy14_state_and_redactions_read_nothing() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = public_room(&alice, &[&bob]).await;
+    let mut device = Device::ready(&alice).await;
+    let wrong = alice.send_text(&room, "wrong").await;
+    bob.send_text(&room, "one").await;
+    alice.redact(&room, &wrong).await;
+    let path = format!("/v3/rooms/{room}/state/m.room.topic");
+    alice.put(&path, json!({ "topic": "automatic" })).await.expect(200);
+    assert_eq!(counts(&device.next().await, &room), (1, 0));
+}

@@ -2,7 +2,7 @@
 
 use crate::{
     device::{Device, Style},
-    kept::{KeptRoom, SHOWN},
+    kept::{KeptEvent, KeptRoom, SHOWN},
     world::World,
 };
 
@@ -53,7 +53,10 @@ pub(crate) fn judge(world: &World, device: &Device, room: &str, stored: &KeptRoo
             ));
         }
     }
-    let read = told(&device.user_id, PUBLIC).max(told(&device.user_id, PRIVATE));
+    // Who says something has read what was said before.
+    let own = |event: &&KeptEvent| event.kind == "m.room.message" && event.sender == device.user_id;
+    let said = stored.events.iter().filter(own).map(|event| event.seq).max().unwrap_or_default();
+    let read = told(&device.user_id, PUBLIC).max(told(&device.user_id, PRIVATE)).max(said);
     let Some(since) = stored.joined_since(&device.user_id) else { return };
     let unread = stored.events.iter().filter(|event| {
         event.seq > read.max(since)
