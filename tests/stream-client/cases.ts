@@ -393,6 +393,23 @@ const cases: { [name: string]: () => Promise<void> } = {
     check(network.calls.some(({ path }) => path === "presence/@me:x/status"), "the twin");
   },
 
+  async "a line on which nothing is heard is asked once a heartbeat, and given up after two that went unheard"() {
+    network.accept();
+    const { hear } = network;
+    const pings: { at: number }[] = [];
+    network.hear = (socket, frame) => {
+      if (frame.method !== "ping") hear(socket, frame);
+      else if (socket === network.sockets[0]) pings.push({ at: Date.now() });
+    };
+    client();
+    await until("another socket", () => network.sockets.length > 1);
+    check(pings.length === 2, `${pings.length} pings`);
+    const [pause] = pausesOf(pings);
+    check(pause! > 28_000, `pause: ${pause}`);
+    const silent = network.sockets[1]!.at - network.sockets[0]!.at;
+    check(silent >= 90_000, `given up after ${silent} ms`);
+  },
+
   async "an empty position is none"() {
     network.accept();
     const { hear } = network;

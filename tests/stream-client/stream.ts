@@ -218,6 +218,8 @@ export class HearthStream {
       const authId = this.prefix + this.next++;
       let heartbeat = OPEN_WITHIN_MS;
       let heard = Date.now();
+      /** Pings since then. */
+      let pings = 0;
       let delay: number | undefined;
       let refused: MatrixError | undefined;
       /** It did more than to let this client in, or has done so for a while. */
@@ -256,7 +258,8 @@ export class HearthStream {
           // A line that is dead may take minutes to say so.
           socket.close();
           finish(1006, "nothing was heard for too long");
-        } else if (silent > heartbeat) {
+        } else if (silent > (pings + 1) * heartbeat) {
+          pings++;
           say({ method: "ping" });
         }
         if (Date.now() - acknowledgedAt > ACK_AFTER_MS) acknowledge();
@@ -265,6 +268,7 @@ export class HearthStream {
       socket.onclose = (event) => finish(event.code, event.reason);
       socket.onmessage = (event) => {
         heard = Date.now();
+        pings = 0;
         if (over || run !== this.running) return;
         const frame = JSON.parse(event.data as string) as Json;
         if (frame.type === "hello") {
