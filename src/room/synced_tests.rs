@@ -6,7 +6,7 @@ use ruma::{OwnedUserId, events::room::member::MembershipState, owned_user_id};
 use serde_json::{Value, json};
 
 use super::{
-    Entry, Event, Given, Outcome,
+    Direction, Entry, Event, EventFilter, Given, Outcome, Paging,
     received_tests::{Story, text},
 };
 use crate::{
@@ -280,6 +280,7 @@ async fn sy_05_a_gap_that_was_bridged_limits_the_timeline() {
         let given = Given { state: state.collect(), events: vec![topic.clone()] };
         let outcome = story.world.rooms.bridge(&story.room, event.clone(), given).await.unwrap();
         assert_eq!(outcome, Outcome::Accepted);
+        let since = carol.since.unwrap().to_string();
         let news = carol.next().await;
         let room = &news["rooms"]["join"][story.room.room_id.as_str()];
         assert_eq!(room["timeline"]["limited"], true, "{room}");
@@ -288,6 +289,21 @@ async fn sy_05_a_gap_that_was_bridged_limits_the_timeline() {
         assert_eq!(room["timeline"]["prev_batch"], format!("r{}", seq - 1));
         let key = if form == StateForm::Before { "state" } else { "state_after" };
         assert!(ids(&room[key]["events"]).contains(&topic.event_id.as_str()), "{room}");
+
+        // What the timeline leaves out is between the two answers, and nothing else.
+        let (rooms, filter) = (&story.world.rooms, EventFilter::default());
+        let prev_batch = room["timeline"]["prev_batch"].as_str().unwrap();
+        let paging = Paging {
+            direction: Direction::Backwards,
+            from: Some(rooms.place(&story.room, prev_batch).await.unwrap()),
+            to: Some(rooms.place(&story.room, &since).await.unwrap()),
+            limit: 100,
+            filter: &filter,
+        };
+        let sight = rooms.sight(&story.room, &carol.session.user_id).await.unwrap();
+        let page = rooms.page(&story.room, &sight, paging).await.unwrap();
+        let between: Vec<_> = page.events.iter().map(|event| event.id()).collect();
+        assert_eq!((between, page.end), (vec![&*before], None));
     }
 }
 
