@@ -287,6 +287,32 @@ async fn events_that_nobody_asked_for_do_not_end_paging() {
     assert_eq!((seen.len(), pages), (0, 1));
 }
 
+/// FI-03: a filter that isn't for a room shows nothing of it.
+#[tokio::test]
+async fn filters_choose_their_rooms() {
+    let server = Server::start(Table::new()).await;
+    let alice = server.register("alice").await;
+    let (room, other) = (room_with(&alice, "shared").await, room_with(&alice, "shared").await);
+    let event = alice.send_text(&room, "hello").await;
+    for (filter, shown) in [
+        (json!({ "rooms": [room, other] }), true),
+        (json!({ "rooms": [other] }), false),
+        (json!({ "rooms": [] }), false),
+        (json!({ "rooms": [room], "not_rooms": [room] }), false),
+        (json!({ "not_rooms": [other] }), true),
+    ] {
+        let wanted = encoded(&filter);
+        let (seen, pages) = page_through(&alice, &room, "b", &format!("&filter={wanted}")).await;
+        assert_eq!((seen.contains(&event), pages), (shown, 1), "{filter}");
+        let context = format!("/v3/rooms/{room}/context/{event}?filter={wanted}");
+        let context = alice.get(&context).await.expect(200);
+        assert_eq!(context["event"]["event_id"], event.as_str());
+        for part in ["events_before", "state"] {
+            assert_eq!(!ids(&context[part]).is_empty(), shown, "{part}: {filter}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_page_begins_where_its_direction_does_whatever_its_filter() {
     let server = Server::start(Table::new()).await;

@@ -264,6 +264,8 @@ async fn what_is_more_than_messages_is_left_to_the_long_way() {
         (json!({ "room": { "timeline": { "not_senders": [story.alice] } } }), 0),
         (json!({ "room": { "timeline": { "types": ["m.room.encrypted"] } } }), 0),
         (json!({ "room": { "not_rooms": [room] } }), 0),
+        (json!({ "room": { "timeline": { "not_rooms": [room] } } }), 0),
+        (json!({ "room": { "timeline": { "rooms": ["!other:localhost"] } } }), 0),
         (json!({ "event_fields": ["content.body"] }), 1),
         (json!({ "event_format": "federation" }), 1),
     ] {

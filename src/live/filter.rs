@@ -4,12 +4,12 @@ use std::sync::{Arc, LazyLock};
 
 use ruma::{
     RoomId, UInt, UserId,
-    api::client::filter::{EventFormat, FilterDefinition, LazyLoadOptions},
+    api::client::filter::{EventFormat, FilterDefinition, LazyLoadOptions, RoomEventFilter},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::room::{Event, EventFilter, RelationFilter};
+use crate::room::{Event, EventFilter, RelationFilter, listed, type_matches};
 
 pub(super) use crate::room::Fields;
 
@@ -93,8 +93,7 @@ impl SyncFilter {
     /// FI-03: whether a room is in the answer at all.
     pub fn room(&self, room_id: &RoomId) -> bool {
         let filter = &self.definition.room;
-        let listed = filter.rooms.as_ref().is_none_or(|rooms| rooms.iter().any(|room| room == room_id));
-        listed && !filter.not_rooms.iter().any(|room| room == room_id)
+        listed(filter.rooms.as_deref(), &filter.not_rooms, room_id)
     }
 
     /// Whether an event belongs into a timeline, but for what relates to it.
@@ -111,31 +110,35 @@ impl SyncFilter {
         self.state.matches(event)
     }
 
-    pub fn ephemeral(&self, kind: &str) -> bool {
+    /// Whether ephemeral events of a type are wanted of a room, and then what one user says by them.
+    pub fn ephemeral(&self, room_id: &RoomId, kind: &str) -> bool {
         let filter = &self.definition.room.ephemeral;
-        crate::room::type_matches(filter.types.as_deref(), &filter.not_types, kind)
+        of_room(filter, room_id, kind) && filter.senders.as_ref().is_none_or(|senders| !senders.is_empty())
     }
 
-    pub fn room_account_data(&self, kind: &str) -> bool {
-        let filter = &self.definition.room.account_data;
-        crate::room::type_matches(filter.types.as_deref(), &filter.not_types, kind)
+    pub fn ephemeral_of(&self, user_id: &UserId) -> bool {
+        let filter = &self.definition.room.ephemeral;
+        listed(filter.senders.as_deref(), &filter.not_senders, user_id)
+    }
+
+    pub fn room_account_data(&self, room_id: &RoomId, kind: &str) -> bool {
+        of_room(&self.definition.room.account_data, room_id, kind)
     }
 
     pub fn account_data(&self, kind: &str) -> bool {
         let filter = &self.definition.account_data;
-        crate::room::type_matches(filter.types.as_deref(), &filter.not_types, kind)
+        type_matches(filter.types.as_deref(), &filter.not_types, kind)
     }
 
     /// Whether presence is wanted at all, and then that of one user.
     pub(super) fn presence(&self) -> bool {
         let filter = &self.definition.presence;
-        crate::room::type_matches(filter.types.as_deref(), &filter.not_types, "m.presence")
+        type_matches(filter.types.as_deref(), &filter.not_types, "m.presence")
     }
 
     pub fn presence_of(&self, user_id: &UserId) -> bool {
         let filter = &self.definition.presence;
-        let listed = filter.senders.as_ref().is_none_or(|senders| senders.iter().any(|one| one == user_id));
-        listed && !filter.not_senders.iter().any(|one| one == user_id)
+        listed(filter.senders.as_deref(), &filter.not_senders, user_id)
     }
 
     pub(super) fn presence_limit(&self) -> usize {
@@ -178,4 +181,10 @@ impl SyncFilter {
     pub fn fields(&self) -> &Fields {
         &self.fields
     }
+}
+
+/// Whether what has no sender is wanted of a room.
+fn of_room(filter: &RoomEventFilter, room_id: &RoomId, kind: &str) -> bool {
+    listed(filter.rooms.as_deref(), &filter.not_rooms, room_id)
+        && type_matches(filter.types.as_deref(), &filter.not_types, kind)
 }

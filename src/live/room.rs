@@ -521,9 +521,11 @@ impl RoomSync<'_> {
         } else {
             store.receipts_changed(self.room.number, &self.changes.receipts).await?
         };
+        let (room_id, filter) = (&self.room.room_id, &self.wanted.filter);
+        let is_heard = |user_id: &UserId| filter.ephemeral_of(user_id);
         let mut events = Vec::new();
-        if let Some(receipts) = receipt_event(&receipts, &self.session.user_id)
-            && self.wanted.filter.ephemeral("m.receipt")
+        if let Some(receipts) = receipt_event(&receipts, &self.session.user_id, is_heard)
+            && filter.ephemeral(room_id, "m.receipt")
         {
             events.push(raw(&receipts)?);
         }
@@ -534,9 +536,10 @@ impl RoomSync<'_> {
             }
             typing => typing.clone(),
         };
-        if let Some(typing) = typing
-            && self.wanted.filter.ephemeral("m.typing")
+        if let Some(mut typing) = typing
+            && filter.ephemeral(room_id, "m.typing")
         {
+            typing.retain(|user_id| is_heard(user_id));
             events.push(raw(&json!({ "type": "m.typing", "content": { "user_ids": typing } }))?);
         }
         Ok(events)
@@ -552,7 +555,8 @@ impl RoomSync<'_> {
         } else {
             self.syncs.store.account_data_changed(recipient, &self.changes.account_data).await?
         };
-        super::answer::account_data_events(rows, |kind| self.wanted.filter.room_account_data(kind))
+        let room_id = &self.room.room_id;
+        super::answer::account_data_events(rows, |kind| self.wanted.filter.room_account_data(room_id, kind))
     }
 }
 
@@ -572,11 +576,16 @@ fn raw(value: &serde_json::Value) -> Result<Box<RawValue>, Error> {
     Ok(serde_json::value::to_raw_value(value)?)
 }
 
-/// SY-10, RC-21: receipts in the form of `m.receipt`; private ones only for their owner.
-pub(super) fn receipt_event(receipts: &[ReceiptRow], reader: &UserId) -> Option<serde_json::Value> {
+/// SY-10, RC-21: receipts in the form of `m.receipt`, of those who are heard; private ones only for their owner.
+pub(super) fn receipt_event(
+    receipts: &[ReceiptRow],
+    reader: &UserId,
+    is_heard: impl Fn(&UserId) -> bool,
+) -> Option<serde_json::Value> {
     let mut content = serde_json::Map::new();
     for receipt in receipts {
-        if receipt.kind == "m.read.private" && receipt.user_id != reader.as_str() {
+        let is_private = receipt.kind == "m.read.private" && receipt.user_id != reader.as_str();
+        if is_private || !<&UserId>::try_from(receipt.user_id.as_str()).is_ok_and(&is_heard) {
             continue;
         }
         let mut data = json!({ "ts": receipt.ts });

@@ -1,9 +1,7 @@
 //! Which events a client asks for, and which fields of them ("Filtering" of the Client-Server API).
-//!
-//! Filters by room are left to the caller, who knows which rooms it reads.
 
 use ruma::{
-    OwnedUserId,
+    OwnedRoomId, OwnedUserId, RoomId,
     api::client::filter::{LazyLoadOptions, RoomEventFilter, UrlFilter},
 };
 use serde::{Deserialize, Serialize};
@@ -32,6 +30,8 @@ pub enum LazyMembers {
 pub struct EventFilter {
     pub limit: Option<usize>,
     pub lazy_members: LazyMembers,
+    rooms: Option<Vec<OwnedRoomId>>,
+    not_rooms: Vec<OwnedRoomId>,
     types: Option<Vec<String>>,
     not_types: Vec<String>,
     senders: Option<Vec<OwnedUserId>>,
@@ -75,6 +75,8 @@ impl EventFilter {
                 LazyLoadOptions::Enabled { include_redundant_members: false } => LazyMembers::Needed,
                 LazyLoadOptions::Enabled { include_redundant_members: true } => LazyMembers::Redundant,
             },
+            rooms: filter.rooms.clone(),
+            not_rooms: filter.not_rooms.clone(),
             types: filter.types.clone(),
             not_types: filter.not_types.clone(),
             senders: filter.senders.clone(),
@@ -97,13 +99,15 @@ impl EventFilter {
         Self { ignored, ..self }
     }
 
+    /// Whether events of a room can match.
+    pub fn room(&self, room_id: &RoomId) -> bool {
+        listed(self.rooms.as_deref(), &self.not_rooms, room_id)
+    }
+
     /// Whether an event matches, but for what relates to it ([`super::Rooms::related_as_asked`]).
     pub fn matches(&self, event: &Event) -> bool {
         let pdu = &event.pdu;
-        // FI-02: what a filter excludes stays out even if it is asked for.
-        if self.not_senders.contains(&pdu.sender)
-            || self.senders.as_ref().is_some_and(|senders| !senders.contains(&pdu.sender))
-        {
+        if !self.room(&pdu.room_id) || !listed(self.senders.as_deref(), &self.not_senders, &pdu.sender) {
             return false;
         }
         if !pdu.is_state() && self.ignored.contains(&pdu.sender) {
@@ -136,7 +140,7 @@ impl EventFilter {
         &self.ignored
     }
 
-    /// Whether no event can match.
+    /// Whether no event can match, whatever its room.
     pub fn matches_nothing(&self) -> bool {
         let nothing = |list: &Option<Vec<String>>| list.as_ref().is_some_and(Vec::is_empty);
         let relations = &self.relations;
@@ -147,7 +151,9 @@ impl EventFilter {
 
     /// Whether every event matches.
     pub fn matches_everything(&self) -> bool {
-        self.types.is_none()
+        self.rooms.is_none()
+            && self.not_rooms.is_empty()
+            && self.types.is_none()
             && self.not_types.is_empty()
             && self.senders.is_none()
             && self.not_senders.is_empty()
@@ -155,6 +161,12 @@ impl EventFilter {
             && self.relations == RelationFilter::default()
             && self.ignored.is_empty()
     }
+}
+
+/// Whether these lists let one through (FI-02): what a filter excludes stays out even if it is asked for.
+pub fn listed<T: PartialEq<U>, U: ?Sized>(wanted: Option<&[T]>, unwanted: &[T], one: &U) -> bool {
+    let is = |other: &T| other == one;
+    !unwanted.iter().any(is) && wanted.is_none_or(|wanted| wanted.iter().any(is))
 }
 
 /// Whether these lists of types let a type through (FI-02).
@@ -280,6 +292,9 @@ mod tests {
             (false, json!({ "senders": [] })),
             (false, json!({ "senders": ["@b:localhost"] })),
             (false, json!({ "senders": ["@a:localhost"], "not_senders": ["@a:localhost"] })),
+            (true, json!({ "rooms": ["!room:localhost"], "not_rooms": ["!other:localhost"] })),
+            (false, json!({ "rooms": ["!other:localhost"] })),
+            (false, json!({ "rooms": ["!room:localhost"], "not_rooms": ["!room:localhost"] })),
         ] {
             assert_eq!(filter(given.clone()).matches(&message), matches, "{given}");
         }

@@ -90,7 +90,7 @@ pub use self::{
     entry::{Entry, Hearsay, last_after_hole},
     error::{Error, NO_EVENT},
     event::Event,
-    filter::{EventFilter, Fields, LazyMembers, RelationFilter, type_matches},
+    filter::{EventFilter, Fields, LazyMembers, RelationFilter, listed, type_matches},
     history::{Direction, Page, Paging},
     outliers::Given,
     policy_server::{AskPolicy, Refusal},

@@ -148,8 +148,6 @@ impl Kept {
             term,
             keys: Vec::new(),
             filter: &filter,
-            rooms: None,
-            not_rooms: Vec::new(),
             order: Order::Recent,
             groups: Vec::new(),
             limit: 10,

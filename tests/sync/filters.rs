@@ -132,6 +132,82 @@ async fn fi02_state_ephemeral_and_account_data_have_filters_of_their_own() {
 }
 
 #[tokio::test]
+async fn fi03_parts_of_rooms_choose_their_rooms_too() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (one, other) = (public_room(&alice, &[&bob]).await, public_room(&alice, &[&bob]).await);
+    for room in [&one, &other] {
+        let event = alice.send_text(room, "hello").await;
+        alice.receipt(room, "m.read", &event).await;
+        alice.typing(room, true).await;
+        bob.account_data(&format!("/rooms/{room}"), "org.example", json!({})).await;
+    }
+    let parts = ["timeline", "state", "ephemeral", "account_data"];
+    for part in parts {
+        for wanted in [json!({ "not_rooms": [one] }), json!({ "rooms": [other] })] {
+            // What a timeline shows isn't in the state before it.
+            let mut definition = json!({ "room": { "timeline": { "limit": 1 } } });
+            for (key, value) in wanted.as_object().expect("a filter") {
+                definition["room"][part][key] = value.clone();
+            }
+            let mut device = Device::with(&bob, &filter(&definition));
+            let answer = device.next().await;
+            for (room, chosen) in [(&one, false), (&other, true)] {
+                let body = join(&answer, room);
+                for each in parts {
+                    let expected = each != part || chosen;
+                    assert_eq!(!events(&body[each]).is_empty(), expected, "{each} of {definition}: {body}");
+                }
+            }
+            if part == "timeline" {
+                for room in [&one, &other] {
+                    alice.send_text(room, "more").await;
+                }
+                let answer = device.next().await;
+                assert_eq!(events(&join(&answer, &one)["timeline"]), [] as [Value; 0], "{definition}");
+                assert_eq!(events(&join(&answer, &other)["timeline"]).len(), 1, "{definition}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn fi02_ephemeral_events_are_of_those_who_are_asked_for() {
+    let server = server().await;
+    let people =
+        [server.register("alice").await, server.register("bob").await, server.register("carol").await];
+    let [alice, bob, carol] = &people;
+    let room = public_room(alice, &[bob, carol]).await;
+    let event = alice.send_text(&room, "hello").await;
+    for person in [alice, carol] {
+        person.receipt(&room, "m.read", &event).await;
+        person.typing(&room, true).await;
+    }
+    for (wanted, expected) in [
+        (json!({}), vec![alice, carol]),
+        (json!({ "senders": [alice.user_id] }), vec![alice]),
+        (json!({ "not_senders": [alice.user_id] }), vec![carol]),
+        (json!({ "senders": [alice.user_id, carol.user_id], "not_senders": [carol.user_id] }), vec![alice]),
+        (json!({ "senders": [] }), vec![]),
+    ] {
+        let answer = bob.sync_with(None, 0, &filter(&json!({ "room": { "ephemeral": wanted } }))).await;
+        let ephemeral = &join(&answer, &room)["ephemeral"];
+        let expected: Vec<&str> = expected.iter().map(|user| user.user_id.as_str()).collect();
+        let of = |kind: &str| events(ephemeral).iter().find(|event| event["type"] == kind);
+        let readers = of("m.receipt").map(|receipts| receipts["content"][&event]["m.read"].clone());
+        let readers = readers.as_ref().and_then(Value::as_object);
+        let mut readers: Vec<&str> = readers.into_iter().flatten().map(|(user, _)| user.as_str()).collect();
+        readers.sort_unstable();
+        assert_eq!(readers, expected, "{wanted}: {ephemeral}");
+        let typing = of("m.typing").map(|typing| typing["content"]["user_ids"].clone());
+        let mut typing: Vec<&str> =
+            typing.iter().flat_map(Value::as_array).flatten().filter_map(Value::as_str).collect();
+        typing.sort_unstable();
+        assert_eq!(typing, expected, "{wanted}: {ephemeral}");
+    }
+}
+
+#[tokio::test]
 async fn fi05_only_the_fields_that_were_asked_for() {
     let server = server().await;
     let alice = server.register("alice").await;

@@ -97,8 +97,6 @@ async fn search(
         term: &criteria.search_term,
         keys: criteria.keys.unwrap_or_default().iter().map(ToString::to_string).collect(),
         filter: &filter,
-        rooms: criteria.filter.rooms.clone(),
-        not_rooms: criteria.filter.not_rooms.clone(),
         order,
         groups,
         limit: filter.limit.unwrap_or(USUAL).clamp(1, MOST),

@@ -201,7 +201,7 @@ impl Extending<'_> {
         let mut rooms = Map::new();
         let user_id = &self.session.user_id;
         let mut add = |chosen: &Chosen<'_>, rows: &[ReceiptRow]| {
-            if let Some(mut event) = receipt_event(rows, user_id) {
+            if let Some(mut event) = receipt_event(rows, user_id, |_| true) {
                 event["room_id"] = json!(chosen.room_id);
                 rooms.insert(chosen.room_id.to_string(), event);
             }

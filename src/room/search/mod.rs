@@ -61,8 +61,6 @@ pub struct Query<'a> {
     /// `content.body`, `content.name`, `content.topic`; none: all of them.
     pub keys: Vec<String>,
     pub filter: &'a EventFilter,
-    pub rooms: Option<Vec<OwnedRoomId>>,
-    pub not_rooms: Vec<OwnedRoomId>,
     pub order: Order,
     pub groups: Vec<GroupBy>,
     pub limit: usize,
@@ -210,9 +208,7 @@ impl Rooms {
         let known = rows.filter(|row| matches!(row.membership.as_str(), "join" | "leave" | "ban"));
         let rooms = known.filter_map(|row| Some((row.room, OwnedRoomId::try_from(row.room_id).ok()?)));
         let wanted = rooms.filter(|(_, room_id)| {
-            query.rooms.as_ref().is_none_or(|rooms| rooms.contains(room_id))
-                && !query.not_rooms.contains(room_id)
-                && place.room.as_ref().is_none_or(|room| room == room_id)
+            query.filter.room(room_id) && place.room.as_ref().is_none_or(|room| room == room_id)
         });
         Ok(wanted.collect())
     }

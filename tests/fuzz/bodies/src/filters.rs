@@ -2,7 +2,7 @@
 
 use hearth::testing::reading::{Event, SyncFilter};
 use hearth_federation::{Pdu, Received, References};
-use ruma::{EventId, RoomId, RoomVersionId, event_id};
+use ruma::{EventId, RoomId, RoomVersionId, UserId, event_id};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -26,16 +26,18 @@ pub(crate) fn run(data: &[u8]) {
         assert_eq!(ours, theirs, "{name} of {filter} and {pdu}");
     }
     let kind = pdu["type"].as_str().expect("it was read");
-    for (ours, part) in [
-        (read.account_data(kind), &filter["account_data"]),
-        (read.room_account_data(kind), &filter["room"]["account_data"]),
-        (read.ephemeral(kind), &filter["room"]["ephemeral"]),
-    ] {
-        assert_eq!(ours, of_type(part, kind), "{filter} and {kind}");
-    }
     let room = pdu["room_id"].as_str().expect("it was read");
-    let wanted = listed(&filter["room"], "rooms", "not_rooms", |other| other == room);
-    assert_eq!(read.room(<&RoomId>::try_from(room).expect("it was read")), wanted, "{filter} and {room}");
+    let room_id = <&RoomId>::try_from(room).expect("it was read");
+    assert_eq!(read.account_data(kind), of_type(&filter["account_data"], kind), "{filter} and {kind}");
+    assert_eq!(read.room(room_id), of_room(&filter["room"], room), "{filter} and {room}");
+    let (account_data, ephemeral) = (&filter["room"]["account_data"], &filter["room"]["ephemeral"]);
+    let wanted = of_type(account_data, kind) && of_room(account_data, room);
+    assert_eq!(read.room_account_data(room_id, kind), wanted, "{filter}, {room} and {kind}");
+    let sender = pdu["sender"].as_str().expect("it was read");
+    let user_id = <&UserId>::try_from(sender).expect("it was read");
+    let ours = read.ephemeral(room_id, kind) && read.ephemeral_of(user_id);
+    let wanted = of_type(ephemeral, kind) && of_room(ephemeral, room) && of_sender(ephemeral, sender);
+    assert_eq!(ours, wanted, "{filter}, {room}, {kind} and {sender}");
     assert!(read.timeline_limit() <= 1000);
     fields(&filter, &read, &pdu);
 }
@@ -68,6 +70,14 @@ fn of_type(filter: &Value, kind: &str) -> bool {
     listed(filter, "types", "not_types", |pattern| matches(&characters(pattern), &kind, false))
 }
 
+fn of_room(filter: &Value, room: &str) -> bool {
+    listed(filter, "rooms", "not_rooms", |other| other == room)
+}
+
+fn of_sender(filter: &Value, sender: &str) -> bool {
+    listed(filter, "senders", "not_senders", |other| other == sender)
+}
+
 fn lets_through(filter: &Value, event: &Value) -> bool {
     let relation = event["content"]["m.relates_to"].as_object();
     let relation = relation.filter(|relation| relation.get("event_id").is_some_and(Value::is_string));
@@ -75,7 +85,8 @@ fn lets_through(filter: &Value, event: &Value) -> bool {
     let names = ["org.matrix.msc3874.rel_types", "org.matrix.msc3874.not_rel_types"];
     let asks = !filter[names[0]].is_null() || !filter[names[1]].is_null();
     let related = || listed(filter, names[0], names[1], |wanted| Some(wanted) == relation);
-    listed(filter, "senders", "not_senders", |sender| event["sender"] == sender)
+    of_sender(filter, event["sender"].as_str().expect("it was read"))
+        && of_room(filter, event["room_id"].as_str().expect("it was read"))
         && of_type(filter, event["type"].as_str().expect("it was read"))
         && (!asks || related())
         && filter["contains_url"].as_bool().is_none_or(|wanted| wanted == event["content"]["url"].is_string())
