@@ -522,7 +522,8 @@ impl RoomSync<'_> {
             store.receipts_changed(self.room.number, &self.changes.receipts).await?
         };
         let (room_id, filter) = (&self.room.room_id, &self.wanted.filter);
-        let is_heard = |user_id: &UserId| filter.ephemeral_of(user_id);
+        // IG-01
+        let is_heard = |user_id: &UserId| filter.ephemeral_of(user_id) && !self.ignored.contains(user_id);
         let mut events = Vec::new();
         if let Some(receipts) = receipt_event(&receipts, &self.session.user_id, is_heard)
             && filter.ephemeral(room_id, "m.receipt")

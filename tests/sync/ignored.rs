@@ -93,6 +93,74 @@ async fn ig_01_pages_are_without_what_ignored_users_say() {
     assert!(!look.to_string().contains("never heard"), "{look}");
 }
 
+/// IG-01: nor around what a search finds, nor in a room that somebody looks into.
+#[tokio::test]
+async fn ig_01_results_and_looks_are_without_what_ignored_users_say() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = public_room(&alice, &[&bob]).await;
+    bob.send_text(&room, "never heard").await;
+    alice.send_text(&room, "needle").await;
+    bob.send_text(&room, "never heard").await;
+    let last = alice.send_text(&room, "last").await;
+    ignore(&alice, &[&bob]).await;
+
+    let around = json!({ "before_limit": 2, "after_limit": 1 });
+    let criteria = json!({ "search_term": "needle", "event_context": around });
+    let body = json!({ "search_categories": { "room_events": criteria } });
+    let found = alice.post("/v3/search", body).await.expect(200);
+    assert!(!found.to_string().contains("never heard"), "{found}");
+    let context = &found["search_categories"]["room_events"]["results"][0]["context"];
+    assert_eq!(common::history::ids(&context["events_after"]), std::slice::from_ref(&last));
+
+    let start = context["start"].as_str().expect("a token");
+    let look = alice.get(&format!("/v3/events?room_id={room}&from={start}")).await.expect(200);
+    assert!(!look.to_string().contains("never heard"), "{look}");
+    assert!(common::history::ids(&look["chunk"]).contains(&last), "{look}");
+}
+
+/// IG-01: that somebody types or has read is something that they say.
+#[tokio::test]
+async fn ig_01_ignored_users_are_not_heard_typing_or_reading() {
+    let server = server().await;
+    let (alice, bob, carol) =
+        (server.register("alice").await, server.register("bob").await, server.register("carol").await);
+    let room = public_room(&alice, &[&bob, &carol]).await;
+    let event = alice.send_text(&room, "hello").await;
+    ignore(&alice, &[&bob]).await;
+    let mut device = Device::ready(&alice).await;
+    let sliding = json!({
+        "lists": { "all": { "ranges": [[0, 9]], "timeline_limit": 1, "required_state": [] } },
+        "extensions": { "typing": { "enabled": true }, "receipts": { "enabled": true } },
+    });
+    let slide = async |pos: &str| {
+        let path = format!("/unstable/org.matrix.simplified_msc3575/sync?timeout=0{pos}");
+        alice.post(&path, sliding.clone()).await.expect(200)
+    };
+    let pos = slide("").await["pos"].as_str().expect("a position").to_owned();
+    for user in [&bob, &carol] {
+        user.typing(&room, true).await;
+        user.receipt(&room, "m.read", &event).await;
+    }
+    let mut told = Vec::new();
+    for answer in [device.next().await, Device::new(&alice).next().await] {
+        let ephemeral = &join(&answer, &room)["ephemeral"];
+        told.push(["m.typing", "m.receipt"].map(|kind| {
+            find(ephemeral, kind, None).unwrap_or_else(|| panic!("no {kind} in {ephemeral}"))["content"]
+                .clone()
+        }));
+    }
+    for answer in [slide(&format!("&pos={pos}")).await, slide("").await] {
+        let rooms = |kind: &str| answer["extensions"][kind]["rooms"][&room]["content"].clone();
+        told.push(["typing", "receipts"].map(rooms));
+    }
+    for [typing, receipts] in told {
+        assert_eq!(typing["user_ids"], json!([carol.user_id]));
+        let readers = &receipts[&event]["m.read"];
+        assert!(readers.get(&carol.user_id).is_some() && readers.get(&bob.user_id).is_none(), "{receipts}");
+    }
+}
+
 #[tokio::test]
 async fn mb_11_invites_that_come_to_be_unwanted_are_no_longer_told() {
     let server = server().await;

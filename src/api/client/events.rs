@@ -237,7 +237,7 @@ async fn peek(
     loop {
         // Whether it may still be read is asked anew each time.
         let sight = app.rooms.reading(room, &session.user_id).await?;
-        let filter = EventFilter::default();
+        let filter = EventFilter::default().without(app.accounts.ignored_users(session.recipient).await?);
         let paging = Paging {
             direction: Direction::Forwards,
             from: Some(start),

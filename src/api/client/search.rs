@@ -105,12 +105,14 @@ async fn search(
     let reader = Reader::of(&session);
     let found = app.rooms.search(reader, query).await?;
 
+    // IG-01
+    let heard = EventFilter::default().without(app.accounts.ignored_users(session.recipient).await?);
     let context = &criteria.event_context;
     let around = |limit| usize::try_from(limit).unwrap_or(MOST_AROUND).min(MOST_AROUND);
     let (before, after) = (around(context.before_limit), around(context.after_limit));
     let mut results = Vec::with_capacity(found.matches.len());
     for found in &found.matches {
-        results.push(result(&app, reader, found, (before, after), context.include_profile).await?);
+        results.push(result(&app, reader, found, (before, after, &heard), context.include_profile).await?);
     }
     let state = if criteria.include_state == Some(true) {
         state(&app, reader, &found).await?
@@ -132,11 +134,10 @@ async fn result(
     app: &App,
     reader: Reader<'_>,
     found: &Match,
-    (before, after): (usize, usize),
+    (before, after, filter): (usize, usize, &EventFilter),
     include_profile: bool,
 ) -> Result<SearchResult, MatrixError> {
     let (room, sight, seq) = (&found.room, &found.sight, found.event.seq);
-    let everything = EventFilter::default();
     let (mut start, mut end) = (seq - 1, seq);
     let (mut events_before, mut events_after) = (Vec::new(), Vec::new());
     for (direction, limit, place, events) in [
@@ -144,7 +145,7 @@ async fn result(
         (Direction::Forwards, after, &mut end, &mut events_after),
     ] {
         if limit > 0 {
-            let paging = Paging { direction, from: Some(*place), to: None, limit, filter: &everything };
+            let paging = Paging { direction, from: Some(*place), to: None, limit, filter };
             *events = app.rooms.page(room, sight, paging).await?.events;
             if let Some(last) = events.last() {
                 *place = if direction == Direction::Backwards { last.seq - 1 } else { last.seq };

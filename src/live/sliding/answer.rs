@@ -211,6 +211,7 @@ impl Sliding {
             known: &held.known,
             changes: &changes,
             typing,
+            ignored: &asked.ignored,
             chosen: &chosen,
             shown,
             expanded,

@@ -13,7 +13,7 @@ use super::{
     room::Chosen,
 };
 use crate::{
-    account::Session,
+    account::{IgnoredUsers, Session},
     keys::to_device::Page,
     live::{
         answer::account_data_events,
@@ -36,6 +36,7 @@ pub(super) struct Extending<'a> {
     pub(super) changes: &'a Changes,
     /// All who type, by the rooms where that changed.
     pub(super) typing: HashMap<i64, Vec<OwnedUserId>>,
+    pub(super) ignored: &'a IgnoredUsers,
     pub(super) chosen: &'a [Chosen<'a>],
     /// The events of the timelines of rooms that the answer has whole.
     pub(super) shown: HashMap<i64, Vec<OwnedEventId>>,
@@ -201,7 +202,7 @@ impl Extending<'_> {
         let mut rooms = Map::new();
         let user_id = &self.session.user_id;
         let mut add = |chosen: &Chosen<'_>, rows: &[ReceiptRow]| {
-            if let Some(mut event) = receipt_event(rows, user_id, |_| true) {
+            if let Some(mut event) = receipt_event(rows, user_id, |user_id| !self.ignored.contains(user_id)) {
                 event["room_id"] = json!(chosen.room_id);
                 rooms.insert(chosen.room_id.to_string(), event);
             }
@@ -250,6 +251,8 @@ impl Extending<'_> {
         let (lacking, changing) = self.divide(draft, scope, told::TYPING, changed);
         let mut rooms = Map::new();
         let mut add = |chosen: &Chosen<'_>, users: &[OwnedUserId]| {
+            // IG-01
+            let users: Vec<_> = users.iter().filter(|user_id| !self.ignored.contains(user_id)).collect();
             let content = json!({ "user_ids": users });
             let told = match self.form {
                 // MSC4508
