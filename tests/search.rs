@@ -244,6 +244,41 @@ async fn se_02_groups_have_their_results_and_tokens() {
     assert_eq!(bodies(&more), ["winter, says Bob 2", "winter, says Bob 1"]);
 }
 
+/// SE-02: who follows the token of a group sees each of its results once, in either order and from any page.
+#[tokio::test]
+async fn se_02_tokens_of_groups_lead_through_their_results() {
+    let server = Server::start(Table::new()).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let mut of_bob = Vec::new();
+    for _ in 0..6 {
+        alice.send_text(&room, "autumn").await;
+        of_bob.insert(0, bob.send_text(&room, "autumn").await);
+    }
+    let results = |found: &Value| -> Vec<String> {
+        let results = found["groups"]["sender"][&bob.user_id]["results"].as_array();
+        results.into_iter().flatten().map(|id| id.as_str().unwrap().to_owned()).collect()
+    };
+    for order in ["recent", "rank"] {
+        let criteria = json!({
+            "search_term": "autumn", "order_by": order, "filter": { "limit": 2 },
+            "groupings": { "group_by": [{ "key": "sender" }] },
+        });
+        let first = ask(&alice, criteria.clone(), "").await;
+        let second = ask(&alice, criteria.clone(), &encode(first["next_batch"].as_str().unwrap())).await;
+        for (mut page, expected) in [(first, &of_bob[..]), (second, &of_bob[1..])] {
+            let mut seen = results(&page);
+            while let Some(next) = page["groups"]["sender"][&bob.user_id]["next_batch"].as_str() {
+                assert!(seen.len() <= expected.len(), "{order}: {seen:?}");
+                page = ask(&alice, criteria.clone(), &encode(next)).await;
+                seen.extend(results(&page));
+            }
+            assert_eq!(seen, expected, "{order}");
+        }
+    }
+}
+
 /// SE-02: the events around a result, the profiles of who speaks there, and the state of the rooms.
 #[tokio::test]
 async fn se_02_results_come_with_their_surroundings() {

@@ -174,6 +174,8 @@ impl Rooms {
         }
         let so_far = place.skip.saturating_add(found.matches.len());
         answer.count = so_far.saturating_add(usize::from(found.more.is_some()));
+        // Those that are better than the page.
+        let mut passed = Vec::new();
         match query.order {
             Order::Recent => {
                 let next = |before| Place { before: Some(before), skip: so_far, ..place.clone() };
@@ -190,10 +192,12 @@ impl Rooms {
                 if answer.count > skip {
                     answer.next_batch = Some(Place { skip, ..place.clone() }.token());
                 }
-                answer.matches = found.matches.into_iter().skip(place.skip).take(query.limit).collect();
+                let rest = found.matches.split_off(place.skip.min(found.matches.len()));
+                passed = found.matches;
+                answer.matches = rest.into_iter().take(query.limit).collect();
             }
         }
-        group(&mut answer, &query, &place);
+        group(&mut answer, &passed, &query, &place);
         Ok(answer)
     }
 
@@ -350,25 +354,27 @@ impl Rooms {
     }
 }
 
-/// SE-02: who of the matches belongs together, and where each group goes on.
-fn group(answer: &mut Searched, query: &Query<'_>, place: &Place) {
+/// SE-02: who of the matches belongs together, and where each group goes on. `passed` are the matches before them, where
+/// these are counted.
+fn group(answer: &mut Searched, passed: &[Match], query: &Query<'_>, place: &Place) {
     for by in &query.groups {
+        let group_of = |found: &Match| match by {
+            GroupBy::Room => found.room.room_id.to_string(),
+            GroupBy::Sender => found.event.pdu.sender.to_string(),
+        };
         let groups = answer.groups.entry(*by).or_default();
         for (at, found) in answer.matches.iter().enumerate() {
-            let key = match by {
-                GroupBy::Room => found.room.room_id.to_string(),
-                GroupBy::Sender => found.event.pdu.sender.to_string(),
-            };
-            groups.entry(key).or_default().matches.push(at);
+            groups.entry(group_of(found)).or_default().matches.push(at);
         }
         if answer.next_batch.is_none() {
             continue;
         }
-        for group in groups.values_mut() {
+        for (key, group) in groups {
             let Some(last) = group.matches.last().and_then(|at| answer.matches.get(*at)) else { continue };
             let mut next = Place { before: Some(last.position), skip: 0, ..place.clone() };
             if query.order == Order::Rank {
-                (next.before, next.skip) = (None, group.matches.len());
+                let before = passed.iter().filter(|found| group_of(found) == *key).count();
+                (next.before, next.skip) = (None, before + group.matches.len());
             }
             match by {
                 GroupBy::Room => next.room = Some(last.room.room_id.clone()),
