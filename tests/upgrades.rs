@@ -230,6 +230,44 @@ async fn up_03_what_members_have_set_follows_them() {
     assert_eq!(tags["tags"], json!({}));
 }
 
+/// UP-03: rules that are off are not set for the new room, the others keep their order, and what somebody changes there stays.
+#[tokio::test]
+async fn up_03_push_rules_follow_as_they_work_and_once() {
+    let server = Server::start(Table::new()).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let old = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&old).await;
+    let put = async |path: &str, body: Value| {
+        bob.put(&format!("/v3/pushrules/global/{path}"), body).await.expect(200);
+    };
+    for name in ["third", "second", "off", "first"] {
+        let room = json!({ "kind": "event_match", "key": "room_id", "pattern": old });
+        put(&format!("override/{name}"), json!({ "conditions": [room], "actions": [] })).await;
+    }
+    put("override/off/enabled", json!({ "enabled": false })).await;
+    put(&format!("room/{old}"), json!({ "actions": [] })).await;
+    put(&format!("room/{old}/enabled"), json!({ "enabled": false })).await;
+
+    let new = upgrade(&alice, &old, json!({ "new_version": "12" })).await;
+    bob.join(&new).await;
+    let rules = async |kind: &str| {
+        let rules = bob.get("/v3/pushrules/global/").await.expect(200);
+        let of_new = |rule: &&Value| rule["rule_id"].as_str().is_some_and(|id| id.contains(&new));
+        rules[kind].as_array().unwrap().iter().filter(of_new).cloned().collect::<Vec<_>>()
+    };
+    let names = rules("override").await;
+    let names: Vec<_> = names.iter().map(|rule| rule["rule_id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(names, ["first", "second", "third"].map(|name| format!("{name} {new}")));
+    assert_eq!(rules("room").await, [] as [Value; 0]);
+
+    let name = format!("first%20{new}");
+    put(&format!("override/{name}/actions"), json!({ "actions": ["notify"] })).await;
+    bob.post(&format!("/v3/rooms/{new}/leave"), json!({})).await.expect(200);
+    bob.join(&new).await;
+    let rules = rules("override").await;
+    assert_eq!((rules.len(), &rules[0]["actions"]), (3, &json!(["notify"])), "{rules:?}");
+}
+
 /// UP-01: who may not end a room doesn't upgrade it, nobody to a version that isn't, and a refused upgrade changes nothing.
 #[tokio::test]
 async fn up_01_a_refused_upgrade_leaves_everything_as_it_was() {

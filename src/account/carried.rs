@@ -50,18 +50,19 @@ impl Accounts {
     }
 }
 
-/// The rules that are about one room, as rules about another.
+/// The rules in force that are about one room, as rules about another, as far as it has none of that name. Each goes before
+/// those that were put before it.
 fn carried_rules(rules: &Ruleset, old: &RoomId, new: &RoomId) -> Vec<NewPushRule> {
     let mut carried = Vec::new();
     for rule in &rules.room {
-        if rule.rule_id == old && rules.get(RuleKind::Room, new).is_none() {
+        if rule.enabled && rule.rule_id == old && rules.get(RuleKind::Room, new).is_none() {
             carried.push(NewPushRule::Room(NewSimplePushRule::new(new.to_owned(), rule.actions.clone())));
         }
     }
     let names_old = |condition: &PushCondition| matches!(condition, PushCondition::EventMatch(data) if data.key == "room_id" && data.pattern == old.as_str());
-    for (kind, rules) in [(RuleKind::Override, &rules.override_), (RuleKind::Underride, &rules.underride)] {
-        for rule in rules {
-            if rule.default || !rule.conditions.iter().any(names_old) {
+    for (kind, of_kind) in [(RuleKind::Override, &rules.override_), (RuleKind::Underride, &rules.underride)] {
+        for rule in of_kind.iter().rev() {
+            if rule.default || !rule.enabled || !rule.conditions.iter().any(names_old) {
                 continue;
             }
             let conditions = rule.conditions.iter().map(|condition| {
@@ -77,6 +78,9 @@ fn carried_rules(rules: &Ruleset, old: &RoomId, new: &RoomId) -> Vec<NewPushRule
             } else {
                 format!("{} {new}", rule.rule_id)
             };
+            if rules.get(kind.clone(), &rule_id).is_some() {
+                continue;
+            }
             let rule = NewConditionalPushRule::new(rule_id, conditions.collect(), rule.actions.clone());
             carried.push(match kind {
                 RuleKind::Override => NewPushRule::Override(rule),
