@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Server, User, rounds};
-use futures_util::future::join_all;
+use common::{Server, User, eventually, rounds};
+use futures_util::future::{join_all, select_all};
 use serde_json::{Value, json};
 use toml::Table;
 
@@ -287,6 +287,51 @@ async fn up_01_a_refused_upgrade_leaves_everything_as_it_was() {
     let alias = alice.get("/v3/directory/room/%23here:localhost").await.expect(200);
     assert_eq!(alias["room_id"], room.as_str());
     alice.get(&format!("/v3/rooms/{room}/state/m.room.tombstone/")).await.expect_error(404, "M_NOT_FOUND");
+}
+
+/// UP-01: the old room is closed, and settings follow, though the client is gone before the new one is there.
+#[tokio::test]
+async fn up_01_an_upgrade_is_finished_though_nobody_waits() {
+    let server = Server::start(Table::new()).await;
+    let alice = server.register("alice").await;
+    let old = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let tags = |room: &str| format!("/v3/user/{}/rooms/{room}/tags", alice.user_id);
+    alice.put(&format!("{}/u.kept", tags(&old)), json!({})).await.expect(200);
+
+    // Nobody else can write meanwhile.
+    let database = rusqlite::Connection::open(server.data_dir().join("hearth.db")).expect("a database");
+    database.busy_timeout(common::PATIENCE).expect("patience");
+    database.execute_batch("BEGIN IMMEDIATE").expect("the database is ours");
+    let path = format!("/v3/rooms/{old}/upgrade");
+    {
+        let upgrades = [(); 2].map(|()| Box::pin(alice.post(&path, json!({ "new_version": "11" }))));
+        let (refused, _, _hangs_up) = select_all(upgrades).await;
+        // The other one is at it.
+        refused.expect_error(403, "M_BAD_STATE");
+    }
+    eventually("the request is gone", || async {
+        let metrics = server.http().get("/metrics", None).await.text();
+        let in_flight = metrics.lines().find_map(|line| line.strip_prefix("hearth_http_requests_in_flight "));
+        (in_flight == Some("1")).then_some(())
+    })
+    .await;
+    database.execute_batch("ROLLBACK").expect("the database is free");
+
+    let new = eventually("a tombstone", || async {
+        let tombstone = alice.get(&format!("/v3/rooms/{old}/state/m.room.tombstone/")).await;
+        tombstone.json["replacement_room"].as_str().map(str::to_owned)
+    })
+    .await;
+    eventually("the old room is closed", || async {
+        let levels = state(&alice, &old, "m.room.power_levels").await;
+        (levels["events_default"].as_i64() >= Some(50)).then_some(())
+    })
+    .await;
+    eventually("the tag follows", || async {
+        let tags = alice.get(&tags(&new)).await.expect(200);
+        tags["tags"]["u.kept"].is_object().then_some(())
+    })
+    .await;
 }
 
 /// Of many upgrades at once each is whole or refused, and the aliases lead to the room that the tombstone names.
