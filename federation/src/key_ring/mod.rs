@@ -214,12 +214,12 @@ impl KeyRing {
         // Nobody's keys are believed for longer than that, so asking wouldn't help.
         let latest = later(now, MAX_VALIDITY);
         let fits = |known: &KnownKeys| {
-            let mut sensible = needs.iter().filter(|(_, need)| need.valid_until(now) <= latest);
-            sensible.all(|(ids, need)| need.is_met(ids, known, now))
+            let mut sensible = needs.iter().filter(|(_, need)| need.valid_until(now, latest).is_some());
+            sensible.all(|(ids, need)| need.is_met(ids, known, now, latest))
         };
         let slot = self.slot(server);
         let known = self.remembered(&slot, server).await;
-        let in_vain = needs.values().all(|need| need.valid_until(now) > latest);
+        let in_vain = needs.values().all(|need| need.valid_until(now, latest).is_none());
         if in_vain || known.as_deref().is_some_and(fits) {
             return known;
         }
@@ -337,8 +337,8 @@ impl KeyRing {
     ) -> Result<Vec<ServerKeys>, String> {
         let own = self.notary_keys(notary, now).await?;
         let key_ids: Vec<String> = needs.keys().flatten().take(64).cloned().collect();
-        let wanted = needs.values().map(|need| need.valid_until(now)).max().unwrap_or(now);
-        let minimum = wanted.min(later(now, MAX_VALIDITY));
+        let latest = later(now, MAX_VALIDITY);
+        let minimum = needs.values().filter_map(|need| need.valid_until(now, latest)).max().unwrap_or(now);
         let answer = self.fetch.ask_notary(notary, server, &key_ids, minimum).await?;
         let key = |id: &str| Some(own.find(id, crate::Purpose::Request, now)?.bytes());
         read_notary_answer(&answer, server, notary, key, now, &self.settings.blocked)

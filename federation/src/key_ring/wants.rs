@@ -1,6 +1,6 @@
 //! Which keys somebody wants, and which were found.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName};
@@ -21,11 +21,11 @@ pub struct Wants {
 }
 
 /// What any one of some keys has to serve.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Need {
     request: bool,
-    /// The latest.
-    event: Option<MilliSecondsSinceUnixEpoch>,
+    /// Until when it has to be valid for each of the events; the least time there is where that isn't asked for.
+    events: BTreeSet<MilliSecondsSinceUnixEpoch>,
 }
 
 impl Wants {
@@ -44,7 +44,9 @@ impl Wants {
         let need = self.servers.entry(server.to_owned()).or_default().entry(ids).or_default();
         match purpose {
             Purpose::Request => need.request = true,
-            Purpose::Event(sent) => need.event = need.event.max(sent),
+            Purpose::Event(sent) => {
+                need.events.insert(sent.unwrap_or(MilliSecondsSinceUnixEpoch(ruma::UInt::MIN)));
+            }
         }
     }
 
@@ -62,23 +64,39 @@ impl Wants {
 }
 
 impl Need {
-    /// Whether one of the keys is known and does.
-    pub(super) fn is_met(self, ids: &[String], known: &KnownKeys, now: MilliSecondsSinceUnixEpoch) -> bool {
+    /// Whether one of the keys is known and does all that a key can do that is valid until `latest`.
+    pub(super) fn is_met(
+        &self,
+        ids: &[String],
+        known: &KnownKeys,
+        now: MilliSecondsSinceUnixEpoch,
+        latest: MilliSecondsSinceUnixEpoch,
+    ) -> bool {
+        let event = self.latest_event(latest);
         ids.iter().filter_map(|id| known.keys.get(id)).any(|key| {
             (!self.request || key.serves(Purpose::Request, now))
-                && self.event.is_none_or(|sent| key.serves(Purpose::Event(Some(sent)), now))
+                && event.is_none_or(|sent| key.serves(Purpose::Event(Some(sent)), now))
         })
     }
 
     /// Whether somebody speaks in the server's name.
-    pub(super) fn is_request(self) -> bool {
+    pub(super) fn is_request(&self) -> bool {
         self.request
     }
 
-    /// Until when the keys have to be valid.
-    pub(super) fn valid_until(self, now: MilliSecondsSinceUnixEpoch) -> MilliSecondsSinceUnixEpoch {
-        let request = if self.request { now } else { MilliSecondsSinceUnixEpoch(ruma::UInt::MIN) };
-        self.event.unwrap_or(request).max(request)
+    /// Until when the keys have to be valid. `None`: for longer than `latest`, whatever they are wanted for.
+    pub(super) fn valid_until(
+        &self,
+        now: MilliSecondsSinceUnixEpoch,
+        latest: MilliSecondsSinceUnixEpoch,
+    ) -> Option<MilliSecondsSinceUnixEpoch> {
+        self.latest_event(latest).max(self.request.then_some(now))
+    }
+
+    /// The last of the events that a key can have signed that is valid until `latest`. Others don't count: nobody has a key
+    /// for them, and those that the same key has signed need it all the same.
+    fn latest_event(&self, latest: MilliSecondsSinceUnixEpoch) -> Option<MilliSecondsSinceUnixEpoch> {
+        self.events.range(..=latest).next_back().copied()
     }
 }
 

@@ -323,6 +323,31 @@ async fn no_server_is_asked_for_keys_that_nobody_could_believe() {
 }
 
 #[tokio::test]
+async fn i7_an_event_of_the_year_9999_spoils_no_other_that_its_key_has_signed() {
+    let (world, clock) = (Arc::new(World::default()), TestClock::new());
+    let year_9999 = MilliSecondsSinceUnixEpoch(ruma::UInt::new_saturating(253_402_300_799_000));
+    world.publish(peer(), document(peer(), &[&key("a")], &clock));
+    for honest in [Purpose::Event(Some(clock.now())), Purpose::Event(None), Purpose::Request] {
+        world.stored.lock().unwrap().clear();
+        let (keys, asked) = (alone(&world, &clock), world.asked());
+        let mut wants = Wants::default();
+        wants.add(peer(), ["ed25519:a"], honest);
+        wants.add(peer(), ["ed25519:a"], Purpose::Event(Some(year_9999)));
+        let found = keys.find(&wants).await;
+        assert!(found.get(peer(), "ed25519:a", honest).is_some(), "{honest:?}");
+        assert!(found.get(peer(), "ed25519:a", Purpose::Event(Some(year_9999))).is_none());
+        clock.advance_seconds(HOUR);
+        keys.find(&wants).await;
+        assert_eq!(world.asked(), asked + 1, "what can be had is here");
+        clock.advance_seconds(24 * HOUR);
+        let today = Purpose::Event(Some(clock.now()));
+        world.publish(peer(), document(peer(), &[&key("a")], &clock));
+        wants.add(peer(), ["ed25519:a"], today);
+        assert!(keys.find(&wants).await.get(peer(), "ed25519:a", today).is_some());
+    }
+}
+
+#[tokio::test]
 async fn one_known_signature_of_several_is_enough() {
     let (world, clock) = (Arc::new(World::default()), TestClock::new());
     world.publish(peer(), document(peer(), &[&key("a")], &clock));
