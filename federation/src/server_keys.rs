@@ -261,22 +261,40 @@ impl KnownKeys {
         Self { keys, valid_until, read_at: now, document }
     }
 
-    /// Bring in a document that was read after all others. A notary's may be older than what is here all the same.
+    /// Bring in a document that the server itself has just given. It is its last word, whatever was known and for how long
+    /// that was to hold: the server may have been set up anew since.
     #[must_use]
-    pub fn updated(self, read: ServerKeys, now: MilliSecondsSinceUnixEpoch) -> Self {
+    pub fn updated(known: Option<Self>, read: ServerKeys, now: MilliSecondsSinceUnixEpoch) -> Self {
         let read = Self::new(read, now);
-        let (mut latest, other) =
-            if read.valid_until >= self.valid_until { (read, self) } else { (self, read) };
-        let mut gone: Vec<_> =
-            other.keys.into_iter().filter(|(id, _)| !latest.keys.contains_key(id)).collect();
+        match known {
+            Some(known) => read.with_old_keys_of(known, now),
+            None => read,
+        }
+    }
+
+    /// Bring in a document that a notary has given, which may be older than what is known: the one that holds for longer
+    /// counts.
+    #[must_use]
+    pub fn vouched(known: Option<Self>, read: ServerKeys, now: MilliSecondsSinceUnixEpoch) -> Self {
+        let read = Self::new(read, now);
+        match known {
+            Some(known) if read.valid_until < known.valid_until => known.with_old_keys_of(read, now),
+            Some(known) => read.with_old_keys_of(known, now),
+            None => read,
+        }
+    }
+
+    /// With the other keys of an earlier document, as old ones.
+    fn with_old_keys_of(mut self, other: Self, now: MilliSecondsSinceUnixEpoch) -> Self {
+        let mut gone: Vec<_> = other.keys.into_iter().filter(|(id, _)| !self.keys.contains_key(id)).collect();
         // The latest, as far as there is room.
         gone.sort_by_key(|(_, key)| std::cmp::Reverse(key.valid_until));
-        gone.truncate(MAX_KEYS.saturating_sub(latest.keys.len()));
+        gone.truncate(MAX_KEYS.saturating_sub(self.keys.len()));
         for (id, key) in gone {
-            latest.keys.insert(id, PublicKey { old: true, valid_until: key.valid_until.min(now), ..key });
+            self.keys.insert(id, PublicKey { old: true, valid_until: key.valid_until.min(now), ..key });
         }
-        latest.read_at = now;
-        latest
+        self.read_at = now;
+        self
     }
 
     /// The key with an id, if it serves the purpose.

@@ -282,7 +282,7 @@ impl KeyRing {
         match self.of_server(server, now).await {
             Ok(keys) => {
                 answered = true;
-                self.learn(slot, server, keys, now).await;
+                self.learn(slot, server, |known| KnownKeys::updated(known, keys, now)).await;
             }
             Err(error) => problem = Some(error),
         }
@@ -297,7 +297,7 @@ impl KeyRing {
                 match Box::pin(self.of_notary(notary, server, needs, now)).await {
                     Ok(documents) => {
                         for keys in documents {
-                            self.learn(slot, server, keys, now).await;
+                            self.learn(slot, server, |known| KnownKeys::vouched(known, keys, now)).await;
                         }
                     }
                     Err(error) => problem = Some(format!("{notary}, as a notary: {error}")),
@@ -364,19 +364,15 @@ impl KeyRing {
         known.ok_or_else(|| "its own keys can't be had".into())
     }
 
-    /// Keep what was read, in the store and then in memory.
+    /// Keep what was read, together with what was known, in the store and then in memory.
     async fn learn(
         &self,
         slot: &Server,
         server: &ServerName,
-        keys: ServerKeys,
-        now: MilliSecondsSinceUnixEpoch,
+        together: impl FnOnce(Option<KnownKeys>) -> KnownKeys,
     ) {
         let before = lock(&slot.state).known.clone();
-        let known = match before {
-            Some(before) => KnownKeys::clone(&before).updated(keys, now),
-            None => KnownKeys::new(keys, now),
-        };
+        let known = together(before.as_deref().cloned());
         self.store.save(server, &known).await;
         lock(&slot.state).known = Some(Arc::new(known));
     }

@@ -269,6 +269,23 @@ async fn ky_08_keys_that_a_server_does_not_have_are_asked_for_ever_less_often() 
 }
 
 #[tokio::test]
+async fn what_a_server_says_itself_is_its_last_word_however_short_it_holds() {
+    let (world, clock) = (Arc::new(World::default()), TestClock::new());
+    // As one that says that its keys hold for a week.
+    let week = TestClock::new();
+    week.advance_seconds(6 * 24 * HOUR);
+    world.publish(peer(), document(peer(), &[&key("a")], &week));
+    let keys = alone(&world, &clock);
+    assert!(has(&keys, "ed25519:a").await);
+    // Other software takes its place, with a new key and for a day.
+    clock.advance_seconds(HOUR);
+    world.publish(peer(), document(peer(), &[&key("b")], &clock));
+    assert!(has(&keys, "ed25519:b").await);
+    assert!(!has(&keys, "ed25519:a").await);
+    assert!(keys.document(peer(), &[], None).await.unwrap().contains("ed25519:b"));
+}
+
+#[tokio::test]
 async fn a_new_key_is_found_when_the_server_was_not_asked_just_now() {
     let (world, clock) = (Arc::new(World::default()), TestClock::new());
     world.publish(peer(), document(peer(), &[&key("a")], &clock));

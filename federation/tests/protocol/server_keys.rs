@@ -234,8 +234,8 @@ fn a_key_that_is_not_published_any_more_verifies_what_it_signed_before() {
         &[&b],
     );
     let later = after(2 * HOUR);
-    let keys =
-        first.updated(ServerKeys::read(&second, peer(), later, &BlockedKeys::default()).unwrap(), later);
+    let second = ServerKeys::read(&second, peer(), later, &BlockedKeys::default()).unwrap();
+    let keys = KnownKeys::updated(Some(first), second, later);
     let finds = |id, purpose| keys.find(id, purpose, later).is_some();
     assert!(finds("ed25519:b", Purpose::Request));
     assert!(!finds("ed25519:a", Purpose::Request));
@@ -251,7 +251,7 @@ fn an_older_document_by_way_of_a_notary_takes_nothing_back() {
         json!({ "verify_keys": in_use(&[&a]), "valid_until_ts": u64::from(after(-HOUR).get()) }),
         &[&a],
     );
-    let keys = known(&fresh).updated(read(&stale).unwrap(), now());
+    let keys = KnownKeys::vouched(Some(known(&fresh)), read(&stale).unwrap(), now());
     assert!(keys.find("ed25519:b", Purpose::Request, now()).is_some());
     assert!(keys.find("ed25519:a", Purpose::Request, now()).is_none());
     assert!(keys.find("ed25519:a", Purpose::Event(Some(after(-HOUR))), now()).is_some());
@@ -264,7 +264,7 @@ fn remembered_keys_are_bounded_and_survive_their_text_form() {
     for round in 0..100 {
         let next = key(&format!("n{round}"));
         let document = signed(json!({ "verify_keys": in_use(&[&next]) }), &[&next]);
-        keys = keys.updated(read(&document).unwrap(), after(round));
+        keys = KnownKeys::updated(Some(keys), read(&document).unwrap(), after(round));
     }
     assert_eq!(keys.keys.len(), MAX_KEYS);
     assert!(keys.keys.contains_key("ed25519:n99") && keys.keys.contains_key("ed25519:n98"));
