@@ -4,8 +4,8 @@
 //! believed, [`ServerKeys`] decides.
 //!
 //! - Servers are independent: waiting for one keeps nobody waiting for another. One that doesn't answer is asked again after
-//!   a time that doubles, to an hour at most; one whose answer lacks a wanted key, too. Where somebody speaks in the name of
-//!   one that didn't answer, it is there again, probably, and can't be believed without its keys: then the time doesn't double.
+//!   a time that doubles, to an hour at most; one whose answer lacks a wanted key, too. Where somebody speaks in its name, it
+//!   is there again, probably, or has a new key, and can't be believed without: then the time doesn't double.
 //! - However many ask for the keys of one server at the same time, it is asked once.
 //! - A server that is gone is known by its stored keys, as long as these are valid for what is to be verified.
 //! - Memory holds a bounded number of servers. What is forgotten there is in the store.
@@ -313,8 +313,7 @@ impl KeyRing {
         // From when the answer came: it may have taken long.
         let now = (self.clock)();
         state.not_before = Some(later(now, (first * (1 << doublings)).min(LONGEST_RETRY)));
-        state.not_for_requests_before =
-            if answered { state.not_before } else { Some(later(now, FIRST_RETRY)) };
+        state.not_for_requests_before = Some(later(now, first));
         state.problem = problem;
         state.known.clone()
     }

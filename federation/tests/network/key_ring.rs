@@ -261,11 +261,31 @@ async fn ky_08_keys_that_a_server_does_not_have_are_asked_for_ever_less_often() 
     assert_eq!(world.asked(), 1);
     // What it does have is found all the while.
     assert!(has(&keys, "ed25519:a").await);
+    let event = Purpose::Event(None);
     for (seconds, asked) in [(59, 1), (1, 2), (60, 2), (60, 3)] {
         clock.advance_seconds(seconds);
-        assert!(!has(&keys, "ed25519:x").await);
+        assert!(find(&keys, peer(), "ed25519:x", event).await.is_none());
         assert_eq!(world.asked(), asked);
     }
+}
+
+#[tokio::test]
+async fn ky_08_made_up_keys_keep_nobody_from_learning_a_new_one() {
+    let (world, clock) = (Arc::new(World::default()), TestClock::new());
+    world.publish(peer(), document(peer(), &[&key("a")], &clock));
+    let keys = alone(&world, &clock);
+    for _ in 0..10 {
+        assert!(!has(&keys, "ed25519:x").await);
+        clock.advance_seconds(HOUR);
+    }
+    assert!(!has(&keys, "ed25519:x").await);
+    world.publish(peer(), document(peer(), &[&key("b")], &clock));
+    let asked = world.asked();
+    clock.advance_seconds(59);
+    assert!(!has(&keys, "ed25519:b").await);
+    assert_eq!(world.asked(), asked, "not each time");
+    clock.advance_seconds(1);
+    assert!(has(&keys, "ed25519:b").await);
 }
 
 #[tokio::test]
