@@ -277,14 +277,14 @@ impl KeyRing {
                 return state.known.clone();
             }
         }
-        let mut problem = None;
+        let mut problems = Vec::new();
         let mut answered = false;
         match self.of_server(server, now).await {
             Ok(keys) => {
                 answered = true;
                 self.learn(slot, server, |known| KnownKeys::updated(known, keys, now)).await;
             }
-            Err(error) => problem = Some(error),
+            Err(error) => problems.push(error),
         }
         let fit = || lock(&slot.state).known.as_deref().is_some_and(fits);
         // A notary's own keys come from itself alone: nobody who has a notary's turn waits for another one's.
@@ -300,7 +300,7 @@ impl KeyRing {
                             self.learn(slot, server, |known| KnownKeys::vouched(known, keys, now)).await;
                         }
                     }
-                    Err(error) => problem = Some(format!("{notary}, as a notary: {error}")),
+                    Err(error) => problems.push(format!("{notary}, as a notary: {error}")),
                 }
             }
         }
@@ -314,7 +314,7 @@ impl KeyRing {
         let now = (self.clock)();
         state.not_before = Some(later(now, (first * (1 << doublings)).min(LONGEST_RETRY)));
         state.not_for_requests_before = Some(later(now, first));
-        state.problem = problem;
+        state.problem = (!problems.is_empty()).then(|| problems.join("; "));
         state.known.clone()
     }
 

@@ -429,6 +429,9 @@ async fn ky_05_a_notary_that_did_not_sign_or_has_no_keys_is_not_believed() {
     world.stored.lock().unwrap().clear();
     let keys = ring(&world, &clock);
     assert!(!has(&keys, "ed25519:a").await);
+    // Why its own server doesn't say comes first.
+    let problem = "dead; notary.example, as a notary: its own keys can't be had";
+    assert_eq!(keys.problem(peer()).as_deref(), Some(problem));
 }
 
 #[tokio::test]
