@@ -6,7 +6,8 @@
 //! - A destination is remembered whole, for as long as all that it came from holds, and dropped when it can't be connected to.
 //! - What a host answers under `/.well-known` is remembered for longer than that, apart: [`delegation`]. If it can't be
 //!   reached any more, its last answer holds up to 48 hours from when it came.
-//! - However many look for one server at the same time, it is looked for once; servers don't wait for each other.
+//! - However many look for one server at the same time, it is looked for once; servers don't wait for each other. A search
+//!   goes on to its end whoever gives up waiting for it, so that the next has its outcome.
 //!
 //! Specification: [Resolving server
 //! names](https://spec.matrix.org/v1.19/server-server-api/#resolving-server-names) (SD-01 to SD-06).
@@ -22,9 +23,14 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
 use lru::LruCache;
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName, ServerName};
 use rustls_pki_types as pki;
+use tokio::time::timeout;
 
 pub use self::{
     delegation::{MAX_WELL_KNOWN_BYTES, NoDelegation, Web, WebAnswer},
@@ -48,6 +54,8 @@ const LONGEST: Duration = Duration::from_hours(1);
 const STALE: Duration = Duration::from_hours(48);
 /// After a host couldn't be reached; each other time doubles it, to [`LONGEST`].
 const FIRST_RETRY: Duration = Duration::from_mins(1);
+/// Everybody's steps end; a host that redirects slowly has many.
+const LONGEST_SEARCH: Duration = Duration::from_mins(1);
 /// A host's answer that is older than this is asked for again after a failure to connect.
 const DOUBTED: Duration = Duration::from_mins(5);
 
@@ -92,20 +100,27 @@ pub struct Explanation {
 
 /// Finds servers.
 pub struct Discovery {
+    finder: Arc<Finder>,
+    servers: Mutex<LruCache<OwnedServerName, Arc<Server>>>,
+}
+
+/// Goes the steps, for as long as they take.
+struct Finder {
     dns: Arc<dyn Dns>,
     web: Arc<dyn Web>,
     clock: Clock,
     random: Random,
-    servers: Mutex<LruCache<OwnedServerName, Arc<Server>>>,
 }
+
+type Found = Result<Arc<Destination>, DiscoveryError>;
 
 /// What is remembered of a server.
 #[derive(Default)]
 struct Server {
     found: Mutex<Option<(Arc<Destination>, MilliSecondsSinceUnixEpoch)>>,
     delegation: Mutex<Remembered>,
-    /// Held by whoever looks for it.
-    turn: tokio::sync::Mutex<()>,
+    /// The search that is on its way. Whoever holds this lock may take that of `found`, not the other way round.
+    searching: Mutex<Option<Shared<BoxFuture<'static, Found>>>>,
 }
 
 /// What a host answered.
@@ -130,24 +145,22 @@ struct Search {
 impl Discovery {
     /// `random` spreads the load over SRV records of a priority, and the times at which answers are asked for again.
     pub fn new(dns: Arc<dyn Dns>, web: Arc<dyn Web>, clock: Clock, random: Random) -> Self {
-        Self { dns, web, clock, random, servers: Mutex::new(LruCache::new(REMEMBERED)) }
+        let finder = Arc::new(Finder { dns, web, clock, random });
+        Self { finder, servers: Mutex::new(LruCache::new(REMEMBERED)) }
     }
 
     /// Where a server is, from memory if it was found not long ago.
     pub async fn find(&self, server: &ServerName) -> Result<Arc<Destination>, DiscoveryError> {
         let slot = self.slot(server);
-        if let Some(found) = self.remembered(&slot) {
-            return Ok(found);
-        }
-        let _turn = slot.turn.lock().await;
-        if let Some(found) = self.remembered(&slot) {
-            return Ok(found);
-        }
-        let mut search = Search { steps: Vec::new(), ttl: LONGEST };
-        let found = Arc::new(self.search(server, Some(&slot), &mut search).await?);
-        let until = later((self.clock)(), search.ttl);
-        *lock(&slot.found) = Some((Arc::clone(&found), until));
-        Ok(found)
+        let search = {
+            let mut searching = lock(&slot.searching);
+            if let Some(found) = self.remembered(&slot) {
+                return Ok(found);
+            }
+            let new = || Arc::clone(&self.finder).start(server.to_owned(), Arc::clone(&slot));
+            searching.get_or_insert_with(new).clone()
+        };
+        search.await
     }
 
     /// A server can't be reached where it was found: look for it anew.
@@ -155,15 +168,15 @@ impl Discovery {
         let Some(slot) = lock(&self.servers).peek(server).cloned() else { return };
         *lock(&slot.found) = None;
         let mut delegation = lock(&slot.delegation);
-        if delegation.asked_at.is_some_and(|asked| later(asked, DOUBTED) < (self.clock)()) {
+        if delegation.asked_at.is_some_and(|asked| later(asked, DOUBTED) < (self.finder.clock)()) {
             delegation.until = None;
         }
     }
 
     /// Look for a server without using, or changing, what is remembered; say what was tried.
     pub async fn explain(&self, server: &ServerName) -> Explanation {
-        let mut search = Search { steps: Vec::new(), ttl: LONGEST };
-        let outcome = self.search(server, None, &mut search).await;
+        let mut search = Search::default();
+        let outcome = self.finder.search(server, None, &mut search).await;
         Explanation { steps: search.steps, outcome }
     }
 
@@ -177,7 +190,35 @@ impl Discovery {
 
     fn remembered(&self, slot: &Server) -> Option<Arc<Destination>> {
         let found = lock(&slot.found);
-        found.as_ref().filter(|(_, until)| (self.clock)() < *until).map(|(found, _)| Arc::clone(found))
+        let now = (self.finder.clock)();
+        found.as_ref().filter(|(_, until)| now < *until).map(|(found, _)| Arc::clone(found))
+    }
+}
+
+impl Finder {
+    /// A search as a task of its own. What it finds is remembered, and it isn't on its way any more when it ends.
+    fn start(
+        self: Arc<Self>,
+        server: OwnedServerName,
+        slot: Arc<Server>,
+    ) -> Shared<BoxFuture<'static, Found>> {
+        let failed = |cause: &str| DiscoveryError::NoAddress {
+            host: server.host().to_owned(),
+            error: DnsError::Failed(cause.to_owned()),
+        };
+        let (too_slow, given_up) = (failed("the search takes too long"), failed("the search was given up"));
+        let task = tokio::spawn(async move {
+            let on_its_way = OnItsWay(slot);
+            let mut search = Search::default();
+            let found = self.search(&server, Some(&on_its_way.0), &mut search);
+            let found = timeout(LONGEST_SEARCH, found).await.unwrap_or_else(|_| Err(too_slow)).map(Arc::new);
+            if let Ok(found) = &found {
+                let until = later((self.clock)(), search.ttl);
+                *lock(&on_its_way.0.found) = Some((Arc::clone(found), until));
+            }
+            found
+        });
+        async move { task.await.unwrap_or(Err(given_up)) }.boxed().shared()
     }
 
     /// SD-01. `slot` has what is remembered of its well-known.
@@ -370,12 +411,27 @@ impl Discovery {
     }
 }
 
+/// A server for as long as it is looked for.
+struct OnItsWay(Arc<Server>);
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        *lock(&self.0.searching) = None;
+    }
+}
+
 impl Remembered {
     /// What the host answered when it could last be reached, if that isn't long ago.
     fn still_good(&self, now: MilliSecondsSinceUnixEpoch) -> Option<OwnedServerName> {
         // One that says that it doesn't delegate has none.
         let good = self.good.as_ref().filter(|(_, until)| now < *until);
         good.map(|(name, _)| name.clone())
+    }
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Self { steps: Vec::new(), ttl: LONGEST }
     }
 }
 
@@ -397,8 +453,8 @@ fn literal(host: &str) -> Option<IpAddr> {
     bare.parse().ok()
 }
 
-/// IPv6 first, then by turns, so that one family that doesn't work costs one attempt.
-fn alternating(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+/// IPv6 first, then by turns, so that one family that doesn't work costs one attempt. No more than are tried.
+pub(crate) fn alternating(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     let (v6, v4): (Vec<_>, Vec<_>) = addresses.into_iter().partition(IpAddr::is_ipv6);
     let longest = v6.len().max(v4.len());
     let pairs = (0..longest).flat_map(|turn| [v6.get(turn), v4.get(turn)]);

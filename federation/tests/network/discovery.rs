@@ -550,6 +550,37 @@ async fn however_many_look_for_a_server_it_is_looked_for_once() {
 }
 
 #[tokio::test]
+async fn however_many_look_for_a_server_that_is_nowhere_they_hear_so_together() {
+    let world = Arc::new(World { gate: Some(Semaphore::new(0)), ..World::new() });
+    let discovery = discovery(&world, &TestClock::new());
+    let finds = (0..50).map(|_| discovery.find(name("a.example")));
+    let mut all = Box::pin(futures_util::future::join_all(finds));
+    assert!(futures_util::poll!(&mut all).is_pending());
+    world.gate.as_ref().unwrap().add_permits(50);
+    assert!(all.await.iter().all(Result::is_err));
+    assert_eq!(world.lookups(), 3, "two kinds of SRV records, and the host");
+    // It may be there the next time.
+    world.host("a.example", &["192.0.2.1"]);
+    assert!(discovery.find(name("a.example")).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_found_after_somebody_gave_up_waiting_is_there_for_the_next() {
+    let world = Arc::new(World { gate: Some(Semaphore::new(0)), ..World::new() });
+    world.host("a.example", &["192.0.2.1"]);
+    let discovery = discovery(&world, &TestClock::new());
+    let mut hasty = Box::pin(discovery.find(name("a.example")));
+    assert!(futures_util::poll!(&mut hasty).is_pending());
+    while world.gets() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(hasty);
+    world.gate.as_ref().unwrap().add_permits(2);
+    assert!(discovery.find(name("a.example")).await.is_ok());
+    assert_eq!(world.gets(), 1);
+}
+
+#[tokio::test]
 async fn every_step_is_explained() {
     let world = Arc::new(World::new());
     world.host("b.example", &["192.0.2.2", "2001:db8::2"]);
