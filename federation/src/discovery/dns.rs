@@ -13,6 +13,7 @@ use hickory_resolver::{
     proto::rr::{Name, RData, RecordType},
 };
 
+use super::LONGEST;
 use crate::Task;
 
 /// Entries of the resolver's own cache; what is found is remembered by [`Discovery`](super::Discovery) too.
@@ -87,6 +88,9 @@ impl SystemDns {
         let options = builder.options_mut();
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.cache_size = CACHED;
+        options.positive_max_ttl = Some(LONGEST);
+        // Whoever asks in vain waits with asking again; then there may be something.
+        options.negative_max_ttl = Some(Duration::ZERO);
         // Among them are aliases, which we want to know of.
         options.preserve_intermediates = true;
         Ok(Self(builder.build().map_err(|failed| error(&failed))?))

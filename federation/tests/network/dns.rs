@@ -7,7 +7,7 @@ use hickory_resolver::proto::{
     op::{Message, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
-        rdata::{A, AAAA, CNAME, SRV},
+        rdata::{A, AAAA, CNAME, SOA, SRV},
     },
 };
 use tokio::net::UdpSocket;
@@ -18,9 +18,17 @@ async fn name_server() -> SocketAddr {
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut buffer = [0; 1024];
+        let mut told_of_late = false;
         while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
             let question = Message::from_vec(&buffer[..length]).unwrap();
-            let _ = socket.send_to(&answer(&question).to_vec().unwrap(), client).await;
+            let query = &question.queries[0];
+            let is_late = query.name() == &name("late.example.") && query.query_type() == RecordType::A;
+            let answer = if is_late && !std::mem::replace(&mut told_of_late, true) {
+                nothing_for_a_day(&question)
+            } else {
+                answer(&question)
+            };
+            let _ = socket.send_to(&answer.to_vec().unwrap(), client).await;
         }
     });
     address
@@ -28,6 +36,17 @@ async fn name_server() -> SocketAddr {
 
 fn name(text: &str) -> Name {
     Name::from_str(text).unwrap()
+}
+
+/// There is no such name, and there will be none until tomorrow.
+fn nothing_for_a_day(question: &Message) -> Message {
+    const DAY: u32 = 86_400;
+    let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
+    answer.add_query(question.queries[0].clone());
+    answer.metadata.response_code = ResponseCode::NXDomain;
+    let soa = SOA::new(name("ns.example."), name("admin.example."), 1, 7200, 3600, 86_400, DAY);
+    answer.add_authority(Record::from_rdata(name("example."), DAY, RData::SOA(soa)));
+    answer
 }
 
 fn answer(question: &Message) -> Message {
@@ -48,6 +67,11 @@ fn answer(question: &Message) -> Message {
         ("a.example.", RecordType::AAAA) => {
             add("a.example.", RData::AAAA(AAAA::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)));
         }
+        ("late.example.", RecordType::A) => add("late.example.", a(3)),
+        ("long.example.", RecordType::A) => {
+            add("long.example.", a(4));
+            answer.answers[0].ttl = 7 * 86_400;
+        }
         ("alias.example.", RecordType::A) => {
             add("alias.example.", RData::CNAME(CNAME(name("a.example."))));
             add("a.example.", a(1));
@@ -56,7 +80,7 @@ fn answer(question: &Message) -> Message {
             add("_matrix-fed._tcp.a.example.", srv(10, 5, 8448, "A.example."));
             add("_matrix-fed._tcp.a.example.", srv(0, 0, 0, "."));
         }
-        ("a.example." | "alias.example.", _) => {}
+        ("a.example." | "alias.example." | "late.example." | "long.example.", _) => {}
         ("broken.example.", _) => answer.metadata.response_code = ResponseCode::ServFail,
         _ => answer.metadata.response_code = ResponseCode::NXDomain,
     }
@@ -103,6 +127,22 @@ async fn nothing_there_is_told_from_nobody_knows() {
     assert!(matches!(dns.services("broken.example").await, Err(DnsError::Failed(_))));
     for odd in ["", "a..b", &"a".repeat(300), "é"] {
         assert!(dns.addresses(odd).await.is_err(), "{odd}");
+    }
+}
+
+#[tokio::test]
+async fn that_there_is_nothing_is_not_remembered() {
+    let dns = SystemDns::asking(name_server().await).unwrap();
+    assert_eq!(dns.addresses("late.example").await, Err(DnsError::None));
+    assert_eq!(dns.addresses("late.example").await.unwrap().records.len(), 1);
+}
+
+#[tokio::test]
+async fn no_record_is_believed_for_more_than_an_hour() {
+    let dns = SystemDns::asking(name_server().await).unwrap();
+    for _ in 0..2 {
+        let ttl = dns.addresses("long.example").await.unwrap().ttl;
+        assert!((3_590..=3_600).contains(&ttl.as_secs()), "{ttl:?}");
     }
 }
 
