@@ -102,9 +102,10 @@ impl FederationClient {
         &self.connector
     }
 
-    /// Whether the operator's lists allow to speak to a server, in either direction.
+    /// Whether the operator's lists allow to speak to a server, in either direction. They are about others: a server that
+    /// looks at itself from outside isn't on them.
     pub fn allows(&self, server: &ServerName) -> bool {
-        self.settings.allows(server)
+        server == self.us || self.settings.allows(server)
     }
 
     /// A server has spoken to us: if it didn't answer before, it will now.

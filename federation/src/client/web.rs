@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Task,
-    discovery::{Destination, Dns, Web, WebAnswer},
+    discovery::{Destination, Dns, Web, WebAnswer, alternating},
 };
 
 /// A GET whole: a host that is slow to say where its server is has one for later.
@@ -56,7 +56,7 @@ impl HttpsWeb {
             Host::Domain(name) => {
                 let tls_name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
                 let found = self.dns.addresses(name).await.map_err(|error| error.to_string())?;
-                (tls_name, found.records)
+                (tls_name, alternating(found.records))
             }
         };
         let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect();

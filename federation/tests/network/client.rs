@@ -209,6 +209,35 @@ async fn lists_of_servers_are_kept_to() {
 }
 
 #[tokio::test]
+async fn lists_of_servers_are_about_others() {
+    let authority = Authority::new();
+    let mut server = Server::start(&authority, &["us.example"], json("200 OK", "{}")).await;
+    let names = Arc::new(Names::default());
+    names.host("us.example", LOCALHOST);
+    names.service("_matrix-fed._tcp.us.example", "us.example", server.address.port());
+    let allow = vec!["a.example".to_owned()];
+    let client = client(&names, ClientSettings { allow, ..settings(&authority) });
+    // As `hearth doctor` does, to see what others see.
+    get(&client, "us.example").await.unwrap();
+    assert_eq!(server.seen().await.headers["host"], "us.example");
+}
+
+#[tokio::test]
+async fn a_host_of_hundreds_of_addresses_is_tried_at_a_few() {
+    let authority = Authority::new();
+    let mut web = Server::start(&authority, &["a.example"], json("200 OK", "{}")).await;
+    let names = Arc::new(Names::default());
+    // Nobody is there at any of them.
+    for last in 2..200 {
+        names.host("a.example", &format!("127.0.0.{last}"));
+    }
+    names.host("a.example", LOCALHOST);
+    names.web("a.example", web.address.port());
+    get(&client(&names, settings(&authority)), "a.example").await.unwrap_err();
+    assert!(web.saw_nothing());
+}
+
+#[tokio::test]
 async fn refusals_are_told_in_the_servers_words() {
     let authority = Authority::new();
     let (server, client, name) = pair(&authority).await;
