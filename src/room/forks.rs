@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use hearth_federation::{StateMap, Wanted};
-use ruma::{EventId, OwnedEventId, RoomVersionId, events::StateEventType};
+use ruma::{
+    EventId, OwnedEventId, RoomVersionId, events::StateEventType, room_version_rules::EventIdFormatVersion,
+};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -193,7 +195,7 @@ pub(super) struct References {
     pub(super) previous: Vec<Arc<Event>>,
     /// Events that this server doesn't have.
     pub(super) missing: Vec<OwnedEventId>,
-    /// Some of them are in another room.
+    /// Some of them are in another room, which their ids prove.
     pub(super) elsewhere: bool,
 }
 
@@ -230,6 +232,10 @@ impl Work<'_> {
             }
         }
         known.extend(found.iter().map(|event| (event.id(), Arc::clone(event))));
+        // Where senders choose ids, an event of this room may have the same.
+        if self.snapshot.rules.event_id_format == EventIdFormatVersion::V1 {
+            elsewhere.clear();
+        }
         let pick = |ids: &[OwnedEventId]| ids.iter().filter_map(|id| known.get(&**id).cloned()).collect();
         // What an outlier follows isn't known, so neither is what follows it.
         let placed = |id: &EventId| known.get(id).is_some_and(|event| !event.is_outlier());

@@ -408,10 +408,13 @@ impl Rooms {
         appended.into_iter().next().ok_or_else(|| Error::Internal("nothing was appended".to_owned()))
     }
 
-    /// The room that an event is in.
-    pub async fn of_event(&self, event_id: &EventId) -> Result<Arc<Room>, Error> {
-        let row = self.core.store.event_by_id(event_id.as_str()).await?;
-        self.by_number(row.ok_or(Error::NotFound(NO_EVENT))?.room).await
+    /// The rooms that have an event of this id: of versions 1 and 2 there may be several.
+    pub async fn of_event(&self, event_id: &EventId) -> Result<Vec<Arc<Room>>, Error> {
+        let mut rooms = Vec::new();
+        for number in self.core.store.rooms_of_event(event_id.as_str()).await? {
+            rooms.push(self.by_number(number).await?);
+        }
+        Ok(rooms)
     }
 
     /// The events with these `seq`, in their order; those that don't exist are left out.
@@ -524,9 +527,7 @@ impl Core {
         if let Some(event) = self.events.find(room, event_id) {
             return Ok(event);
         }
-        let row = self.store.event_by_id(event_id.as_str()).await?;
-        // An id that is known but of another room is not found.
-        let row = row.filter(|row| row.room == room);
+        let row = self.store.event_by_id(room, event_id.as_str()).await?;
         let row = row.ok_or(Error::NotFound(NO_EVENT))?;
         Ok(Arc::new(Event::from_stored(row, version)?))
     }

@@ -40,11 +40,22 @@ impl Rooms {
 
     /// An event by its id alone, for a server that is in its room.
     pub async fn event_for(&self, event_id: &EventId, server: &ServerName) -> Result<Pdu, Error> {
-        let room = self.of_event(event_id).await?;
-        let room = self.of_server(&room.room_id, server).await.map_err(|cause| match cause {
-            Error::Forbidden(_) => Error::NotFound(NO_EVENT),
-            cause => cause,
-        })?;
+        for room in self.of_event(event_id).await? {
+            match self.event_of_room_for(&room, event_id, server).await {
+                Err(Error::Forbidden(_) | Error::NotFound(_)) => {}
+                given => return given,
+            }
+        }
+        Err(Error::NotFound(NO_EVENT))
+    }
+
+    async fn event_of_room_for(
+        &self,
+        room: &Room,
+        event_id: &EventId,
+        server: &ServerName,
+    ) -> Result<Pdu, Error> {
+        let room = self.of_server(&room.room_id, server).await?;
         let event = self.judged_event(&room, event_id).await?;
         self.for_server(&room, server, vec![event]).await?.pop().ok_or(Error::NotFound(NO_EVENT))
     }

@@ -47,9 +47,18 @@ impl Store {
         Ok(rows.into_iter().map(StoredEvent::from).collect())
     }
 
-    pub async fn event_by_id(&self, event_id: &str) -> Result<Option<StoredEvent>, Error> {
-        let row: Option<Row> = self.optional(statement!(events!("WHERE event_id = $1"), event_id,)).await?;
+    pub async fn event_by_id(&self, room: i64, event_id: &str) -> Result<Option<StoredEvent>, Error> {
+        let question = statement!(events!("WHERE event_id = $1 AND room = $2"), event_id, room);
+        let row: Option<Row> = self.optional(question).await?;
         Ok(row.map(StoredEvent::from))
+    }
+
+    /// The rooms that have an event of this id. Mostly one; more if the rules of their versions let senders choose ids.
+    pub async fn rooms_of_event(&self, event_id: &str) -> Result<Vec<i64>, Error> {
+        let rows: Vec<(i64,)> = self
+            .all(statement!("SELECT room FROM event WHERE event_id = $1 ORDER BY room", event_id))
+            .await?;
+        Ok(rows.into_iter().map(|(room,)| room).collect())
     }
 
     /// The event of a room closest to a time: the first at or after it, or the last at or before it. Only in these ranges

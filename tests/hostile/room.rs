@@ -5,13 +5,15 @@ use std::{
     sync::Arc,
 };
 
-use hearth_federation::{Draft, Limits, Pdu, Position, SigningKey};
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use hearth_federation::{Draft, Limits, Pdu, Position, SigningKey, json::canonical};
 use parking_lot::Mutex;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId, ServerName,
     events::TimelineEventType,
 };
 use serde_json::{Value, json, value::to_raw_value};
+use sha2::{Digest as _, Sha256};
 
 use crate::peer::{Asked, Peer, now, wire};
 
@@ -88,11 +90,34 @@ impl Room {
             .filter_map(|(kind, key)| self.state.get(&(kind.to_string(), key.clone())))
             .map(|pdu| pdu.event_id.clone())
             .collect();
-        let position = Position::new(previous.to_vec(), auth_events, self.depth + 1, now());
+        let mut position = Position::new(previous.to_vec(), auth_events, self.depth + 1, now());
+        // What versions 1 and 2 name beside ids may be left out.
+        let named = position.prev_events.iter().chain(&position.auth_events);
+        position.reference_hashes = named.map(|id| (id.clone(), String::new())).collect();
         // What is said to be of a server whose key isn't here is a lie of the server that keeps the room.
         let server = Some(sender.server_name()).filter(|server| self.signers.contains_key(*server));
         let server = server.unwrap_or_else(|| self.creator.server_name());
         draft.build(&self.version, position, server, &self.signers[server], Limits::FEDERATED).unwrap()
+    }
+
+    /// The same event of a room of version 1 or 2 under another id.
+    pub(crate) fn under_id(&self, pdu: &Pdu, id: &OwnedEventId) -> Pdu {
+        let mut event = wire(pdu);
+        let server = pdu.sender.server_name();
+        let key = &self.signers[server];
+        for field in ["hashes", "signatures"] {
+            event.as_object_mut().unwrap().remove(field);
+        }
+        event["event_id"] = json!(id);
+        let hash = STANDARD_NO_PAD.encode(Sha256::digest(canonical(&event.to_string()).unwrap()));
+        event["hashes"] = json!({ "sha256": hash });
+        let of = |event: &Value| {
+            Pdu::from_stored(id.clone(), canonical(&event.to_string()).unwrap(), &self.version).unwrap()
+        };
+        let signed = of(&event).redacted(&self.version).unwrap();
+        let signature = key.sign(canonical(signed.json.get()).unwrap().as_bytes());
+        event["signatures"] = json!({ server.as_str(): { key.id().as_str(): signature } });
+        of(&event)
     }
 
     /// Events of a server's users can be built with its key.
@@ -160,12 +185,18 @@ impl Room {
             wanted.iter().filter(|kind| self.version != RoomVersionId::V12 || **kind != "m.room.create");
         let auth: Vec<&OwnedEventId> =
             auth.map(|kind| &self.state[&((*kind).to_owned(), String::new())].event_id).collect();
+        let named = |id: &OwnedEventId| match self.version {
+            RoomVersionId::V1 | RoomVersionId::V2 => json!([id, {}]),
+            _ => json!(id),
+        };
+        let auth: Vec<Value> = auth.into_iter().map(named).collect();
+        let previous: Vec<Value> = self.ends.iter().map(named).collect();
         json!({
             "room_version": self.version,
             "event": {
                 "type": "m.room.member", "room_id": self.id, "sender": user, "state_key": user,
                 "content": { "membership": "join" }, "depth": self.depth + 1, "origin_server_ts": now(),
-                "prev_events": self.ends, "auth_events": auth,
+                "prev_events": previous, "auth_events": auth,
             },
         })
     }

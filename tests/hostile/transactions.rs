@@ -310,3 +310,54 @@ async fn i7_history_that_comes_in_parts_comes_whole() {
     let seen = page().await;
     assert!(seen.contains(other.event_id.as_str()), "{seen}");
 }
+
+/// I7: in versions 1 and 2 senders choose the ids of their events. One that an event of another room has stops nothing, and
+/// nothing of either room is taken for the other's.
+#[tokio::test(flavor = "multi_thread")]
+async fn i7_an_id_that_an_event_of_another_room_has_is_no_obstacle() {
+    let world = World::new().await;
+    for version in ["1", "2"] {
+        let one = world.shared(version, &format!("one{version}")).await;
+        let other = world.shared(version, &format!("other{version}")).await;
+        let (creator, guest) = (one.lock().creator.clone(), world.peer.user("guest"));
+        let first = one.lock().say("of the one");
+        world.peer.send(&world.here, &[wire(&first)], &[]).await.expect(200);
+        world.sees_soon(&one, first.event_id.as_str()).await;
+        let taken = one.lock().said_by(&creator, "of the one too");
+        world.peer.send(&world.here, &[wire(&taken)], &[]).await.expect(200);
+        world.sees_soon(&one, taken.event_id.as_str()).await;
+
+        let sent = {
+            let mut other = other.lock();
+            let said = other.draft(&creator, "m.room.message", None, message("of the other"));
+            let said = other.under_id(&said, &first.event_id);
+            other.add(said.clone());
+            let join = json!({ "membership": "join" });
+            let join = other.draft(&guest, "m.room.member", Some(guest.as_str()), join);
+            let join = other.under_id(&join, &taken.event_id);
+            other.add(join.clone());
+            // It cites the join.
+            let kick = other.put(&creator, "m.room.member", guest.as_str(), json!({ "membership": "ban" }));
+            [said, join, kick, other.say("and on")]
+        };
+        let answer = world.peer.send(&world.here, &sent.each_ref().map(wire), &[]).await.expect(200);
+        for event in &sent {
+            assert_eq!(answer["pdus"][event.event_id.as_str()], json!({}), "{version}: {answer}");
+            world.sees_soon(&other, event.event_id.as_str()).await;
+        }
+        let membership = world.state(&other, &format!("m.room.member/{guest}")).await;
+        assert_eq!(membership["membership"], "ban", "{version}");
+        for (room, text) in [(&one, "of the one"), (&other, "of the other")] {
+            let id = room.lock().id.clone();
+            let event = format!("/v3/rooms/{id}/event/{}", first.event_id);
+            let event = world.alice.get(&event).await.expect(200);
+            assert_eq!((&event["content"]["body"], &event["room_id"]), (&json!(text), &json!(id)));
+            let page = world.alice.get(&format!("/v3/rooms/{id}/messages?dir=b&limit=100")).await.expect(200);
+            let shown = page["chunk"].as_array().unwrap();
+            assert!(shown.iter().all(|event| event["room_id"] == id.as_str()), "{version}: {page}");
+        }
+        let uri = format!("/_matrix/federation/v1/event/{}", first.event_id);
+        world.peer.request(&world.here, Method::GET, &uri, None).await.expect(200);
+        world.alice.get(&format!("/v3/events/{}", first.event_id)).await.expect(200);
+    }
+}

@@ -25,7 +25,7 @@ use crate::{
     app::App,
     http::{Caller as _, Json, MatrixError, Reply as _, Routes},
     live, presence,
-    room::{Direction, EventFilter, NO_EVENT, Paging, Reader, Room},
+    room::{Direction, Error, EventFilter, NO_EVENT, Paging, Reader, Room},
 };
 
 /// Events of a room that a first look shows, and the most.
@@ -79,7 +79,7 @@ async fn by_timestamp(
     Ok(get_event_by_timestamp::v1::Response::new(event.id().to_owned(), event.pdu.origin_server_ts))
 }
 
-/// One event, in whichever room it is.
+/// One event, in whichever room the user may see it.
 async fn event(State(app): State<App>, request: Request) -> Result<Response, MatrixError> {
     let (mut parts, _) = request.into_parts();
     let session = Session::identify(&app, &parts).await?;
@@ -87,11 +87,16 @@ async fn event(State(app): State<App>, request: Request) -> Result<Response, Mat
     let params = params.map_err(|cause| MatrixError::invalid_param(cause.to_string()))?;
     let event_id = params.iter().next().and_then(|(_, id)| OwnedEventId::try_from(id).ok());
     let event_id = event_id.ok_or_else(|| MatrixError::not_found(NO_EVENT))?;
-    let room = app.rooms.of_event(&event_id).await?;
-    let sight = app.rooms.sight(&room, &session.user_id).await?;
-    let event = app.rooms.visible_event(&room, &sight, &event_id).await?;
     let reader = Reader::of(&session);
-    Json(app.rooms.client_events(&room, reader, &[event], Some(&sight)).await?.pop()).reply()
+    for room in app.rooms.of_event(&event_id).await? {
+        let sight = app.rooms.sight(&room, &session.user_id).await?;
+        let event = match app.rooms.visible_event(&room, &sight, &event_id).await {
+            Err(Error::NotFound(_)) => continue,
+            found => found?,
+        };
+        return Json(app.rooms.client_events(&room, reader, &[event], Some(&sight)).await?.pop()).reply();
+    }
+    Err(MatrixError::not_found(NO_EVENT))
 }
 
 #[derive(Serialize)]
