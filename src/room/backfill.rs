@@ -1,8 +1,8 @@
 //! History that others have and this server lacks: put into the holes of a room's log ([`super::entry`]).
 //!
 //! Backfilled events are judged by what they cite and by the state that was theirs, which the server that sends them tells
-//! with them. They get places below the event that they precede, and change nothing above: no queue hears of them, no
-//! member comes or goes. Their state is written into the state log at their own places, so that it is found there as
+//! with them. They get places below the event that they precede, and change nothing above but what they redact: no queue
+//! hears of them, no member comes or goes. Their state is written into the state log at their own places, so that it is found there as
 //! everywhere.
 //!
 //! Specification: [Backfilling and retrieving missing
@@ -28,7 +28,6 @@ use super::{
 use crate::store::{
     Batch,
     event::OUTLIER,
-    fork,
     hole::{HoleRow, delete_hole, insert_hole},
     room as room_table,
 };
@@ -171,9 +170,17 @@ impl Work<'_> {
                 unjudged.push(pdu.event_id.clone());
                 continue;
             };
+            let verdict = match verdict {
+                Verdict::Accepted if pdu.redacts.is_some() => self.redaction_verdict(pdu, &state).await?,
+                verdict => verdict,
+            };
             let pdu = pdu.clone().with_rejected(verdict == Verdict::Rejected);
             let event = Arc::new(Event { verdict, ..Event::new(seq, pdu, None) });
-            let event = self.redacted_already(event).await?;
+            let event = match outlier.and_then(|outlier| outlier.redacted_by) {
+                Some(redaction) => Arc::new(event.redacted(redaction, &self.snapshot.version)?),
+                None => event,
+            };
+            let held = self.held_redactions(&event).await?;
             self.store_backfilled(&mut batch, step, above, &event);
             if verdict == Verdict::Accepted {
                 if let Some((kind, key)) = event.pdu.state() {
@@ -184,12 +191,19 @@ impl Work<'_> {
                 if let Some(related) = self.core.related(&self.snapshot, &self.events, &event).await? {
                     related.store(&mut batch, &mut self.snapshot, &event);
                 }
-                if let Some(target) = &event.pdu.redacts {
-                    batch.push(fork::hold_redaction(self.snapshot.number, target.as_str(), seq));
-                }
             }
             self.replace_outlier(&event);
             self.events.push(Arc::clone(&event));
+            match (verdict, &event.pdu.redacts) {
+                (Verdict::Accepted, Some(target)) => {
+                    let target = self.event(target).await?;
+                    self.redact(&mut batch, &target, seq)?;
+                }
+                // What it waits for may come with it.
+                (Verdict::Held, _) => drop(self.states.insert(seq, state.clone())),
+                _ => {}
+            }
+            self.apply_held(&mut batch, &event, held).await?;
             known.insert(event.pdu.event_id.clone(), event);
         }
         self.end_keys_of(&mut batch, hole.seq, &state).await?;
@@ -280,14 +294,6 @@ impl Work<'_> {
             }
         }
         Ok(())
-    }
-
-    /// An event as it is if a redaction of it came before, by somebody who may (RD-01).
-    async fn redacted_already(&self, event: Arc<Event>) -> Result<Arc<Event>, Error> {
-        match self.held_redactions(&event).await?.first() {
-            Some(redaction) => Ok(Arc::new(event.redacted(redaction.seq, &self.snapshot.version)?)),
-            None => Ok(event),
-        }
     }
 
     /// States name an event by the place that it has: the current one, and those that are known here.

@@ -176,7 +176,9 @@ impl Work<'_> {
             self.events.push(Arc::clone(&event));
         }
         self.absorb(batch, step);
-        self.apply_held(&event, held).await?;
+        let mut batch = Batch::new();
+        self.apply_held(&mut batch, &event, held).await?;
+        self.batch.append(batch);
         Ok(match verdict {
             Verdict::Accepted | Verdict::Held | Verdict::Gone => Outcome::Accepted,
             Verdict::SoftFailed => Outcome::SoftFailed,
@@ -361,7 +363,7 @@ impl Work<'_> {
 
     /// RD-01, RD-02: whether a redaction is applied now. One whose target isn't here waits for it, unseen; so does, for
     /// ever, one that nobody allows.
-    async fn redaction_verdict(&self, pdu: &Pdu, before: &State) -> Result<Verdict, Error> {
+    pub(super) async fn redaction_verdict(&self, pdu: &Pdu, before: &State) -> Result<Verdict, Error> {
         let Some(target) = &pdu.redacts else { return Ok(Verdict::Accepted) };
         match self.event(target).await {
             Ok(target) if self.may_redact(pdu, &target, before) => Ok(Verdict::Accepted),
@@ -417,9 +419,13 @@ impl Work<'_> {
     ///
     /// From now on they are shown where they are in the log (RD-02). No queue has them: their places there are past, and
     /// whoever gets the event gets it as they left it, with the redaction beside it.
-    async fn apply_held(&mut self, event: &Arc<Event>, redactions: Vec<Arc<Event>>) -> Result<(), Error> {
+    pub(super) async fn apply_held(
+        &mut self,
+        batch: &mut Batch,
+        event: &Arc<Event>,
+        redactions: Vec<Arc<Event>>,
+    ) -> Result<(), Error> {
         let room = self.snapshot.number;
-        let mut batch = Batch::new();
         if let (Verdict::Held, Some(target)) = (event.verdict, &event.pdu.redacts)
             && self.knows(target).await?.is_none()
         {
@@ -433,9 +439,8 @@ impl Work<'_> {
             };
             self.events.push(Arc::new(shown));
             let target = self.event(event.id()).await?;
-            self.redact(&mut batch, &target, redaction.seq)?;
+            self.redact(batch, &target, redaction.seq)?;
         }
-        self.batch.append(batch);
         Ok(())
     }
 

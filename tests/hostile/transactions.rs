@@ -361,3 +361,75 @@ async fn i7_an_id_that_an_event_of_another_room_has_is_no_obstacle() {
         world.alice.get(&format!("/v3/events/{}", first.event_id)).await.expect(200);
     }
 }
+
+/// RD-01, RD-02: a redaction that comes as history is applied to what is here, and waits for what isn't, like one that comes by
+/// itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn rd_02_a_redaction_that_comes_as_history_is_applied() {
+    let world = World::new().await;
+    let room = Room::new(&world.peer, "11", "regrets");
+    let (creator, guest) = (room.lock().creator.clone(), world.peer.user("guest"));
+    let early = {
+        let mut room = room.lock();
+        room.put(&guest, "m.room.member", guest.as_str(), json!({ "membership": "join" }));
+        room.say("before alice came")
+    };
+    world.peer.keeps(&room);
+    world.join(&room).await;
+    let id = room.lock().id.clone();
+    let stays = world.alice.send_text(id.as_str(), "stays").await;
+    let late = room.lock().say("after alice came");
+    world.peer.send(&world.here, &[wire(&late)], &[]).await.expect(200);
+    world.sees_soon(&room, late.event_id.as_str()).await;
+    let (hidden, after) = {
+        let mut room = room.lock();
+        let mut hidden = Vec::new();
+        for (sender, target) in
+            [(&creator, early.event_id.as_str()), (&guest, &stays), (&creator, late.event_id.as_str())]
+        {
+            let redaction = room.draft(sender, "m.room.redaction", None, json!({ "redacts": target }));
+            room.add(redaction.clone());
+            hidden.push(redaction);
+        }
+        let too = room.say("redacted beside it");
+        let redaction = json!({ "redacts": too.event_id });
+        let redaction = room.draft(&creator, "m.room.redaction", None, redaction);
+        room.add(redaction.clone());
+        hidden.extend([too, redaction]);
+        for event in &hidden {
+            room.events.remove(&event.event_id);
+        }
+        (hidden, room.say("after the gap"))
+    };
+    world.peer.send(&world.here, &[wire(&after)], &[]).await.expect(200);
+    world.sees_soon(&room, after.event_id.as_str()).await;
+    for event in &hidden {
+        room.lock().events.insert(event.event_id.clone(), event.clone());
+    }
+    let page = async |limit: usize| {
+        let page = format!("/v3/rooms/{id}/messages?dir=b&limit={limit}");
+        world.alice.get(&page).await.expect(200)
+    };
+    let shown = async |event: &str| world.alice.get(&format!("/v3/rooms/{id}/event/{event}")).await.json;
+    let [of_early, of_stays, of_late, too, of_too] = &hidden[..] else { panic!("{hidden:?}") };
+    eventually("the history comes", || async {
+        page(2).await;
+        world.sees(&room, of_late.event_id.as_str()).await.then_some(())
+    })
+    .await;
+    for (target, redaction) in [(&late, of_late), (too, of_too)] {
+        let event = shown(target.event_id.as_str()).await;
+        assert_eq!(event["content"], json!({}), "{event}");
+        assert_eq!(event["unsigned"]["redacted_because"]["event_id"], redaction.event_id.as_str());
+    }
+    assert_eq!(shown(&stays).await["content"]["body"], "stays", "a guest may not redact it");
+    for waiting in [of_early, of_stays] {
+        assert!(!world.sees(&room, waiting.event_id.as_str()).await, "it redacts nothing");
+    }
+    page(100).await;
+    world.sees_soon(&room, early.event_id.as_str()).await;
+    let event = shown(early.event_id.as_str()).await;
+    assert_eq!(event["content"], json!({}), "{event}");
+    assert!(world.sees(&room, of_early.event_id.as_str()).await);
+    assert!(!world.sees(&room, of_stays.event_id.as_str()).await);
+}
