@@ -59,6 +59,12 @@ impl Changes {
 }
 
 impl RoomChanges {
+    /// As if nothing had happened in the room after event `end`.
+    pub(super) fn end_at(&mut self, end: i64) {
+        self.seqs.retain(|seq| *seq <= end);
+        self.own_memberships.retain(|seq| *seq <= end);
+    }
+
     fn add(&mut self, entry: &Entry) {
         match entry.kind {
             Kind::Event => {

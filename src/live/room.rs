@@ -57,12 +57,21 @@ pub(super) struct Slice {
 }
 
 impl RoomSync<'_> {
-    pub(super) async fn add_to(self, rooms: &mut RoomsBody) -> Result<(), Error> {
+    pub(super) async fn add_to(mut self, rooms: &mut RoomsBody) -> Result<(), Error> {
         let snapshot = self.room.snapshot();
         let user_id = &self.session.user_id;
         let room_id = self.room.room_id.clone();
-        let end = self.end(&snapshot).await?;
-        let Some(membership) = self.membership(&snapshot, end).await? else { return Ok(()) };
+        let mut end = self.end(&snapshot).await?;
+        let Some(mut membership) = self.membership(&snapshot, end).await? else { return Ok(()) };
+        // SY-19, MB-11: of invites that the user doesn't want nothing is said, but of what was before them.
+        if membership == MembershipState::Invite && self.is_unwanted(snapshot.member(user_id)) {
+            let Some(before) = self.before_invites(&snapshot, end).await? else { return Ok(()) };
+            (end, membership) = before;
+            self.changes.end_at(end);
+            if !self.since || self.changes.own_memberships.is_empty() {
+                return Ok(());
+            }
+        }
         let changed = !self.changes.own_memberships.is_empty();
         match membership {
             MembershipState::Join => {
@@ -70,8 +79,6 @@ impl RoomSync<'_> {
                     rooms.join.insert(room_id, joined);
                 }
             }
-            // SY-19, MB-11: of invites that the user doesn't want nothing is said.
-            MembershipState::Invite if self.is_unwanted(snapshot.member(user_id)) => {}
             MembershipState::Invite if self.whole || changed => {
                 let invite_state = stripped(&snapshot, user_id)?.into();
                 rooms.invite.insert(room_id, InvitedRoom { invite_state });
@@ -116,6 +123,24 @@ impl RoomSync<'_> {
         let refused =
             |invite: &Arc<Event>| self.invites.verdict(&invite.pdu.sender) != InviteVerdict::Allowed;
         self.is_ignored(invite) || invite.is_some_and(refused)
+    }
+
+    /// The last event up to `end` before the invites that the user has now, and their membership after it.
+    pub(super) async fn before_invites(
+        &self,
+        snapshot: &Snapshot,
+        mut end: i64,
+    ) -> Result<Option<(i64, MembershipState)>, Error> {
+        let user_id = &self.session.user_id;
+        let mut member = snapshot.member(user_id).cloned();
+        while let Some(event) = member {
+            if event.membership() != MembershipState::Invite {
+                return Ok(Some((end, event.membership())));
+            }
+            end = end.min(event.seq - 1);
+            member = self.syncs.rooms.members_at(&self.room, [&**user_id], end).await?.pop();
+        }
+        Ok(None)
     }
 
     /// The last event that belongs into this answer. The room may be further by now: what came since is for the next.

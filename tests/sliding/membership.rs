@@ -228,3 +228,38 @@ async fn unwanted_invites_are_not_shown() {
     bob.account_data("", "m.ignored_user_list", json!({ "ignored_users": {} })).await;
     assert_eq!(rooms(&sliding.next().await), [room_id.as_str()]);
 }
+
+/// SY-09, SY-19: who left and was invited back meanwhile, by somebody whom they ignore, is out; also where the connection
+/// didn't look at the room meanwhile.
+#[tokio::test]
+async fn a_leaving_is_told_though_an_unwanted_invite_follows_it() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    for looks in [true, false] {
+        bob.account_data("", "m.ignored_user_list", json!({ "ignored_users": {} })).await;
+        let room_id = public_room(&alice, &[&bob]).await;
+        let mut sliding = Sliding::of_all_rooms(&bob);
+        let all = sliding.body.clone();
+        assert!(rooms(&sliding.next().await).contains(&room_id.as_str()));
+        if !looks {
+            sliding.body = json!({ "lists": {} });
+            sliding.next().await;
+        }
+        bob.leave(&room_id).await;
+        alice.invite(&room_id, &bob.user_id).await;
+        bob.account_data("", "m.ignored_user_list", json!({ "ignored_users": { &alice.user_id: {} } })).await;
+        if !looks {
+            sliding.next().await;
+            sliding.body = all;
+        }
+        let answer = sliding.next().await;
+        let shown = room(&answer, &room_id);
+        let timeline = list(&shown["timeline"]);
+        assert_eq!(timeline.len(), 1, "{shown}");
+        assert_eq!(timeline[0]["content"]["membership"], "leave");
+        assert_eq!(shown.get("invite_state"), None);
+        assert!(rooms(&sliding.next().await).is_empty());
+        let answer = Sliding::beside(&bob, all_rooms(json!({}))).next().await;
+        assert_eq!((rooms(&answer).len(), count(&answer, "all")), (0, 0));
+    }
+}

@@ -197,3 +197,43 @@ async fn msc4155_invites_of_the_ignored_are_made_and_not_told() {
     bob.post(&invite, body).await.expect(200);
     assert!(device.next().await["rooms"]["invite"][&other].is_object());
 }
+
+/// SY-09: who left and was invited back meanwhile, by somebody whose invites they don't want, is out.
+#[tokio::test]
+async fn sy19_a_leaving_is_told_though_an_unwanted_invite_follows_it() {
+    let server = server().await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    for (kind, content) in [
+        ("m.ignored_user_list", json!({ "ignored_users": { &bob.user_id: {} } })),
+        ("m.invite_permission_config", json!({ "default_action": "block" })),
+        (LISTS, json!({ "ignored_users": ["@bob:*"] })),
+    ] {
+        let room = public_room(&bob, &[&alice]).await;
+        let mut device = Device::ready(&alice).await;
+        alice.leave(&room).await;
+        // Nothing but the last of them counts for what the room is to alice.
+        bob.invite(&room, &alice.user_id).await;
+        bob.send_state(
+            &room,
+            "m.room.member",
+            &alice.user_id,
+            json!({ "membership": "invite", "reason": "again" }),
+        )
+        .await;
+        alice.account_data("", kind, content).await;
+
+        let answer = device.next().await;
+        let (left, joined) = (&answer["rooms"]["leave"][&room], join(&answer, &room));
+        let memberships: Vec<&Value> =
+            events(&left["timeline"]).iter().map(|event| &event["content"]["membership"]).collect();
+        assert_eq!(memberships, ["leave"], "{kind}: {answer}");
+        assert!(joined.is_null() && answer["rooms"]["invite"][&room].is_null(), "{kind}: {answer}");
+        // Once.
+        let answer = device.next().await;
+        assert!(answer["rooms"]["leave"][&room].is_null(), "{kind}: {answer}");
+        let first = Device::new(&alice).next().await;
+        assert!(!first.to_string().contains(&room), "{kind}: {first}");
+        alice.account_data("", kind, json!({})).await;
+        assert!(Device::new(&alice).next().await["rooms"]["invite"][&room].is_object(), "{kind}");
+    }
+}

@@ -306,15 +306,17 @@ impl Order {
     /// Whether a list has a room.
     pub(super) fn holds(&self, filters: &Filters, room: i64, reading: &Reading<'_>) -> bool {
         let Some(listed) = self.rooms.get(&room) else { return false };
-        let there = match &listed.part {
-            Part::Joined | Part::Knocking | Part::Removed => true,
-            Part::Left => (reading.has)(room),
-            Part::Invited { by } => {
-                !reading.ignored.contains(by) && reading.invites.verdict(by) == InviteVerdict::Allowed
-            }
+        // SY-19, MB-11: an invite that the user doesn't want is as if it weren't there.
+        let unwanted = |by: &OwnedUserId| {
+            reading.ignored.contains(by) || reading.invites.verdict(by) != InviteVerdict::Allowed
+        };
+        let (there, invited) = match &listed.part {
+            Part::Joined | Part::Knocking | Part::Removed => (true, false),
+            Part::Invited { by } if !unwanted(by) => (true, true),
+            Part::Left | Part::Invited { .. } => ((reading.has)(room), false),
         };
         there
-            && filters.is_invite.is_none_or(|wanted| wanted == matches!(listed.part, Part::Invited { .. }))
+            && filters.is_invite.is_none_or(|wanted| wanted == invited)
             && filters.is_dm.is_none_or(|wanted| wanted == self.is_direct(&listed.room_id))
             && facts_fit(filters, listed)
             && self.tags_fit(filters, room)

@@ -78,15 +78,22 @@ impl Changed {
 
 impl RoomWish<'_> {
     /// `None`: nothing at all.
-    pub(super) async fn tell(self) -> Result<Option<Told>, Error> {
-        use MembershipState::{Invite, Join, Knock};
+    pub(super) async fn tell(mut self) -> Result<Option<Told>, Error> {
+        use MembershipState::{Ban, Invite, Join, Knock, Leave};
         let snapshot = self.sync.room.snapshot();
         let end = self.sync.end(&snapshot).await?;
         let Some(membership) = self.sync.membership(&snapshot, end).await? else { return Ok(None) };
         let own = snapshot.member(self.me());
         match membership {
             Join => self.joined(&snapshot, end).await,
-            Invite if self.sync.is_unwanted(own) => Ok(None),
+            // SY-19, MB-11: of invites that the user doesn't want nothing is said, but of a leaving before them.
+            Invite if self.sync.is_unwanted(own) => match self.sync.before_invites(&snapshot, end).await? {
+                Some((end, membership @ (Leave | Ban))) if self.sent.is_some() => {
+                    self.sync.changes.end_at(end);
+                    self.left(end, &membership).await
+                }
+                _ => Ok(None),
+            },
             Invite | Knock => self.outside(&snapshot, end, &membership),
             _ => self.left(end, &membership).await,
         }
