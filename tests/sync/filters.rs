@@ -201,7 +201,7 @@ async fn fi02_ephemeral_events_are_of_those_who_are_asked_for() {
         assert_eq!(readers, expected, "{wanted}: {ephemeral}");
         let typing = of("m.typing").map(|typing| typing["content"]["user_ids"].clone());
         let mut typing: Vec<&str> =
-            typing.iter().flat_map(Value::as_array).flatten().filter_map(Value::as_str).collect();
+            typing.iter().filter_map(Value::as_array).flatten().filter_map(Value::as_str).collect();
         typing.sort_unstable();
         assert_eq!(typing, expected, "{wanted}: {ephemeral}");
     }
