@@ -41,13 +41,13 @@ pub fn insert_change(step: u32, user_id: &str, device_id: Option<&str>) -> State
     )
 }
 
-/// Changes up to a position are forgotten, but for the last of each user.
+/// Changes up to a position are forgotten, but for each user's last of a device and last of the keys.
 pub fn trim_changes(horizon: i64) -> Statement {
     statement!(
         "DELETE FROM device_list_change WHERE position <= $1 AND EXISTS (
              SELECT 1 FROM device_list_change later
              WHERE later.user_id = device_list_change.user_id AND later.position > device_list_change.position
-               AND later.device_id IS NOT NULL
+               AND (later.device_id IS NULL) = (device_list_change.device_id IS NULL)
          )",
         horizon,
     )
@@ -217,5 +217,42 @@ impl Store {
             rooms,
         ))
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        queue::Tails,
+        store::{Batch, Durability, account::add_account, room::set_membership},
+    };
+
+    /// DL-04: a server that was away for longer than changes are kept has no other way to know of new keys, since they are no
+    /// link of the chain.
+    #[tokio::test]
+    async fn dl_04_the_last_change_of_the_devices_and_that_of_the_keys_outlive_the_horizon() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hearth.db");
+        let (store, _) = Store::open(&path, Durability::Normal, Arc::new(Tails::new(1))).await.unwrap();
+        store.commit(add_account("@a:x", None, false, 0)).await.unwrap();
+        for user_id in ["@a:x", "@b:y"] {
+            store.commit(set_membership(user_id, 1, "join", 1)).await.unwrap();
+        }
+        let mut positions = Vec::new();
+        for device_id in [Some("A"), None, None, Some("B")] {
+            let mut batch = Batch::new();
+            let step = batch.step();
+            batch.push(insert_change(step, "@a:x", device_id));
+            positions.push(store.commit(batch).await.unwrap().base + i64::from(step));
+        }
+        let kept = positions[2..].to_vec();
+        assert_eq!(store.last_changes_for("y", 0, i64::MAX).await.unwrap(), kept);
+        store.commit(trim_changes(positions[3])).await.unwrap();
+        assert_eq!(store.last_changes_for("y", 0, i64::MAX).await.unwrap(), kept);
+        let left = store.announced(&positions).await.unwrap();
+        assert_eq!(left.iter().map(|row| row.position).collect::<Vec<_>>(), kept);
     }
 }
