@@ -155,7 +155,7 @@ impl Keys {
                         }
                         Some(_) => {
                             let Some(offer) = offers.pop_front() else { continue };
-                            batch.push(claim(device.device, algorithm, &offer.row.key_id));
+                            batch.push(claim(&offer.row, algorithm));
                             fewer.insert(device.device, device.recipient);
                             offer.row
                         }
@@ -205,5 +205,79 @@ impl Keys {
             }
         }
         Ok(supply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{device_id, owned_server_name, owned_user_id};
+
+    use super::*;
+    use crate::{
+        room::tests::World,
+        store::{
+            device::add_device,
+            one_time_key::{PlacedKey, add_one_time_key, forget_one_time_keys},
+        },
+    };
+
+    const ALICE: &str = "@alice:localhost";
+
+    /// alice's server, on which she has a device.
+    struct Claimed {
+        world: World,
+        keys: Arc<Keys>,
+        device: i64,
+    }
+
+    impl Claimed {
+        async fn new() -> Self {
+            let world = World::new(&[ALICE]).await;
+            world.store.commit(Vec::from(add_device(ALICE, "A", None, 0))).await.unwrap();
+            let device = world.store.last_device().await.unwrap();
+            let lists = world.sessions.device_lists().clone();
+            let keys = Arc::new(Keys::new(world.store.clone(), owned_server_name!("localhost"), lists));
+            Self { world, keys, device }
+        }
+
+        /// Adds keys: their ids and what they are.
+        fn add(&self, batch: &mut Batch, keys: &[(&str, &str)]) {
+            let step = batch.step();
+            for (place, (key_id, key)) in keys.iter().enumerate() {
+                let (device, place, key) = (self.device, place as i64, json!(key).to_string());
+                add_one_time_key(
+                    batch,
+                    PlacedKey { device, algorithm: "m", key_id, step, place, key },
+                    false,
+                );
+            }
+        }
+
+        async fn claim(&self) -> Value {
+            let mut claimed = self.keys.claim_local(&wanted()).await.unwrap();
+            let of_user = claimed.remove(&owned_user_id!("@alice:localhost")).unwrap_or_default();
+            json!(of_user.get(device_id!("A")))
+        }
+    }
+
+    fn wanted() -> WantedKeys {
+        let of_user = BTreeMap::from([(device_id!("A").to_owned(), "m".to_owned())]);
+        WantedKeys::from([(owned_user_id!("@alice:localhost"), of_user)])
+    }
+
+    /// OK-01: a device that begins anew counts its keys from the start.
+    #[tokio::test]
+    async fn ok_01_another_key_that_has_got_the_name_of_the_chosen_one_meanwhile_stays() {
+        let claimed = Claimed::new().await;
+        let store = &claimed.world.store;
+        let mut batch = Batch::new();
+        claimed.add(&mut batch, &[("K", "old")]);
+        store.commit(batch).await.unwrap();
+        let (_, chosen) = claimed.keys.choose(&[Arc::new(wanted())]).await.unwrap();
+        let mut anew = Batch::from(forget_one_time_keys(claimed.device));
+        claimed.add(&mut anew, &[("K", "new")]);
+        store.commit(anew).await.unwrap();
+        assert!(matches!(store.commit(chosen).await, Err(store::Error::Conflict)));
+        assert_eq!(claimed.claim().await, json!({ "m:K": "new" }));
     }
 }

@@ -32,14 +32,15 @@ impl From<HandoutColumns> for HandoutRow {
     }
 }
 
-/// Takes a key out of what can be handed out. Conflicts if it isn't there (any more).
-pub fn claim(device: i64, algorithm: &str, key_id: &str) -> Statement {
+/// Takes a key out of what can be handed out. Conflicts if it isn't there (any more), or if another has its name.
+pub fn claim(row: &HandoutRow, algorithm: &str) -> Statement {
     statement!(
         "UPDATE one_time_key SET claimed = TRUE
-         WHERE device = $1 AND algorithm = $2 AND key_id = $3 AND NOT claimed",
-        device,
+         WHERE device = $1 AND algorithm = $2 AND key_id = $3 AND key = $4 AND NOT claimed",
+        row.device,
         algorithm,
-        key_id,
+        &row.key_id,
+        &row.key,
     )
     .expecting(1)
 }
