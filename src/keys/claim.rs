@@ -76,6 +76,8 @@ impl Keys {
         let _turn = self.claims.turn.lock().await;
         let jobs: Vec<Job> = {
             let mut waiting = self.claims.waiting.lock();
+            // Who has gone by now needs no key.
+            waiting.retain(|job| !job.done.is_closed());
             let some = waiting.len().min(AT_ONCE);
             waiting.drain(..some).collect()
         };
@@ -279,5 +281,23 @@ mod tests {
         store.commit(anew).await.unwrap();
         assert!(matches!(store.commit(chosen).await, Err(store::Error::Conflict)));
         assert_eq!(claimed.claim().await, json!({ "m:K": "new" }));
+    }
+
+    #[tokio::test]
+    async fn whoever_is_gone_before_their_turn_takes_no_key() {
+        let claimed = Claimed::new().await;
+        let mut batch = Batch::new();
+        claimed.add(&mut batch, &[("K", "first"), ("L", "second")]);
+        claimed.world.store.commit(batch).await.unwrap();
+        let turn = claimed.keys.claims.turn.lock().await;
+        let keys = Arc::clone(&claimed.keys);
+        let gone = tokio::spawn(async move { keys.claim_local(&wanted()).await.map(drop) });
+        while claimed.keys.claims.waiting.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        gone.abort();
+        assert!(gone.await.is_err());
+        drop(turn);
+        assert_eq!(claimed.claim().await, json!({ "m:K": "first" }));
     }
 }
