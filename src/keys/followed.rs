@@ -21,6 +21,7 @@ use super::{
 };
 use crate::store::{
     self, Batch, Store,
+    device_key::CrossSigningKeyRow,
     followed::{
         FollowedRow, advance, delete_foreign_device, delete_foreign_key, mark_stale, set_foreign_device,
         set_foreign_key,
@@ -161,36 +162,32 @@ impl Followed {
                 Err(gone) => delete_foreign_device(user_id.as_str(), &gone),
             });
         }
-        for update in updates.keys {
-            self.change_keys(&mut batch, user_id, update).await?;
+        if !updates.keys.is_empty() {
+            let users = serde_json::json!([user_id]).to_string();
+            let mut stored = self.store.cross_signing_keys(&users).await?;
+            for update in updates.keys {
+                change_keys(&mut batch, user_id, &mut stored, update);
+            }
         }
         batch.push(advance(user_id.as_str(), row.stream_id, known));
         Ok(Some(batch))
     }
+}
 
-    async fn change_keys(
-        &self,
-        batch: &mut Batch,
-        user_id: &UserId,
-        update: KeyUpdate,
-    ) -> Result<(), store::Error> {
-        let users = serde_json::json!([user_id]).to_string();
-        let stored = self.store.cross_signing_keys(&users).await?;
-        let stored = |usage: &str| stored.iter().find(|row| row.usage == usage);
-        let master = update
-            .master_key
-            .clone()
-            .or_else(|| stored(MASTER).and_then(|row| serde_json::from_str(&row.key).ok()));
-        let rows = foreign::own_keys(user_id, master, update.self_signing_key);
-        let public = |usage: &str| rows.iter().find(|row| row.usage == usage).map(|row| &row.public_key);
-        if stored(MASTER).map(|row| &row.public_key) != public(MASTER) {
-            // What another master key has signed is worth nothing any more.
-            batch.push(delete_foreign_key(user_id.as_str(), foreign::SELF_SIGNING));
-        }
-        for row in rows {
-            batch.push(set_foreign_key(&row));
-        }
-        Ok(())
+/// Adds a change of a user's own keys, and makes it of what is stored.
+fn change_keys(batch: &mut Batch, user_id: &UserId, stored: &mut Vec<CrossSigningKeyRow>, update: KeyUpdate) {
+    let before = stored.iter().find(|row| row.usage == MASTER);
+    let master = update.master_key.or_else(|| before.and_then(|row| serde_json::from_str(&row.key).ok()));
+    let rows = foreign::own_keys(user_id, master, update.self_signing_key);
+    let after = rows.iter().find(|row| row.usage == MASTER);
+    if before.map(|row| &row.public_key) != after.map(|row| &row.public_key) {
+        // What another master key has signed is worth nothing any more.
+        batch.push(delete_foreign_key(user_id.as_str(), foreign::SELF_SIGNING));
+    }
+    for row in rows {
+        batch.push(set_foreign_key(&row));
+        stored.retain(|other| other.usage != row.usage);
+        stored.push(row);
     }
 }
 

@@ -243,6 +243,28 @@ async fn dl_04_new_keys_of_a_user_are_known_without_asking() {
     assert_eq!(near.asked(), 1);
 }
 
+/// A transaction has several of them after a time without.
+#[tokio::test(flavor = "multi_thread")]
+async fn dl_04_new_keys_of_a_user_may_come_one_by_one() {
+    let near = Near::known().await;
+    let user = near.list.user.clone();
+    let update = |content: Value| json!({ "edu_type": "m.signing_key_update", "content": content });
+    let both = json!({
+        "user_id": user, "master_key": own_key(&user, "master", 30, 30),
+        "self_signing_key": own_key(&user, "self_signing", 31, 30),
+    });
+    near.hears(&[update(both)]).await;
+    near.hears(&[
+        update(json!({ "user_id": user, "master_key": own_key(&user, "master", 40, 40) })),
+        update(json!({ "user_id": user, "self_signing_key": own_key(&user, "self_signing", 41, 40) })),
+    ])
+    .await;
+    let found = near.query().await;
+    assert_eq!(found["master_keys"][&user]["keys"], own_key(&user, "master", 40, 40)["keys"]);
+    assert_eq!(found["self_signing_keys"][&user], own_key(&user, "self_signing", 41, 40));
+    assert_eq!(near.asked(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dl_02_a_missing_link_has_all_of_the_list_fetched() {
     let mut near = Near::known().await;
