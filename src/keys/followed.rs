@@ -112,9 +112,11 @@ impl Followed {
             return Ok(());
         }
         let device = updates.devices.last().map(|update| update.device_id.clone());
-        let newest = updates.devices.iter().map(|update| update.stream_id).max();
-        // What is being fetched may be from before; of a user's own keys nobody knows.
-        let newest = if updates.keys.is_empty() { newest } else { Some(i64::MAX) };
+        // What is being fetched may be from before. Of a user's own keys nobody knows, nor of a change that follows none: there
+        // are servers that number none of theirs.
+        let numbered =
+            updates.keys.is_empty() && updates.devices.iter().all(|update| !update.prev_id.is_empty());
+        let newest = updates.devices.iter().map(|update| update.stream_id).max().filter(|_| numbered);
         let links = match self.store.followed(user_id.as_str()).await? {
             Some(row) if !row.stale => self.links(user_id, row, updates).await?,
             _ => None,
@@ -145,14 +147,14 @@ impl Followed {
         let mut batch = Batch::new();
         let mut known = row.stream_id;
         for update in updates.devices {
-            if update.stream_id == known {
-                continue;
-            }
             // Whatever is numbered below the last that is known came before it.
             let follows =
                 !update.prev_id.is_empty() && update.prev_id.iter().all(|previous| *previous <= known);
             if !follows || update.stream_id < known {
                 return Ok(None);
+            }
+            if update.stream_id == known {
+                continue;
             }
             known = update.stream_id;
             batch.push(match device(user_id, update) {

@@ -265,6 +265,23 @@ async fn dl_04_new_keys_of_a_user_may_come_one_by_one() {
     assert_eq!(near.asked(), 1);
 }
 
+/// There are servers that say no more of any change than that there was one: number 1, after nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn dl_02_a_change_without_a_link_has_all_of_the_list_fetched_whatever_its_number() {
+    let near = Near::new().await;
+    let user = near.list.user.clone();
+    near.list.is(1, &[listed(&user, "ONE", 1)]);
+    assert_eq!(near.devices().await, ["ONE"]);
+    near.list.is(1, &[listed(&user, "ONE", 1), listed(&user, "TWO", 2)]);
+    let content = json!({
+        "user_id": user, "device_id": "placeholder", "device_display_name": "Placeholder",
+        "stream_id": 1, "prev_id": [],
+    });
+    near.hears(&[json!({ "edu_type": "m.device_list_update", "content": content })]).await;
+    assert_eq!(near.devices().await, ["ONE", "TWO"]);
+    assert_eq!(near.asked(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dl_02_a_missing_link_has_all_of_the_list_fetched() {
     let mut near = Near::known().await;

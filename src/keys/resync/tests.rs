@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     config,
     environment::Clock,
+    keys::{Followed, ListUpdates},
     peers::{OwnKeys, Wire},
     room::{
         received_tests::SEED,
@@ -180,6 +181,24 @@ async fn dl_02_a_list_from_before_the_last_change_is_fetched_again() {
     let whole = asking.resyncs.wanted_now(&user_id);
     asking.until("it is asked", |script| script.asked == 1).await;
     asking.resyncs.heard_of(&user_id, 6);
+    asking.there.script.lock().held = false;
+    assert_eq!(whole.await, Ok(Fetched::Whole));
+    assert_eq!(asking.there.script.lock().asked, 2);
+}
+
+/// Servers that don't number their changes say this whenever there is one.
+#[tokio::test]
+async fn dl_02_a_list_is_fetched_again_after_a_change_without_a_link_whatever_its_number() {
+    let asking = Asking::new(1).await;
+    let user_id = owned_user_id!("@user0:elsewhere");
+    let lists = asking.world.sessions.device_lists().clone();
+    let followed = Followed::new(asking.world.store.clone(), lists, Arc::clone(&asking.resyncs));
+    asking.there.script.lock().held = true;
+    let whole = asking.resyncs.wanted_now(&user_id);
+    asking.until("it is asked", |script| script.asked == 1).await;
+    let update = json!({ "user_id": user_id, "device_id": "placeholder", "stream_id": 1, "prev_id": [] });
+    let updates = ListUpdates { devices: vec![serde_json::from_value(update).unwrap()], keys: Vec::new() };
+    followed.hear(&owned_server_name!("elsewhere"), updates).await.unwrap();
     asking.there.script.lock().held = false;
     assert_eq!(whole.await, Ok(Fetched::Whole));
     assert_eq!(asking.there.script.lock().asked, 2);
