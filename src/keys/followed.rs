@@ -168,7 +168,9 @@ impl Followed {
             let users = serde_json::json!([user_id]).to_string();
             let mut stored = self.store.cross_signing_keys(&users).await?;
             for update in updates.keys {
-                change_keys(&mut batch, user_id, &mut stored, update);
+                if !change_keys(&mut batch, user_id, &mut stored, update) {
+                    return Ok(None);
+                }
             }
         }
         batch.push(advance(user_id.as_str(), row.stream_id, known));
@@ -176,11 +178,21 @@ impl Followed {
     }
 }
 
-/// Adds a change of a user's own keys, and makes it of what is stored.
-fn change_keys(batch: &mut Batch, user_id: &UserId, stored: &mut Vec<CrossSigningKeyRow>, update: KeyUpdate) {
+/// Adds a change of a user's own keys, and makes it of what is stored. `false` if a key isn't right by what is known: the master
+/// key that has signed it may have been missed.
+fn change_keys(
+    batch: &mut Batch,
+    user_id: &UserId,
+    stored: &mut Vec<CrossSigningKeyRow>,
+    update: KeyUpdate,
+) -> bool {
     let before = stored.iter().find(|row| row.usage == MASTER);
     let master = update.master_key.or_else(|| before.and_then(|row| serde_json::from_str(&row.key).ok()));
+    let told = usize::from(master.is_some()) + usize::from(update.self_signing_key.is_some());
     let rows = foreign::own_keys(user_id, master, update.self_signing_key);
+    if rows.len() < told {
+        return false;
+    }
     let after = rows.iter().find(|row| row.usage == MASTER);
     if before.map(|row| &row.public_key) != after.map(|row| &row.public_key) {
         // What another master key has signed is worth nothing any more.
@@ -191,6 +203,7 @@ fn change_keys(batch: &mut Batch, user_id: &UserId, stored: &mut Vec<CrossSignin
         stored.retain(|other| other.usage != row.usage);
         stored.push(row);
     }
+    true
 }
 
 /// The device that a change leaves; the id of one that it takes away. One whose keys aren't its own isn't there.

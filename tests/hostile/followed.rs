@@ -265,6 +265,25 @@ async fn dl_04_new_keys_of_a_user_may_come_one_by_one() {
     assert_eq!(near.asked(), 1);
 }
 
+/// What another master key has signed is of a master key that was missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn dl_04_a_key_by_an_unknown_master_key_has_all_of_the_list_fetched() {
+    let near = Near::known().await;
+    let user = near.list.user.clone();
+    let self_signing = own_key(&user, "self_signing", 31, 30);
+    {
+        let mut now = near.list.now.lock();
+        now.1["master_key"] = own_key(&user, "master", 30, 30);
+        now.1["self_signing_key"] = self_signing.clone();
+    }
+    let content = json!({ "user_id": user, "self_signing_key": self_signing });
+    near.hears(&[json!({ "edu_type": "m.signing_key_update", "content": content })]).await;
+    let found = near.query().await;
+    assert_eq!(found["master_keys"][&user]["keys"], own_key(&user, "master", 30, 30)["keys"]);
+    assert_eq!(found["self_signing_keys"][&user], self_signing);
+    assert_eq!(near.asked(), 2);
+}
+
 /// There are servers that say no more of any change than that there was one: number 1, after nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn dl_02_a_change_without_a_link_has_all_of_the_list_fetched_whatever_its_number() {
