@@ -30,11 +30,12 @@ impl Accounts {
                 self.set_tag(recipient, new, &tag, info).await?;
             }
         }
+        self.carry_direct(recipient, old_id, new_id).await?;
         for rule in carried_rules(&self.push_rules(recipient, user_id).await?, old_id, new_id) {
             let change = RuleChange::Put { rule, after: None, before: None };
             self.change_push_rules(recipient, user_id, change).await?;
         }
-        self.carry_direct(recipient, old_id, new_id).await
+        Ok(())
     }
 
     async fn carry_direct(&self, recipient: i64, old: &RoomId, new: &RoomId) -> Result<(), Error> {
@@ -89,4 +90,99 @@ fn carried_rules(rules: &Ruleset, old: &RoomId, new: &RoomId) -> Vec<NewPushRule
         }
     }
     carried
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{owned_room_id, push::Action, user_id};
+
+    use super::*;
+    use crate::room::tests::World;
+
+    /// alice, who has set something for a room that another replaces.
+    struct Carrying {
+        world: World,
+        recipient: i64,
+    }
+
+    fn alice() -> &'static UserId {
+        user_id!("@alice:localhost")
+    }
+
+    /// A rule about a room.
+    fn about(room: &str, rule_id: &str, actions: Vec<Action>) -> NewPushRule {
+        let data = EventMatchConditionData::new("room_id".to_owned(), room.to_owned());
+        let conditions = vec![PushCondition::EventMatch(data)];
+        NewPushRule::Override(NewConditionalPushRule::new(rule_id.to_owned(), conditions, actions))
+    }
+
+    impl Carrying {
+        async fn new() -> Self {
+            let world = World::new(&[alice().as_str()]).await;
+            let recipient = world.accounts.recipient(alice()).await.unwrap().unwrap();
+            Self { world, recipient }
+        }
+
+        async fn change(&self, change: RuleChange) {
+            self.world.accounts.change_push_rules(self.recipient, alice(), change).await.unwrap();
+        }
+
+        async fn put(&self, rule: NewPushRule) {
+            self.change(RuleChange::Put { rule, after: None, before: None }).await;
+        }
+
+        async fn carry(&self) -> Result<(), Error> {
+            let (old, new) = (owned_room_id!("!old:localhost"), owned_room_id!("!new:localhost"));
+            self.world.accounts.carry_room_settings(self.recipient, alice(), (1, &old), (2, &new)).await
+        }
+
+        /// The user's own rules of the most important kind: their ids, whether they notify and are on.
+        async fn own(&self) -> Vec<(String, bool, bool)> {
+            let rules = self.world.accounts.push_rules(self.recipient, alice()).await.unwrap();
+            let own = rules.override_.into_iter().filter(|rule| !rule.default);
+            own.map(|rule| (rule.rule_id, !rule.actions.is_empty(), rule.enabled)).collect()
+        }
+    }
+
+    fn rule(rule_id: &str, notifies: bool, enabled: bool) -> (String, bool, bool) {
+        (rule_id.to_owned(), notifies, enabled)
+    }
+
+    #[tokio::test]
+    async fn up_03_rules_in_force_follow_in_their_order() {
+        let carrying = Carrying::new().await;
+        for (rule_id, actions) in [("mute", vec![]), ("off", vec![]), ("loud", vec![Action::Notify])] {
+            carrying.put(about("!old:localhost", rule_id, actions)).await;
+        }
+        let (kind, rule_id) = (RuleKind::Override, "off".to_owned());
+        carrying.change(RuleChange::Enable { kind, rule_id, enabled: false }).await;
+        carrying.carry().await.unwrap();
+        let carried = [rule("loud !new:localhost", true, true), rule("mute !new:localhost", false, true)];
+        assert_eq!(carrying.own().await[..2], carried);
+    }
+
+    /// Whoever comes in again has what they have set meanwhile.
+    #[tokio::test]
+    async fn up_03_rules_that_followed_before_stay_as_they_are_by_now() {
+        let carrying = Carrying::new().await;
+        carrying.put(about("!old:localhost", "rule", vec![])).await;
+        carrying.carry().await.unwrap();
+        carrying.put(about("!new:localhost", "rule !new:localhost", vec![Action::Notify])).await;
+        carrying.carry().await.unwrap();
+        let own = carrying.own().await;
+        assert_eq!(own, [rule("rule !new:localhost", true, true), rule("rule", false, true)]);
+    }
+
+    #[tokio::test]
+    async fn up_03_a_rule_that_has_no_room_for_a_longer_name_keeps_no_chat_from_following() {
+        let carrying = Carrying::new().await;
+        let content = json!({ "@bob:localhost": ["!old:localhost"] });
+        let accounts = &carrying.world.accounts;
+        let direct = content.as_object().unwrap();
+        accounts.set_data(carrying.recipient, GLOBAL, DIRECT, direct).await.unwrap();
+        carrying.put(about("!old:localhost", &"x".repeat(250), vec![])).await;
+        carrying.carry().await.unwrap_err();
+        let chats = accounts.data(carrying.recipient, alice(), GLOBAL, DIRECT).await.unwrap();
+        assert_eq!(chats, json!({ "@bob:localhost": ["!old:localhost", "!new:localhost"] }));
+    }
 }
