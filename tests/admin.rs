@@ -121,6 +121,19 @@ async fn lk_02_a_suspended_account_reads_and_leaves_but_hardly_writes() {
     let backup = json!({ "algorithm": "org.example.a", "auth_data": {} });
     alice.post("/v3/room_keys/version", backup).await.expect(200);
     alice.put("/v3/room_keys/keys?version=1", json!({ "rooms": {} })).await.expect(200);
+    // Verifying devices, in a session that has just begun.
+    let key = "nqOvzeuGWT/sRx3h7+MHoInYj3Uk2LD/unI9kDYcHwk";
+    let master = json!({ "user_id": me, "usage": ["master"], "keys": { format!("ed25519:{key}"): key } });
+    for (path, body) in [
+        ("upload", json!({})),
+        ("query", json!({ "device_keys": { me: [] } })),
+        ("claim", json!({ "one_time_keys": {} })),
+        ("signatures/upload", json!({})),
+        ("device_signing/upload", json!({ "master_key": master })),
+    ] {
+        let answer = alice.post(&format!("/v3/keys/{path}"), body).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    }
     for (path, body) in [redaction(&own), redaction_by_send(&second)] {
         alice.put(&path, body).await.expect(200);
     }

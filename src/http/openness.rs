@@ -16,7 +16,6 @@ use crate::account::Session;
 /// Method and path, without the version and with parameters unnamed.
 type Open = (Method, &'static str);
 
-/// Verifying devices is to be open too.
 const SUSPENDED: &[Open] = &[
     // Ends of sessions and of the account.
     (Method::POST, "logout"),
@@ -63,7 +62,12 @@ const SUSPENDED: &[Open] = &[
     (Method::DELETE, "room_keys/keys"),
     (Method::DELETE, "room_keys/keys/{}"),
     (Method::DELETE, "room_keys/keys/{}/{}"),
-    // To the user's own devices, to verify them.
+    // Verifying the user's own devices, and reading what is encrypted. Messages go to no others.
+    (Method::POST, "keys/upload"),
+    (Method::POST, "keys/query"),
+    (Method::POST, "keys/claim"),
+    (Method::POST, "keys/signatures/upload"),
+    (Method::POST, "keys/device_signing/upload"),
     (Method::PUT, "sendToDevice/{}/{}"),
     // To those who suspended it.
     (Method::POST, "rooms/{}/report"),
