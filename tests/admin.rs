@@ -174,6 +174,8 @@ async fn lk_03_only_administrators_moderate_and_only_others_of_this_server() {
         for user_id in [&root.user_id, &other.user_id] {
             root.put(&path(measure, user_id), body.clone()).await.expect_error(403, "M_FORBIDDEN");
         }
+        root.get(&path(measure, &other.user_id)).await.expect_error(403, "M_FORBIDDEN");
+        root.get(&path(measure, &root.user_id)).await.expect(200);
         root.put(&path(measure, &alice.user_id), json!({})).await.expect_error(400, "M_BAD_JSON");
     }
     // The prefix of the proposal, and what clients look for.

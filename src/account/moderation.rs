@@ -56,6 +56,15 @@ impl Accounts {
         account.filter(|account| account.deactivated_ts.is_none()).ok_or(Error::NotFound("account"))
     }
 
+    /// An account whose measures an administrator asks about or changes: not another administrator's.
+    pub async fn measured(&self, by: &Session, user_id: &UserId) -> Result<AccountRow, Error> {
+        let account = self.administered(by, user_id).await?;
+        if account.admin && account.recipient != by.recipient {
+            return Err(Error::NotAllowed("one administrator has no say over another"));
+        }
+        Ok(account)
+    }
+
     /// Puts an account under a measure or ends that. Not one's own account, and not another administrator's.
     pub async fn moderate(
         &self,
@@ -64,12 +73,9 @@ impl Accounts {
         measure: Measure,
         on: bool,
     ) -> Result<(), Error> {
-        let account = self.administered(by, user_id).await?;
+        let account = self.measured(by, user_id).await?;
         if account.recipient == by.recipient {
             return Err(Error::NotAllowed("that can't be done to one's own account"));
-        }
-        if account.admin {
-            return Err(Error::NotAllowed("that can't be done to another administrator"));
         }
         self.set_measure(account.recipient, measure, on).await
     }

@@ -45,7 +45,7 @@ async fn is_locked(
     session: Session,
     request: is_locked::Request,
 ) -> Result<is_locked::Response, MatrixError> {
-    let account = app.accounts.administered(&session, &request.user_id).await?;
+    let account = app.accounts.measured(&session, &request.user_id).await?;
     Ok(is_locked::Response::new(account.locked))
 }
 
@@ -54,7 +54,7 @@ async fn is_suspended(
     session: Session,
     request: is_suspended::Request,
 ) -> Result<is_suspended::Response, MatrixError> {
-    let account = app.accounts.administered(&session, &request.user_id).await?;
+    let account = app.accounts.measured(&session, &request.user_id).await?;
     Ok(is_suspended::Response::new(account.suspended))
 }
 
