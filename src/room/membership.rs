@@ -184,10 +184,10 @@ impl Rooms {
         target: &UserId,
         reason: Option<String>,
     ) -> Result<(), Error> {
-        self.core.check_invitable(sender, target).await?;
         if room.snapshot().membership(target) == MembershipState::Invite {
             return may_invite(room, sender);
         }
+        self.core.check_invitable(sender, target).await?;
         let content = self.core.member_content(target, "invite").await?;
         self.send_member(room, sender, target, &content, reason).await
     }

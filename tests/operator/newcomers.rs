@@ -48,3 +48,19 @@ async fn ed_03_whoever_comes_in_is_seen_by_servers_that_are_there() {
     join(&alice, &room, &there).await;
     assert_eq!(sees(&bob, &alice).await, "online");
 }
+
+/// MB-05: whoever is invited already may be invited again, also from another server, and nobody hears of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn mb_05_somebody_of_another_server_is_invited_twice() {
+    let authority = Authority::new();
+    let here = Federating::start(&authority, Table::new()).await;
+    let there = Federating::start(&authority, Table::new()).await;
+    let (alice, bob) = (here.server.register("alice").await, there.server.register("bob").await);
+    let room = alice.create_room(json!({})).await;
+    let invite = async || {
+        alice.post(&format!("/v3/rooms/{room}/invite"), json!({ "user_id": bob.user_id })).await.expect(200);
+        let member = format!("/v3/rooms/{room}/state/m.room.member/{}?format=event", bob.user_id);
+        alice.get(&member).await.expect(200)["event_id"].clone()
+    };
+    assert_eq!(invite().await, invite().await);
+}
