@@ -106,8 +106,8 @@ impl From<room::Error> for MatrixError {
             E::InvalidParam(_) => Self::invalid_param(text),
             E::BadJson(_) => Self::bad_json(text),
             E::DuplicateAnnotation => answer(StatusCode::BAD_REQUEST, "M_DUPLICATE_ANNOTATION"),
-            // The specification has no code for it yet.
-            E::BadRelation(_) => answer(StatusCode::BAD_REQUEST, "M_UNKNOWN"),
+            // The specification has no code for a relation that can't be.
+            E::BadRelation(_) | E::StillIn => answer(StatusCode::BAD_REQUEST, "M_UNKNOWN"),
             E::TooLarge(_) => Self::too_large(text),
             E::InvalidRoomState(_) => answer(StatusCode::BAD_REQUEST, "M_INVALID_ROOM_STATE"),
             E::BadAlias(_) => answer(StatusCode::BAD_REQUEST, "M_BAD_ALIAS"),

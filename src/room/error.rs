@@ -23,6 +23,8 @@ pub enum Error {
     GuestsForbidden,
     #[error("{0} takes no invites")]
     InviteBlocked(OwnedUserId),
+    #[error("leave the room before you forget it")]
+    StillIn,
     /// JN-07: this server isn't in the rooms whose members a rule lets in, so it can't tell …
     #[error("this server can't tell whether you may join this room")]
     CannotAuthorise,

@@ -319,9 +319,7 @@ impl Rooms {
     pub async fn forget(&self, room: &Room, user_id: &UserId) -> Result<(), Error> {
         match self.core.store.commit(room_table::forget(user_id.as_str(), room.number)).await {
             Ok(_) => Ok(()),
-            Err(store::Error::Conflict) if room.snapshot().member(user_id).is_some() => {
-                Err(Error::InvalidParam("leave the room before you forget it".to_owned()))
-            }
+            Err(store::Error::Conflict) if room.snapshot().member(user_id).is_some() => Err(Error::StillIn),
             Err(store::Error::Conflict) => Err(Error::forbidden(NOT_A_MEMBER)),
             Err(cause) => Err(cause.into()),
         }
