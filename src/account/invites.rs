@@ -52,18 +52,18 @@ struct Lists {
     blocked_servers: Patterns,
 }
 
-/// Globs, and the many among them that are none.
+/// Globs, and the many among them that are none. A list that is null is empty.
 #[derive(Debug, Default, Deserialize)]
-#[serde(from = "Vec<String>")]
+#[serde(from = "Option<Vec<String>>")]
 struct Patterns {
     exact: HashSet<String>,
     globs: Vec<String>,
 }
 
-impl From<Vec<String>> for Patterns {
-    fn from(patterns: Vec<String>) -> Self {
+impl From<Option<Vec<String>>> for Patterns {
+    fn from(patterns: Option<Vec<String>>) -> Self {
         let (globs, exact): (Vec<_>, Vec<_>) =
-            patterns.into_iter().partition(|pattern| pattern.contains(['*', '?']));
+            patterns.unwrap_or_default().into_iter().partition(|pattern| pattern.contains(['*', '?']));
         Self { exact: exact.into_iter().collect(), globs }
     }
 }

@@ -413,6 +413,18 @@ async fn mb_11_mb_12_who_takes_no_invites_gets_none() {
     act(&alice, &room, "invite", &bob).await.expect(200);
 }
 
+/// MSC4155: a list that is null is none, and the others hold.
+#[tokio::test]
+async fn msc4155_lists_that_are_null_take_nothing_from_the_others() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let room = alice.create_room(json!({})).await;
+    let lists = format!("/v3/user/{}/account_data/org.matrix.msc4155.invite_permission_config", bob.user_id);
+    let blocked = json!({ "blocked_users": [alice.user_id], "allowed_servers": null });
+    bob.put(&lists, blocked).await.expect(200);
+    act(&alice, &room, "invite", &bob).await.expect_error(403, "M_INVITE_BLOCKED");
+}
+
 #[tokio::test]
 async fn deactivated_users_leave_their_rooms() {
     let mut server = server().await;
