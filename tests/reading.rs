@@ -67,7 +67,7 @@ async fn hv_05_only_visible_events_are_found_by_date() {
     let hidden = at(&bob, &room, 0, "f").await;
     let absent = at(&bob, "!nowhere:localhost", 0, "f").await;
     assert_eq!((hidden.status, hidden.text()), (absent.status, absent.text()));
-    hidden.expect_error(404, "M_NOT_FOUND");
+    hidden.expect_error(403, "M_FORBIDDEN");
     bob.join(&room).await;
     let ts = time(&alice, &room, &before).await;
     let found = at(&bob, &room, ts, "f").await.expect(200);

@@ -111,7 +111,7 @@ impl History {
         time: MilliSecondsSinceUnixEpoch,
         direction: Direction,
     ) -> Result<Arc<Event>, Error> {
-        let sight = self.rooms.sight(room, user_id).await?;
+        let sight = self.rooms.reading(room, user_id).await?;
         let here = self.rooms.nearest_in_time(room, &sight, time, direction).await;
         if self.rooms.holes(room).await?.is_empty() {
             return here;

@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 use tokio::time::Instant;
 
-use super::history::{glimpse, place, token};
+use super::history::{place, token};
 use crate::{
     account::Session,
     app::App,
@@ -70,7 +70,7 @@ async fn by_timestamp(
     session: Session,
     request: get_event_by_timestamp::v1::Request,
 ) -> Result<get_event_by_timestamp::v1::Response, MatrixError> {
-    let (room, _) = glimpse(&app, &session, &request.room_id).await?;
+    let room = app.rooms.of_acquaintance(&request.room_id).await?;
     let direction = match request.dir {
         AskedDirection::Backward => Direction::Backwards,
         AskedDirection::Forward => Direction::Forwards,
