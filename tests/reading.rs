@@ -179,6 +179,8 @@ async fn old_clients_read_as_they_always_did() {
     let first = alice.get("/v3/initialSync?limit=2").await.expect(200);
     assert_eq!(first["rooms"][0]["room_id"], room.as_str());
     assert_eq!(first["rooms"][0]["messages"]["chunk"].as_array().map(Vec::len), Some(2));
+    let none = alice.get("/v3/initialSync?limit=0").await.expect(200);
+    assert_eq!(none["rooms"][0]["messages"]["chunk"], json!([]));
     let invited = bob.get("/r0/initialSync").await.expect(200);
     assert_eq!(invited["rooms"][0]["membership"], "invite");
     assert_eq!(invited["rooms"][0]["inviter"], alice.user_id.as_str());

@@ -159,7 +159,7 @@ async fn initial_sync(State(app): State<App>, request: Request) -> Result<Respon
     let (parts, _) = request.into_parts();
     let session = Session::identify(&app, &parts).await?;
     let query = Query::of(&parts);
-    let limit = query.get::<usize>("limit")?.map_or(FIRST, |limit| limit.clamp(1, MOST));
+    let limit = query.get::<usize>("limit")?.map_or(FIRST, |limit| limit.min(MOST));
     let archived = query.get::<bool>("archived")?.unwrap_or(false);
     let filter = json!({ "room": { "timeline": { "limit": limit }, "include_leave": archived } });
     let _held = app.presence.hold(&session, presence::State::Online).await;
