@@ -85,6 +85,25 @@ async fn ui_03_what_was_proved_for_one_device_deletes_no_other() {
     alice.get(&path(&one)).await.expect_error(404, "M_NOT_FOUND");
 }
 
+/// Whether the password is right is of no interest: nobody learns it here.
+#[tokio::test]
+async fn ui_03_nobody_authenticates_as_somebody_else() {
+    let server = server().await;
+    let (alice, _) = (server.register("alice").await, server.register("bob").await);
+    let other = server.login("alice").await;
+    let path = format!("/v3/devices/{}", other.device_id);
+    let challenge = alice.delete(&path, Some(json!({}))).await.expect(401);
+    let mut wrong = password_stage("bob", &challenge["session"]);
+    wrong["password"] = json!("wrong");
+    for auth in
+        [password_stage("bob", &challenge["session"]), wrong, password_stage("nobody", &challenge["session"])]
+    {
+        alice.delete(&path, Some(json!({ "auth": auth }))).await.expect_error(403, "M_FORBIDDEN");
+    }
+    let auth = password_stage("@ALICE:localhost", &challenge["session"]);
+    alice.delete(&path, Some(json!({ "auth": auth }))).await.expect(200);
+}
+
 #[tokio::test]
 async fn ui_06_a_stage_can_be_passed_on_the_servers_own_page() {
     let server = server().await;

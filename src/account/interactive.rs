@@ -8,7 +8,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::{Accounts, Error};
+use super::{Accounts, Error, name::meant_by};
 use crate::environment::Environment;
 
 /// How long a session lives: time enough to look up a password.
@@ -244,10 +244,17 @@ impl Accounts {
                 let (Some(user), Some(password)) = (user, text("password")) else {
                     return Ok(Err(("M_MISSING_PARAM", "identifier and password are needed".to_owned())));
                 };
+                let named = match meant_by(user, &self.server_name) {
+                    Some(user_id) => self.recipient(&user_id).await?,
+                    None => None,
+                };
+                // Nobody learns here whether a password of somebody else is right.
+                if named.is_none() || named != operation.recipient {
+                    return Err(Error::NotAllowed("nobody can authenticate for somebody else"));
+                }
                 match self.check_password(user, password.to_owned()).await {
-                    // Somebody else's right password opens nothing.
-                    Ok(account) if Some(account.recipient) == operation.recipient => Ok(Ok(())),
-                    Ok(_) | Err(Error::BadCredentials | Error::Deactivated) => {
+                    Ok(_) => Ok(Ok(())),
+                    Err(Error::BadCredentials | Error::Deactivated) => {
                         Ok(Err(("M_FORBIDDEN", Error::BadCredentials.to_string())))
                     }
                     Err(cause) => Err(cause),

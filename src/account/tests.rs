@@ -439,8 +439,9 @@ async fn ui_03_anothers_password_proves_nothing() {
     world.user("bob").await;
     let operation = world.operation("delete", "alice", 1).await;
     let session = world.challenge(&operation, json!({})).await.session;
-    let challenge = world.challenge(&operation, password_of("bob", &session)).await;
-    assert_eq!(challenge.completed, []);
+    let refused = world.accounts.authorise(&operation, Some(&password_of("bob", &session))).await;
+    assert!(matches!(refused, Err(InteractiveError::Failed(Error::NotAllowed(_)))), "{refused:?}");
+    assert_eq!(world.challenge(&operation, json!({ "session": session })).await.completed, []);
 }
 
 #[tokio::test]
