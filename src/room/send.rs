@@ -145,6 +145,9 @@ impl Rooms {
         if kind == StateEventType::RoomCanonicalAlias && state_key.is_empty() {
             self.check_canonical_alias(room, &content::object(&content)?).await?;
         }
+        if state_key.is_empty() && room.lets_set(sender, &kind) {
+            check_sense(room, &kind, &content)?;
+        }
         let event = NewEvent {
             sender: sender.to_owned(),
             kind: TimelineEventType::from(kind.to_string()),
@@ -154,6 +157,34 @@ impl Rooms {
         };
         Ok(self.append_one(room, event, txn).await?.event_id)
     }
+}
+
+/// Refuses state that would be wrong whoever sent it. Whoever lacks the power for it is told that instead, by the rules.
+fn check_sense(room: &Room, kind: &StateEventType, content: &RawValue) -> Result<(), Error> {
+    match kind {
+        StateEventType::RoomCreate => {
+            return Err(Error::InvalidParam("a room is created once".to_owned()));
+        }
+        StateEventType::RoomTombstone => {
+            let content = content::object(content)?;
+            if content.get("replacement_room").and_then(Value::as_str) == Some(room.room_id.as_str()) {
+                return Err(Error::InvalidParam("a room can't be its own replacement".to_owned()));
+            }
+        }
+        // RV-32
+        StateEventType::RoomPowerLevels => {
+            let snapshot = room.snapshot();
+            let content = content::object(content)?;
+            if snapshot.rules.authorization.explicitly_privilege_room_creators
+                && let Some(users) = content.get("users").and_then(Value::as_object)
+                && let Some(creator) = snapshot.creators().iter().find(|id| users.contains_key(id.as_str()))
+            {
+                return Err(Error::BadJson(format!("power levels: {creator} has power without limit")));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// The content of a redaction with a reason.

@@ -329,7 +329,9 @@ async fn state_that_the_rules_or_this_server_refuse() {
     let put = async |user: &User, kind: &str, content: Value| {
         user.put(&format!("/v3/rooms/{room}/state/{kind}"), content).await
     };
-    put(&alice, "m.room.create", json!({ "room_version": "12" })).await.expect_error(403, "M_FORBIDDEN");
+    put(&alice, "m.room.create", json!({ "room_version": "12" })).await.expect_error(400, "M_INVALID_PARAM");
+    let itself = json!({ "body": "moved", "replacement_room": room });
+    put(&alice, "m.room.tombstone", itself).await.expect_error(400, "M_INVALID_PARAM");
     put(&bob, "m.room.name", json!({ "name": "mine" })).await.expect_error(403, "M_FORBIDDEN");
     // RV-21, though version 9 would take them.
     put(&alice, "m.room.power_levels", json!({ "ban": "50" })).await.expect_error(400, "M_BAD_JSON");
@@ -337,4 +339,27 @@ async fn state_that_the_rules_or_this_server_refuse() {
     put(&alice, "m.room.power_levels", levels).await.expect_error(400, "M_BAD_JSON");
     let of_alice = format!("org.example.own/{}", alice.user_id);
     put(&bob, &of_alice, json!({})).await.expect_error(403, "M_FORBIDDEN");
+}
+
+/// RV-32
+#[tokio::test]
+async fn rv_32_power_levels_that_name_creators_make_no_sense() {
+    let server = server().await;
+    let (alice, bob, carol) =
+        (server.register("alice").await, server.register("bob").await, server.register("carol").await);
+    let creation = json!({ "additional_creators": [bob.user_id] });
+    let body = json!({ "room_version": "12", "preset": "public_chat", "creation_content": creation });
+    let room = alice.create_room(body).await;
+    let put = async |sender: &User, named: &User| {
+        let levels = json!({ "users": { &named.user_id: 100 } });
+        sender.put(&format!("/v3/rooms/{room}/state/m.room.power_levels"), levels).await
+    };
+    put(&alice, &alice).await.expect_error(400, "M_BAD_JSON");
+    put(&alice, &bob).await.expect_error(400, "M_BAD_JSON");
+    put(&carol, &alice).await.expect_error(403, "M_FORBIDDEN");
+    put(&alice, &carol).await.expect(200);
+
+    let older = alice.create_room(json!({ "room_version": "11" })).await;
+    let levels = json!({ "users": { &alice.user_id: 100 } });
+    alice.put(&format!("/v3/rooms/{older}/state/m.room.power_levels"), levels).await.expect(200);
 }
