@@ -200,7 +200,9 @@ async fn delayed_events_are_sent_early_restarted_and_cancelled() {
             act(&alice, delay_id, other).await.expect_error(409, "M_UNKNOWN");
         }
     }
-    act(&alice, &early, "forget").await.expect_error(400, "M_INVALID_PARAM");
+    act(&alice, &early, "forget").await.expect_error(404, "M_UNRECOGNIZED");
+    let unstable = format!("{UNSTABLE}/delayed_events/none/forget");
+    server.http().post(&unstable, None, json!({})).await.expect_error(404, "M_UNRECOGNIZED");
     by_body(&early, "forget").await.expect_error(400, "M_INVALID_PARAM");
     server
         .http()

@@ -254,13 +254,13 @@ async fn get_unstable(app: App, session: Session, request: Bare<Get>) -> Result<
 
 async fn manage(app: App, session: Session, request: Bare<Post>) -> Result<Json<Value>, MatrixError> {
     let [delay_id, action] = request.parameters()?;
-    act(&app, delay_id, Some(session.recipient), action).await
+    act(&app, delay_id, Some(session.recipient), of_path(action)?).await
 }
 
 /// On the unstable path whoever knows the id may act, as clients and the servers of calls expect that speak to it.
 async fn manage_by_id(app: App, _: Visitor, request: Bare<Post>) -> Result<Json<Value>, MatrixError> {
     let [delay_id, action] = request.parameters()?;
-    act(&app, delay_id, None, action).await
+    act(&app, delay_id, None, of_path(action)?).await
 }
 
 #[derive(Deserialize)]
@@ -276,21 +276,33 @@ async fn manage_by_body(
     let [delay_id] = request.parameters()?;
     let action = request.content.action.as_deref();
     let action = action.ok_or_else(|| MatrixError::missing_param("the body has no `action`"))?;
+    let action =
+        named(action).ok_or_else(|| MatrixError::invalid_param("the action is send, restart or cancel"))?;
     act(&app, delay_id, None, action).await
+}
+
+fn named(action: &str) -> Option<Action> {
+    match action {
+        "send" => Some(Action::Send),
+        "restart" => Some(Action::Restart),
+        "cancel" => Some(Action::Cancel),
+        _ => None,
+    }
+}
+
+/// Each action is an endpoint of its own, and there are no others.
+fn of_path(action: &str) -> Result<Action, MatrixError> {
+    let unrecognized =
+        || MatrixError::new(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "the action is send, restart or cancel");
+    named(action).ok_or_else(unrecognized)
 }
 
 async fn act(
     app: &App,
     delay_id: &str,
     owner: Option<i64>,
-    action: &str,
+    action: Action,
 ) -> Result<Json<Value>, MatrixError> {
-    let action = match action {
-        "send" => Action::Send,
-        "restart" => Action::Restart,
-        "cancel" => Action::Cancel,
-        _ => return Err(MatrixError::invalid_param("the action is send, restart or cancel")),
-    };
     app.delayed.act(delay_id, owner, action).await?;
     Ok(Json(json!({})))
 }
