@@ -1,8 +1,11 @@
 //! Names asked of the DNS: the trait, and the resolver that the system is configured with.
 
 use std::{
+    fs,
     net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::{Duration, Instant, SystemTime},
 };
 
 use hickory_resolver::{
@@ -11,9 +14,10 @@ use hickory_resolver::{
     lookup::Lookup,
     net::{NetError, runtime::TokioRuntimeProvider},
     proto::rr::{Name, RData, RecordType},
+    system_conf::parse_resolv_conf,
 };
 
-use super::LONGEST;
+use super::{LONGEST, lock};
 use crate::Task;
 
 /// Entries of the resolver's own cache; what is found is remembered by [`Discovery`](super::Discovery) too.
@@ -62,45 +66,105 @@ pub trait Dns: Send + Sync {
     fn services<'a>(&'a self, name: &'a str) -> Task<'a, Result<DnsAnswer<Service>, DnsError>>;
 }
 
-/// The resolver of the system: `/etc/resolv.conf` and `/etc/hosts`.
-pub struct SystemDns(TokioResolver);
+/// Where the system says who is to be asked.
+const SYSTEMS: &str = "/etc/resolv.conf";
+/// Where it has names of its own.
+const HOSTS: &str = "/etc/hosts";
+
+/// The resolver of the system: `/etc/resolv.conf` and `/etc/hosts`, as they are by now. A server may be started before the
+/// network is there, and networks change.
+pub struct SystemDns {
+    /// The file that says who is asked, and their port. `None`: that doesn't change.
+    configured_by: Option<(PathBuf, u16)>,
+    current: Mutex<(State, TokioResolver)>,
+}
+
+/// The files of the system, as they were: when they were written, and their length.
+type State = [Option<(SystemTime, u64)>; 2];
 
 impl SystemDns {
     /// Read the system's configuration. Where it has none, a resolver on this machine is asked, as the C library does.
     pub fn new() -> Result<Self, DnsError> {
-        match TokioResolver::builder_tokio() {
-            Ok(builder) => Self::build(builder),
-            Err(_) => Self::asking(SocketAddr::from(([127, 0, 0, 1], 53))),
-        }
+        Self::configured_by(SYSTEMS, 53)
+    }
+
+    /// The same by a file in the place of `/etc/resolv.conf`; those that it names are asked at `port`.
+    pub fn configured_by(file: impl Into<PathBuf>, port: u16) -> Result<Self, DnsError> {
+        let file = file.into();
+        let current = Mutex::new((state(&file), read(&file, port)?));
+        Ok(Self { configured_by: Some((file, port)), current })
     }
 
     /// Ask this resolver instead of the system's.
     pub fn asking(resolver: SocketAddr) -> Result<Self, DnsError> {
-        let mut server = NameServerConfig::udp_and_tcp(resolver.ip());
-        for connection in &mut server.connections {
-            connection.port = resolver.port();
-        }
-        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        Self::build(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()))
+        let current = Mutex::new((State::default(), asking(resolver)?));
+        Ok(Self { configured_by: None, current })
     }
 
-    fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<Self, DnsError> {
-        let options = builder.options_mut();
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        options.cache_size = CACHED;
-        options.positive_max_ttl = Some(LONGEST);
-        // Whoever asks in vain waits with asking again; then there may be something.
-        options.negative_max_ttl = Some(Duration::ZERO);
-        // Among them are aliases, which we want to know of.
-        options.preserve_intermediates = true;
-        Ok(Self(builder.build().map_err(|failed| error(&failed))?))
+    /// The resolver for a question.
+    fn current(&self) -> TokioResolver {
+        let mut current = lock(&self.current);
+        if let Some((file, port)) = &self.configured_by {
+            let state = state(file);
+            if state != current.0 {
+                current.0 = state;
+                // Whatever can't be used leaves what there is, until it changes again.
+                if let Ok(resolver) = read(file, *port) {
+                    current.1 = resolver;
+                }
+            }
+        }
+        current.1.clone()
     }
+}
+
+/// Before they are read, so that what changes meanwhile is read again.
+fn state(file: &Path) -> State {
+    [file, Path::new(HOSTS)].map(|file| {
+        let metadata = fs::metadata(file).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    })
+}
+
+fn read(file: &Path, port: u16) -> Result<TokioResolver, DnsError> {
+    let read = fs::read(file).ok().and_then(|text| parse_resolv_conf(text).ok());
+    let Some((mut config, options)) = read else {
+        return asking(SocketAddr::from(([127, 0, 0, 1], port)));
+    };
+    config.name_servers.iter_mut().for_each(|server| at_port(server, port));
+    let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    build(builder.with_options(options))
+}
+
+fn asking(resolver: SocketAddr) -> Result<TokioResolver, DnsError> {
+    let mut server = NameServerConfig::udp_and_tcp(resolver.ip());
+    at_port(&mut server, resolver.port());
+    let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+    build(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()))
+}
+
+fn at_port(server: &mut NameServerConfig, port: u16) {
+    for connection in &mut server.connections {
+        connection.port = port;
+    }
+}
+
+fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<TokioResolver, DnsError> {
+    let options = builder.options_mut();
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.cache_size = CACHED;
+    options.positive_max_ttl = Some(LONGEST);
+    // Whoever asks in vain waits with asking again; then there may be something.
+    options.negative_max_ttl = Some(Duration::ZERO);
+    // Among them are aliases, which we want to know of.
+    options.preserve_intermediates = true;
+    builder.build().map_err(|failed| error(&failed))
 }
 
 impl Dns for SystemDns {
     fn addresses<'a>(&'a self, name: &'a str) -> Task<'a, Result<DnsAnswer<IpAddr>, DnsError>> {
         Box::pin(async move {
-            let found = self.0.lookup_ip(full(name)?).await.map_err(|failed| error(&failed))?;
+            let found = self.current().lookup_ip(full(name)?).await.map_err(|failed| error(&failed))?;
             answer(found.as_lookup(), |data| match data {
                 RData::A(address) => Some(IpAddr::V4(address.0)),
                 RData::AAAA(address) => Some(IpAddr::V6(address.0)),
@@ -111,7 +175,8 @@ impl Dns for SystemDns {
 
     fn services<'a>(&'a self, name: &'a str) -> Task<'a, Result<DnsAnswer<Service>, DnsError>> {
         Box::pin(async move {
-            let found = self.0.lookup(full(name)?, RecordType::SRV).await.map_err(|failed| error(&failed))?;
+            let found =
+                self.current().lookup(full(name)?, RecordType::SRV).await.map_err(|failed| error(&failed))?;
             answer(&found, |data| match data {
                 RData::SRV(service) => {
                     let target = service.target.to_ascii();

@@ -147,6 +147,22 @@ async fn no_record_is_believed_for_more_than_an_hour() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_changes_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("resolv.conf");
+    // As it is before the network is there: nobody listens at that address.
+    std::fs::write(&file, "nameserver 127.0.0.2\noptions timeout:1 attempts:1\n").unwrap();
+    let dns = SystemDns::configured_by(&file, name_server().await.port()).unwrap();
+    assert!(matches!(dns.addresses("a.example").await, Err(DnsError::Failed(_))));
+    std::fs::write(&file, "nameserver 127.0.0.1\n").unwrap();
+    assert_eq!(dns.addresses("a.example").await.unwrap().records.len(), 3);
+    assert_eq!(dns.services("_matrix-fed._tcp.a.example").await.unwrap().records.len(), 2);
+    // One that is gone leads to the resolver on this machine, as at the start.
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(dns.addresses("a.example").await.unwrap().records.len(), 3);
+}
+
+#[tokio::test]
 async fn the_systems_own_names_are_known() {
     let found = SystemDns::new().unwrap().addresses("localhost").await.unwrap();
     assert!(found.records.iter().all(std::net::IpAddr::is_loopback));
