@@ -38,7 +38,7 @@ pub use self::{
 };
 use self::{
     exchange::{ExchangeError, exchange, open},
-    pool::Pool,
+    pool::{Place, Pool},
 };
 use crate::{
     Clock, Random, Task,
@@ -134,10 +134,10 @@ impl FederationClient {
         let built = self.build(server, &destination, request)?;
         let (limit, stall) = (request.limit, self.settings.stall_timeout);
         // A kept connection may have been closed by the other side just now, which is nobody's fault.
-        while let Some(sender) = self.pool.take(server) {
+        while let Some((sender, place)) = self.pool.take(server, &destination) {
             match exchange(sender, built.clone(), limit, stall).await {
                 Ok((response, sender)) => {
-                    self.keep(server, sender);
+                    self.keep(server, sender, place);
                     return Ok(response);
                 }
                 Err(ExchangeError::NotSent) => {}
@@ -147,15 +147,18 @@ impl FederationClient {
         }
         let connected = self.connector.connect_to(server.as_str(), &destination).await;
         let stream = connected.inspect_err(|_| self.discovery.forget(server))?;
+        let address = stream.get_ref().0.peer_addr();
+        let address = address.map_err(|error| ClientError::Broken(error.to_string()))?;
+        let place = Place { address, tls_name: destination.tls_name.clone() };
         let sender = open(stream).await.map_err(failed)?;
         let (response, sender) = exchange(sender, built, limit, stall).await.map_err(failed)?;
-        self.keep(server, sender);
+        self.keep(server, sender, place);
         Ok(response)
     }
 
-    fn keep(&self, server: &ServerName, sender: Option<pool::Sender>) {
+    fn keep(&self, server: &ServerName, sender: Option<pool::Sender>, place: Place) {
         if let Some(sender) = sender {
-            self.pool.keep(server, sender);
+            self.pool.keep(server, sender, place);
         }
     }
 

@@ -333,6 +333,29 @@ async fn a_kept_connection_that_was_closed_costs_no_request() {
 }
 
 #[tokio::test]
+async fn a_kept_connection_does_not_outlive_the_place_of_its_server() {
+    let authority = Authority::new();
+    let mut before = Server::start(&authority, &["a.example"], json("200 OK", "{}")).await;
+    let mut after = Server::start(&authority, &["a.example"], json("200 OK", "{}")).await;
+    let names = Arc::new(Names::default());
+    names.host("a.example", LOCALHOST);
+    names.service("_matrix-fed._tcp.a.example", "a.example", before.address.port());
+    let client = client(&names, settings(&authority));
+    for _ in 0..2 {
+        get(&client, "a.example").await.unwrap();
+        before.seen().await;
+    }
+    assert_eq!(client.idle_connections(), 1);
+    names.service("_matrix-fed._tcp.a.example", "a.example", after.address.port());
+    // As after the time of its records.
+    client.discovery().forget(name("a.example"));
+    get(&client, "a.example").await.unwrap();
+    assert!(before.saw_nothing());
+    after.seen().await;
+    assert_eq!(client.idle_connections(), 1);
+}
+
+#[tokio::test]
 async fn so_many_connections_are_kept_and_no_more() {
     let authority = Authority::new();
     let names = Arc::new(Names::default());
