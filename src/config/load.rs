@@ -139,6 +139,8 @@ impl Config {
             ("rooms.max_text_chars", 1, self.rooms.max_text_chars),
             ("presence.idle_after_ms", 100, self.presence.idle_after_ms),
             ("presence.offline_after_ms", 100, self.presence.offline_after_ms),
+            ("stream.heartbeat_ms", 100, self.stream.heartbeat_ms),
+            ("stream.patience_ms", 100, self.stream.patience_ms),
         ] {
             if value < minimum {
                 return Err(Error::value(key, value, format!("the least is {minimum}")));
@@ -382,6 +384,23 @@ mod tests {
             with("", &unknown),
             &["`roms.max_members`", "HEARTH__ROMS__MAX_MEMBERS", "`rooms.max_members`"],
         );
+    }
+
+    #[test]
+    fn times_that_would_keep_a_server_busy_with_nothing_are_refused() {
+        for key in [
+            "presence.idle_after_ms",
+            "presence.offline_after_ms",
+            "stream.heartbeat_ms",
+            "stream.patience_ms",
+        ] {
+            let (section, name) = key.split_once('.').unwrap();
+            for value in [0, 99] {
+                let text = format!("[{section}]\n{name} = {value}");
+                assert_says(parse(&text), &[&format!("`{key} = {value}`"), "the least is 100"]);
+            }
+            parse(&format!("[{section}]\n{name} = 100")).unwrap();
+        }
     }
 
     #[test]
