@@ -25,6 +25,7 @@ pub(super) enum Problem {
     Unknown { nearest: Option<String> },
     Value { value: String, cause: String },
     Missing,
+    PartOfList { list: String, key: String },
     File { path: String, cause: String },
 }
 
@@ -84,6 +85,14 @@ impl fmt::Display for Error {
             Problem::Missing => {
                 write!(f, "`{key}` is missing")?;
                 self.write_about(f)
+            }
+            Problem::PartOfList { list, key: part } => {
+                write!(f, "`{key}`")?;
+                self.write_variable(f)?;
+                write!(
+                    f,
+                    " is set in each item of a list: set the list whole, as in {list}='[{{ {part} = … }}]'"
+                )
             }
             Problem::File { path, cause } => write!(f, "{path}: {cause}"),
         }

@@ -212,8 +212,12 @@ fn lay_over(
         table.insert(first.clone(), value_of(key, text));
         return Ok(());
     }
-    let Shape::Section(keys) = key.shape else {
-        return Err(Error::unknown(name));
+    let keys = match key.shape {
+        Shape::Section(keys) => keys,
+        Shape::List(keys) if keys.iter().any(|key| rest.first().is_some_and(|first| first == key.name)) => {
+            return Err(part_of_list(name, rest));
+        }
+        _ => return Err(Error::unknown(name)),
     };
     let below = table.entry(first.clone()).or_insert_with(|| Value::Table(Table::new()));
     let Value::Table(below) = below else {
@@ -221,6 +225,14 @@ fn lay_over(
         return Ok(());
     };
     lay_over(below, keys, rest, name, text)
+}
+
+/// For a variable that names a key of a list's items, `rest`: there may be any number of them.
+fn part_of_list(name: &str, rest: &[String]) -> Error {
+    let parts: Vec<&str> = name.split('.').collect();
+    let list = parts[..parts.len().saturating_sub(rest.len())].join("__").to_uppercase();
+    let key = rest.first().cloned().unwrap_or_default();
+    Error::new(name, Problem::PartOfList { list: format!("{PREFIX}{list}"), key })
 }
 
 /// The text itself if the key takes it, what it says as TOML if it doesn't.
@@ -401,6 +413,18 @@ mod tests {
             }
             parse(&format!("[{section}]\n{name} = 100")).unwrap();
         }
+    }
+
+    #[test]
+    fn a_variable_for_a_part_of_a_list_is_told_how_lists_are_set() {
+        let whole = "HEARTH__LISTENER='[{ bind = … }]'";
+        assert_says(with("", &[("HEARTH__LISTENER__BIND", "[::]:80")]), &["HEARTH__LISTENER__BIND", whole]);
+        let deep = [("HEARTH__LISTENER__TLS__KEY", "/etc/key.pem")];
+        assert_says(with("", &deep), &["HEARTH__LISTENER__TLS__KEY", "HEARTH__LISTENER='[{ tls = … }]'"]);
+        let contact = [("HEARTH__SUPPORT__CONTACT__ROLE", "m.role.admin")];
+        assert_says(with("", &contact), &["HEARTH__SUPPORT__CONTACT='[{ role = … }]'"]);
+        // One that isn't there at all is told so.
+        assert_says(with("", &[("HEARTH__LISTENER__BNID", "x")]), &["there is no key", "`listener.bind`"]);
     }
 
     #[test]
