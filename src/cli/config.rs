@@ -3,9 +3,14 @@
 use std::io::Write as _;
 
 use clap::Subcommand;
+use hearth_federation::Connector;
 
 use super::{Failure, Options};
-use crate::{config::Config, http::Certificate};
+use crate::{
+    config::Config,
+    http::Certificate,
+    peers::{SetupError, client_settings},
+};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -19,9 +24,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Check(options) => {
             let config = options.load()?;
-            for tls in config.listener.iter().filter_map(|listener| listener.tls.as_ref()) {
-                Certificate::read(&tls.certificate, &tls.key)?;
-            }
+            files(&config)?;
             let file = options.file();
             let source =
                 file.map_or("defaults and environment".to_owned(), |file| file.display().to_string());
@@ -32,6 +35,39 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::Default => {
             let _ = std::io::stdout().write_all(Config::default_document().as_bytes());
             Ok(())
+        }
+    }
+}
+
+/// Whether the files that a configuration names are what they are to be.
+fn files(config: &Config) -> Result<(), Failure> {
+    for tls in config.listener.iter().filter_map(|listener| listener.tls.as_ref()) {
+        Certificate::read(&tls.certificate, &tls.key)?;
+    }
+    Connector::new(&client_settings(&config.federation)).map_err(SetupError::from)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<(), String> {
+        let config = Config::parse(text, "hearth.toml", std::iter::empty()).unwrap();
+        files(&config).map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn files_that_the_server_could_not_start_with_are_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let text = format!("[federation]\nca_file = {:?}\n", path.display());
+        for content in [None, Some("no certificate")] {
+            content.iter().for_each(|content| std::fs::write(&path, content).unwrap());
+            let cause = check(&text).unwrap_err();
+            assert!(cause.contains("`[federation]`") && cause.contains("ca.pem"), "{cause}");
+            // Who speaks to nobody reads none.
+            check(&format!("{text}enabled = false")).unwrap();
         }
     }
 }

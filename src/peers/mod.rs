@@ -70,6 +70,21 @@ pub enum SetupError {
     Dns(#[from] DnsError),
 }
 
+/// What the configuration says of requests to others.
+pub fn client_settings(config: &config::Federation) -> ClientSettings {
+    ClientSettings {
+        ca_file: config.ca_file.clone(),
+        // A machine without authorities is good enough for a server that speaks to no other.
+        offline: !config.enabled,
+        verify_tls: config.verify_tls,
+        allow_private_networks: config.allow_private_networks,
+        allow: config.allow.clone(),
+        deny: config.deny.clone(),
+        user_agent: concat!("Hearth/", env!("CARGO_PKG_VERSION")).to_owned(),
+        ..ClientSettings::default()
+    }
+}
+
 pub struct Peers {
     server_name: OwnedServerName,
     own: OwnKeys,
@@ -93,17 +108,7 @@ impl Peers {
         store: Store,
         environment: &Environment,
     ) -> Result<Arc<Self>, SetupError> {
-        let settings = ClientSettings {
-            ca_file: config.ca_file.clone(),
-            // A machine without authorities is good enough for a server that speaks to no other.
-            offline: !config.enabled,
-            verify_tls: config.verify_tls,
-            allow_private_networks: config.allow_private_networks,
-            allow: config.allow.clone(),
-            deny: config.deny.clone(),
-            user_agent: concat!("Hearth/", env!("CARGO_PKG_VERSION")).to_owned(),
-            ..ClientSettings::default()
-        };
+        let settings = client_settings(config);
         let (now, entropy) = (Arc::clone(&environment.clock), Arc::clone(&environment.entropy));
         let clock: Clock = Arc::new(move || now.now());
         let random: Random = Arc::new(move || entropy.number());
