@@ -211,7 +211,7 @@ impl Finder {
             let on_its_way = OnItsWay(slot);
             let mut search = Search::default();
             let found = self.search(&server, Some(&on_its_way.0), &mut search);
-            let found = timeout(LONGEST_SEARCH, found).await.unwrap_or_else(|_| Err(too_slow)).map(Arc::new);
+            let found = timeout(LONGEST_SEARCH, found).await.unwrap_or(Err(too_slow)).map(Arc::new);
             if let Ok(found) = &found {
                 let until = later((self.clock)(), search.ttl);
                 *lock(&on_its_way.0.found) = Some((Arc::clone(found), until));

@@ -270,7 +270,7 @@ impl KeyRing {
         {
             // Whoever had the turn before may have fetched what we want, or in vain.
             let state = lock(&slot.state);
-            let speaks = by_notary.is_some_and(|needs| needs.values().any(|need| need.is_request()));
+            let speaks = by_notary.is_some_and(|needs| needs.values().any(Need::is_request));
             let not_before = if speaks { state.not_for_requests_before } else { state.not_before };
             let too_soon = not_before.is_some_and(|time| now < time);
             if too_soon || state.known.as_deref().is_some_and(fits) {
