@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use hearth_federation::{Pdu, Received, References, ServerRequest, VerifyError};
 use ruma::{
     OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
-    events::room::member::MembershipState,
+    events::room::member::MembershipState, serde::JsonObject,
 };
 use serde::Deserialize;
 use serde_json::{json, value::RawValue, value::to_raw_value};
@@ -49,13 +49,13 @@ impl Handshakes {
         room_id: &RoomId,
         user_id: &UserId,
         via: Vec<OwnedServerName>,
-        reason: Option<String>,
+        said: Option<&JsonObject>,
     ) -> Result<Arc<Room>, Error> {
         let turn = self.rooms.turn_to_enter(room_id);
         let mut candidates = via;
         match self.rooms.by_id(room_id).await {
             Ok(room) if room.snapshot().is_resident() => {
-                match self.rooms.join(&room, user_id, reason.clone()).await {
+                match self.rooms.join(&room, user_id, said).await {
                     Ok(()) => return Ok(room),
                     // Somebody elsewhere may be able to.
                     Err(cause @ (room::Error::CannotAuthorise | room::Error::CannotGrant)) => {
@@ -86,14 +86,13 @@ impl Handshakes {
         // Another user may have come in while we waited.
         if let Ok(room) = self.rooms.by_id(room_id).await
             && room.snapshot().is_resident()
-            && (room.snapshot().is_joined(user_id)
-                || self.rooms.join(&room, user_id, reason.clone()).await.is_ok())
+            && (room.snapshot().is_joined(user_id) || self.rooms.join(&room, user_id, said).await.is_ok())
         {
             return Ok(room);
         }
         let mut trial = Trial::new(candidates);
         while let Some(server) = trial.next() {
-            match self.join_by(&server, room_id, user_id, reason.as_deref()).await {
+            match self.join_by(&server, room_id, user_id, said).await {
                 Ok(room) => return Ok(room),
                 Err(cause) => trial.failed(&server, cause)?,
             }
@@ -107,13 +106,10 @@ impl Handshakes {
         server: &ServerName,
         room_id: &RoomId,
         user_id: &UserId,
-        reason: Option<&str>,
+        said: Option<&JsonObject>,
     ) -> Result<Arc<Room>, Error> {
         let template = self.proposed(server, room_id, user_id, &MembershipState::Join).await?;
-        let mut content = self.rooms.member_content(user_id, "join").await?;
-        if let Some(reason) = reason {
-            content["reason"] = json!(reason);
-        }
+        let mut content = self.rooms.join_content(user_id, said).await?;
         if let Some(authorised_via) = &template.authorised_via {
             content["join_authorised_via_users_server"] = json!(authorised_via);
         }

@@ -6,6 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 use hearth_federation::Pdu;
 use ruma::{
     EventId, OwnedEventId, OwnedServerName, OwnedUserId, ServerName, UserId, events::TimelineEventType,
+    serde::JsonObject,
 };
 use serde_json::{Value, json, value::to_raw_value};
 
@@ -104,6 +105,11 @@ impl Rooms {
     /// The content of a member event, with the profile of a user of this server (MB-09).
     pub async fn member_content(&self, user_id: &UserId, membership: &str) -> Result<Value, Error> {
         self.core.member_content(user_id, membership).await
+    }
+
+    /// The content of a join, with what its user says beside it.
+    pub async fn join_content(&self, user_id: &UserId, said: Option<&JsonObject>) -> Result<Value, Error> {
+        self.core.join_content(user_id, said).await
     }
 
     /// What is done after somebody has come in.

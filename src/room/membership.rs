@@ -11,6 +11,7 @@ use ruma::{
             member::MembershipState,
         },
     },
+    serde::JsonObject,
 };
 use serde_json::{Map, Value, json, value::to_raw_value};
 
@@ -22,6 +23,17 @@ use crate::{
 
 /// Rooms of a rule that are looked at.
 const MOST_ALLOWED: usize = 20;
+
+/// What this server says in a join, and nobody else.
+const OF_THE_SERVER: [&str; 7] = [
+    "membership",
+    "displayname",
+    "avatar_url",
+    "is_direct",
+    "join_authorised_via_users_server",
+    "third_party_invite",
+    "third_party_signed",
+];
 
 impl Core {
     /// The content of a member event; local users' carry their profile (MB-09).
@@ -35,6 +47,20 @@ impl Core {
             if let Some(avatar) = profile.avatar_url {
                 content["avatar_url"] = json!(avatar);
             }
+        }
+        Ok(content)
+    }
+
+    /// The content of a join. What its user says beside it goes in, as far as a join of its own making doesn't have it.
+    pub(super) async fn join_content(
+        &self,
+        user_id: &UserId,
+        said: Option<&JsonObject>,
+    ) -> Result<Value, Error> {
+        let mut content = self.member_content(user_id, "join").await?;
+        let said = said.into_iter().flatten().filter(|(key, _)| !OF_THE_SERVER.contains(&key.as_str()));
+        for (key, value) in said {
+            content[key] = value.clone();
         }
         Ok(content)
     }
@@ -92,20 +118,20 @@ impl Rooms {
         &self,
         room: &Arc<Room>,
         user_id: &UserId,
-        reason: Option<String>,
+        said: Option<&JsonObject>,
     ) -> Result<(), Error> {
         let snapshot = room.snapshot();
         let membership = snapshot.membership(user_id);
         if membership == MembershipState::Join {
             return Ok(());
         }
-        let mut content = self.core.member_content(user_id, "join").await?;
+        let mut content = self.core.join_content(user_id, said).await?;
         if membership != MembershipState::Invite
             && let Some(authorised_via) = self.authorising_user(room, user_id).await?
         {
             content["join_authorised_via_users_server"] = json!(authorised_via);
         }
-        self.send_member(room, user_id, user_id, &content, reason).await?;
+        self.send_member(room, user_id, user_id, &content, None).await?;
         self.carry_settings(room, user_id).await;
         Ok(())
     }

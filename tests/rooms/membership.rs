@@ -159,6 +159,26 @@ async fn mb_08_reasons_are_in_the_member_events() {
     }
 }
 
+/// What else a request to join says is part of the join, but for what only the server may say.
+#[tokio::test]
+async fn a_join_has_what_its_request_says_beside_it() {
+    let server = server().await;
+    let (alice, bob) = two(&server).await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let said = json!({
+        "org.example.mood": { "of": "spring" }, "membership": "ban", "displayname": 5, "avatar_url": [],
+        "join_authorised_via_users_server": alice.user_id, "is_direct": true, "third_party_invite": {},
+    });
+    for path in [format!("/v3/rooms/{room}/join"), format!("/v3/join/{room}")] {
+        bob.post(&path, said.clone()).await.expect(200);
+        let content = membership(&alice, &room, &bob).await;
+        let expected = json!({ "membership": "join", "org.example.mood": said["org.example.mood"] });
+        assert_eq!(content, expected, "{path}");
+        bob.post(&format!("/v3/rooms/{room}/leave"), json!({})).await.expect(200);
+        bob.post(&path, json!("no object")).await.expect_error(400, "M_BAD_JSON");
+    }
+}
+
 #[tokio::test]
 async fn knocking_is_answered_by_an_invite() {
     let server = server().await;

@@ -10,9 +10,10 @@ use ruma::{
             join_room_by_id, join_room_by_id_or_alias, joined_rooms, kick_user, leave_room, unban_user,
         },
     },
+    serde::JsonObject,
 };
 
-use super::finished::finished;
+use super::{finished::finished, whole::Whole};
 use crate::{
     account::Session,
     app::App,
@@ -54,10 +55,10 @@ async fn enter(
     session: Session,
     room_id: OwnedRoomId,
     via: Vec<OwnedServerName>,
-    reason: Option<String>,
+    said: JsonObject,
 ) -> Result<OwnedRoomId, MatrixError> {
     finished(async move {
-        let room = app.handshakes.join(&room_id, &session.user_id, via, reason).await?;
+        let room = app.handshakes.join(&room_id, &session.user_id, via, Some(&said)).await?;
         Ok(room.room_id.clone())
     })
     .await
@@ -66,20 +67,18 @@ async fn enter(
 async fn join(
     app: App,
     session: Session,
-    request: join_room_by_id::v3::Request,
+    Whole { request, body }: Whole<join_room_by_id::v3::Request>,
 ) -> Result<join_room_by_id::v3::Response, MatrixError> {
-    enter(app, session, request.room_id, Vec::new(), request.reason)
-        .await
-        .map(join_room_by_id::v3::Response::new)
+    enter(app, session, request.room_id, Vec::new(), body).await.map(join_room_by_id::v3::Response::new)
 }
 
 async fn join_by_alias(
     app: App,
     session: Session,
-    request: join_room_by_id_or_alias::v3::Request,
+    Whole { request, body }: Whole<join_room_by_id_or_alias::v3::Request>,
 ) -> Result<join_room_by_id_or_alias::v3::Response, MatrixError> {
     let (room_id, via) = find(&app, request.room_id_or_alias, request.via).await?;
-    let room_id = enter(app, session, room_id, via, request.reason).await?;
+    let room_id = enter(app, session, room_id, via, body).await?;
     Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
 }
 

@@ -54,6 +54,7 @@ mod typing;
 mod upgrade;
 mod versions;
 mod well_known;
+mod whole;
 mod with;
 
 pub use self::{
