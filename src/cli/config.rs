@@ -63,7 +63,9 @@ mod tests {
         let path = dir.path().join("ca.pem");
         let text = format!("[federation]\nca_file = {:?}\n", path.display());
         for content in [None, Some("no certificate")] {
-            content.iter().for_each(|content| std::fs::write(&path, content).unwrap());
+            if let Some(content) = content {
+                std::fs::write(&path, content).unwrap();
+            }
             let cause = check(&text).unwrap_err();
             assert!(cause.contains("`[federation]`") && cause.contains("ca.pem"), "{cause}");
             // Who speaks to nobody reads none.
