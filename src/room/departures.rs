@@ -4,9 +4,14 @@
 //! Who still has to is in the database: nothing is forgotten when the server stops half-way, and accounts
 //! that another process deactivated are found too, and so is whoever comes into a room when their account has ended.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use ruma::{OwnedServerName, UserId};
+use tokio::time::Instant;
 
 use super::{Error, Room, Rooms};
 use crate::{account, store::account::account_departed};
@@ -14,11 +19,15 @@ use crate::{account, store::account::account_departed};
 /// How often to look without being told. The question is answered by an index of those accounts alone.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long somebody is left alone whom a silent policy server keeps: each attempt costs writes, and the others time.
+const PUT_OFF: Duration = Duration::from_mins(5);
+
 impl Rooms {
     /// Sees off whoever has to go, for ever. To be run once.
     pub async fn run_departures(&self) {
+        let mut put_off = PutOff::new();
         loop {
-            if let Err(cause) = self.see_off().await {
+            if let Err(cause) = self.see_off(&mut put_off).await {
                 tracing::warn!(%cause, "deactivated users are still in their rooms; trying again soon");
             }
             if let Err(cause) = self.see_guests_off().await {
@@ -34,10 +43,14 @@ impl Rooms {
         self.core.departing.notify_one();
     }
 
-    async fn see_off(&self) -> Result<(), Error> {
+    async fn see_off(&self, put_off: &mut PutOff) -> Result<(), Error> {
         let mut silent = Silent::default();
+        put_off.retain(|_, since| since.elapsed() < PUT_OFF);
         for account in self.core.store.accounts_to_depart().await? {
-            let mut stays = Vec::new();
+            if put_off.contains_key(&account.recipient) {
+                continue;
+            }
+            let mut outcome = Left::default();
             if let Ok(user_id) = UserId::parse(&account.user_id) {
                 // What ends with the account does so before the rooms are left, whose people hear of its devices.
                 let ended = self.core.accounts.deactivate(account.recipient, false).await;
@@ -45,17 +58,21 @@ impl Rooms {
                     account::Error::Store(cause) => Error::Store(cause),
                     cause => Error::Internal(cause.to_string()),
                 })?;
-                stays = self.leave_all(&user_id, &mut silent).await?;
+                outcome = self.leave_all(&user_id, &mut silent).await?;
             }
-            self.core.store.commit(account_departed(account.recipient, &stays)).await?;
+            if outcome.is_put_off {
+                put_off.insert(account.recipient, Instant::now());
+            } else {
+                self.core.store.commit(account_departed(account.recipient, &outcome.stays)).await?;
+            }
         }
         Ok(())
     }
 
-    /// Makes a user leave every room, reject every invite and take back every knock. A room that refuses is left alone, and
-    /// its number returned; only an error of the database stops it.
-    async fn leave_all(&self, user_id: &UserId, silent: &mut Silent) -> Result<Vec<i64>, Error> {
-        let mut stays = Vec::new();
+    /// Makes a user leave every room, reject every invite and take back every knock. A room that refuses is left alone;
+    /// only an error of the database stops it.
+    async fn leave_all(&self, user_id: &UserId, silent: &mut Silent) -> Result<Left, Error> {
+        let mut outcome = Left::default();
         for row in self.core.store.memberships(user_id.as_str()).await? {
             if !matches!(row.membership.as_str(), "join" | "invite" | "knock") {
                 continue;
@@ -65,15 +82,15 @@ impl Rooms {
                 self.depart(&room, user_id, None, silent).await
             };
             match left.await {
-                Ok(_) => {}
+                Ok(left) => outcome.is_put_off |= !left,
                 Err(cause @ Error::Store(_)) => return Err(cause),
                 Err(cause) => {
                     tracing::warn!(%user_id, room = row.room_id, %cause, "a deactivated user stays in a room");
-                    stays.push(row.room);
+                    outcome.stays.push(row.room);
                 }
             }
         }
-        Ok(stays)
+        Ok(outcome)
     }
 
     /// Leaves a room for somebody who has to go. Whether that is done: it isn't yet if the room's policy server says nothing.
@@ -101,6 +118,18 @@ impl Rooms {
 
 /// Policy servers that say nothing. They are asked once in a round, however many rooms are theirs.
 pub(super) type Silent = HashSet<OwnedServerName>;
+
+/// Accounts that silent policy servers keep in rooms, and since when they are left alone.
+type PutOff = HashMap<i64, Instant>;
+
+/// What came of an attempt to leave all rooms.
+#[derive(Default)]
+struct Left {
+    /// The numbers of those that refuse.
+    stays: Vec<i64>,
+    /// There are some to be left later.
+    is_put_off: bool,
+}
 
 #[cfg(test)]
 mod tests {
@@ -142,12 +171,12 @@ mod tests {
     async fn who_comes_into_a_room_after_they_were_seen_off_leaves_it_too() {
         let (world, [first, second], alice, bob) = story().await;
         deactivate(&world, &alice).await;
-        world.rooms.see_off().await.unwrap();
+        world.rooms.see_off(&mut PutOff::new()).await.unwrap();
         assert!(!first.snapshot().is_joined(&alice));
 
         world.rooms.join(&first, &alice, None).await.unwrap();
         world.rooms.invite(&second, &bob, &alice, None).await.unwrap();
-        world.rooms.see_off().await.unwrap();
+        world.rooms.see_off(&mut PutOff::new()).await.unwrap();
         for room in [first, second] {
             assert_eq!(room.snapshot().membership(&alice), MembershipState::Leave);
         }
@@ -175,11 +204,11 @@ mod tests {
         world.rooms.ask_policy_servers_by(Arc::new(meanwhile));
         world.set_policy(&first, &bob, true).await;
         deactivate(&world, &alice).await;
-        world.rooms.see_off().await.unwrap();
+        world.rooms.see_off(&mut PutOff::new()).await.unwrap();
         assert!(second.snapshot().is_joined(&alice));
 
         world.set_policy(&first, &bob, false).await;
-        world.rooms.see_off().await.unwrap();
+        world.rooms.see_off(&mut PutOff::new()).await.unwrap();
         assert!(!second.snapshot().is_joined(&alice));
         assert!(world.store.accounts_to_depart().await.unwrap().is_empty());
     }
@@ -194,14 +223,17 @@ mod tests {
             world.set_policy(room, &bob, true).await;
         }
         deactivate(&world, &alice).await;
-        world.rooms.see_off().await.unwrap();
-        assert_eq!(mute.0.load(Ordering::Relaxed), 1, "who is silent is asked once a round");
+        let mut put_off = PutOff::new();
+        for _ in 0..3 {
+            world.rooms.see_off(&mut put_off).await.unwrap();
+        }
+        assert_eq!(mute.0.load(Ordering::Relaxed), 1, "who is silent is asked once, for all rooms");
         assert_eq!(world.store.accounts_to_depart().await.unwrap().len(), 1);
 
         for room in &rooms {
             world.set_policy(room, &bob, false).await;
         }
-        world.rooms.see_off().await.unwrap();
+        world.rooms.see_off(&mut PutOff::new()).await.unwrap();
         assert!(rooms.iter().all(|room| !room.snapshot().is_joined(&alice)));
         assert!(world.store.accounts_to_depart().await.unwrap().is_empty());
     }
@@ -223,7 +255,7 @@ mod tests {
         world.store.commit(statements).await.unwrap();
         world.store.commit(deactivate_account(recipient, true, 1)).await.unwrap();
 
-        world.rooms.see_off().await.unwrap();
+        world.rooms.see_off(&mut PutOff::new()).await.unwrap();
         assert_eq!(world.store.devices(recipient).await.unwrap().len(), 0);
         assert!(world.store.keys_of_device(alice.as_str(), "PHONE").await.unwrap().is_none());
         assert_eq!(world.store.current_key_backup(recipient).await.unwrap(), None);
