@@ -273,12 +273,19 @@ impl KnownKeys {
     }
 
     /// Bring in a document that a notary has given, which may be older than what is known: the one that holds for longer
-    /// counts.
+    /// counts, unless the server has `just_spoken` itself. Then it adds old keys alone.
     #[must_use]
-    pub fn vouched(known: Option<Self>, read: ServerKeys, now: MilliSecondsSinceUnixEpoch) -> Self {
+    pub fn vouched(
+        known: Option<Self>,
+        read: ServerKeys,
+        now: MilliSecondsSinceUnixEpoch,
+        just_spoken: bool,
+    ) -> Self {
         let read = Self::new(read, now);
         match known {
-            Some(known) if read.valid_until < known.valid_until => known.with_old_keys_of(read, now),
+            Some(known) if just_spoken || read.valid_until < known.valid_until => {
+                known.with_old_keys_of(read, now)
+            }
             Some(known) => read.with_old_keys_of(known, now),
             None => read,
         }

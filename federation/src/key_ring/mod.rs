@@ -267,10 +267,10 @@ impl KeyRing {
     ) -> Option<Arc<KnownKeys>> {
         let _turn = slot.turn.lock().await;
         let now = (self.clock)();
+        let speaks = by_notary.is_some_and(|needs| needs.values().any(Need::is_request));
         {
             // Whoever had the turn before may have fetched what we want, or in vain.
             let state = lock(&slot.state);
-            let speaks = by_notary.is_some_and(|needs| needs.values().any(Need::is_request));
             let not_before = if speaks { state.not_for_requests_before } else { state.not_before };
             let too_soon = not_before.is_some_and(|time| now < time);
             if too_soon || state.known.as_deref().is_some_and(fits) {
@@ -297,7 +297,8 @@ impl KeyRing {
                 match Box::pin(self.of_notary(notary, server, needs, now)).await {
                     Ok(documents) => {
                         for keys in documents {
-                            self.learn(slot, server, |known| KnownKeys::vouched(known, keys, now)).await;
+                            let vouched = |known| KnownKeys::vouched(known, keys, now, answered);
+                            self.learn(slot, server, vouched).await;
                         }
                     }
                     Err(error) => problems.push(format!("{notary}, as a notary: {error}")),
@@ -306,13 +307,19 @@ impl KeyRing {
         }
         let fit = fit();
         let mut state = lock(&slot.state);
-        state.in_vain = if fit { 0 } else { state.in_vain.saturating_add(1) };
+        // What is asked for in a server's name, by whomever, doesn't put off what events need.
+        let counts = fit || !speaks;
+        if counts {
+            state.in_vain = if fit { 0 } else { state.in_vain.saturating_add(1) };
+        }
         state.silent = !answered;
         let first = if answered { LEAST_INTERVAL } else { FIRST_RETRY };
         let doublings = state.in_vain.saturating_sub(1).min(16);
         // From when the answer came: it may have taken long.
         let now = (self.clock)();
-        state.not_before = Some(later(now, (first * (1 << doublings)).min(LONGEST_RETRY)));
+        if counts {
+            state.not_before = Some(later(now, (first * (1 << doublings)).min(LONGEST_RETRY)));
+        }
         state.not_for_requests_before = Some(later(now, first));
         state.problem = (!problems.is_empty()).then(|| problems.join("; "));
         state.known.clone()

@@ -225,7 +225,7 @@ async fn ky_08_who_speaks_in_the_name_of_a_dead_server_has_it_asked_soon() {
         assert!(find(&keys, peer(), "ed25519:a", Purpose::Event(None)).await.is_none());
         clock.advance_seconds(HOUR);
     }
-    assert!(!has(&keys, "ed25519:a").await);
+    assert!(find(&keys, peer(), "ed25519:a", Purpose::Event(None)).await.is_none());
     world.publish(peer(), document(peer(), &[&key("a")], &clock));
     let asked = world.asked();
     clock.advance_seconds(4);
@@ -253,15 +253,15 @@ async fn ky_08_keys_that_a_server_does_not_have_are_asked_for_ever_less_often() 
     let (world, clock) = (Arc::new(World::default()), TestClock::new());
     world.publish(peer(), document(peer(), &[&key("a")], &clock));
     let keys = alone(&world, &clock);
+    let event = Purpose::Event(None);
     for made_up in 0..100 {
-        assert!(!has(&keys, &format!("ed25519:x{made_up}")).await);
+        assert!(find(&keys, peer(), &format!("ed25519:x{made_up}"), event).await.is_none());
         // Speaking resets the time of those that were silent, not of this one.
         keys.heard_from(peer());
     }
     assert_eq!(world.asked(), 1);
     // What it does have is found all the while.
     assert!(has(&keys, "ed25519:a").await);
-    let event = Purpose::Event(None);
     for (seconds, asked) in [(59, 1), (1, 2), (60, 2), (60, 3)] {
         clock.advance_seconds(seconds);
         assert!(find(&keys, peer(), "ed25519:x", event).await.is_none());
@@ -285,6 +285,35 @@ async fn ky_08_made_up_keys_keep_nobody_from_learning_a_new_one() {
     assert!(!has(&keys, "ed25519:b").await);
     assert_eq!(world.asked(), asked, "not each time");
     clock.advance_seconds(1);
+    assert!(has(&keys, "ed25519:b").await);
+}
+
+/// Nor from what events need.
+#[tokio::test]
+async fn ky_08_made_up_keys_of_requests_put_off_no_key_of_events() {
+    let (world, clock) = (Arc::new(World::default()), TestClock::new());
+    world.publish(peer(), document(peer(), &[&key("b")], &clock));
+    let keys = alone(&world, &clock);
+    for _ in 0..10 {
+        assert!(!has(&keys, "ed25519:x").await);
+        clock.advance_seconds(HOUR);
+    }
+    assert!(!has(&keys, "ed25519:x").await);
+    world.publish(peer(), document(peer(), &[&key("a"), &key("b")], &clock));
+    assert!(find(&keys, peer(), "ed25519:a", Purpose::Event(None)).await.is_some());
+}
+
+#[tokio::test]
+async fn a_notary_takes_back_nothing_that_the_server_has_just_said() {
+    let (world, clock, week) = (Arc::new(World::default()), TestClock::new(), TestClock::new());
+    week.advance_seconds(6 * 24 * HOUR);
+    world.publish(notary(), document(notary(), &[&key("n")], &clock));
+    let before = document(peer(), &[&key("a")], &week);
+    let answer = notary_answer([before.as_str()], notary(), &key("n"));
+    world.notarised.lock().unwrap().insert(peer().to_owned(), answer);
+    world.publish(peer(), document(peer(), &[&key("b")], &clock));
+    let keys = ring(&world, &clock);
+    assert!(find(&keys, peer(), "ed25519:a", Purpose::Event(Some(clock.now()))).await.is_some());
     assert!(has(&keys, "ed25519:b").await);
 }
 

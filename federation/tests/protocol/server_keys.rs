@@ -251,7 +251,7 @@ fn an_older_document_by_way_of_a_notary_takes_nothing_back() {
         json!({ "verify_keys": in_use(&[&a]), "valid_until_ts": u64::from(after(-HOUR).get()) }),
         &[&a],
     );
-    let keys = KnownKeys::vouched(Some(known(&fresh)), read(&stale).unwrap(), now());
+    let keys = KnownKeys::vouched(Some(known(&fresh)), read(&stale).unwrap(), now(), false);
     assert!(keys.find("ed25519:b", Purpose::Request, now()).is_some());
     assert!(keys.find("ed25519:a", Purpose::Request, now()).is_none());
     assert!(keys.find("ed25519:a", Purpose::Event(Some(after(-HOUR))), now()).is_some());
