@@ -58,7 +58,7 @@ impl History {
     ) -> Result<(Page, Sight), Error> {
         let mut sight = self.rooms.reading(room, user_id).await?;
         let mut page = self.rooms.page(room, &sight, paging).await?;
-        if paging.direction == Direction::Forwards {
+        if paging.direction == Direction::Forwards || paging.filter.shows_nothing_of(&room.room_id) {
             return Ok((page, sight));
         }
         let to = paging.to.unwrap_or(i64::MIN);
@@ -97,7 +97,7 @@ impl History {
             let below = |seq: &i64| *seq > to && *seq <= page.start && sight.may_see(*seq);
             let untried = |seq: &i64| !given_up.contains(seq);
             let hole = holes.iter().rev().map(|(_, seq)| *seq).filter(below).find(untried);
-            page.end = hole.map(|seq| seq - 1).filter(|_| !paging.filter.matches_nothing());
+            page.end = hole.map(|seq| seq - 1);
         }
         Ok((page, sight))
     }

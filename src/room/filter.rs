@@ -149,6 +149,11 @@ impl EventFilter {
             || [&relations.related_by_rel_types, &relations.related_by_senders].into_iter().any(nothing)
     }
 
+    /// Whether nothing of a room can match.
+    pub fn shows_nothing_of(&self, room_id: &RoomId) -> bool {
+        self.matches_nothing() || !self.room(room_id)
+    }
+
     /// Whether every event matches.
     pub fn matches_everything(&self) -> bool {
         self.rooms.is_none()

@@ -151,7 +151,7 @@ impl Rooms {
         };
         let place = |asked: Option<i64>, usual| asked.map_or(usual, |place| place.clamp(floor, last));
         let (start, to) = (place(paging.from, first), place(paging.to, end));
-        if paging.filter.matches_nothing() || !paging.filter.room(&room.room_id) {
+        if paging.filter.shows_nothing_of(&room.room_id) {
             return Ok(Page { events: Vec::new(), start, end: None });
         }
         let found = Found::new(paging.limit.max(1), paging.filter);

@@ -302,6 +302,11 @@ async fn i7_history_that_comes_in_parts_comes_whole() {
     world.join(&room).await;
     room.lock().events.remove(&other.event_id);
     let page = format!("/v3/rooms/{}/messages?dir=b&limit=100", room.lock().id);
+    // Nobody is asked for what the filter leaves out.
+    let elsewhere = "&filter=%7B%22rooms%22:[%22!other:localhost%22]%7D";
+    let nothing = world.alice.get(&format!("{page}{elsewhere}")).await.expect(200);
+    assert_eq!((&nothing["chunk"], &nothing["end"]), (&json!([]), &Value::Null), "{nothing}");
+    assert!(world.peer.asked("/_matrix/federation/v1/backfill/").is_empty());
     let page = async || world.alice.get(&page).await.expect(200).to_string();
     let seen = page().await;
     assert!(seen.contains(one.event_id.as_str()) && seen.contains("m.room.create"), "{seen}");
