@@ -253,8 +253,10 @@ impl Sliding {
             rest.wishes = Arc::new(wishes.clone());
         }
         let rooms = &draft.rooms;
-        let has = |room: i64| rooms.contains_key(&room) || asked.held.known.rooms.contains_key(&room);
-        let reading = Reading { ignored: &asked.ignored, invites: &asked.invites, has: &has, spaces };
+        let sent = |room: i64| rooms.get(&room).or_else(|| asked.held.known.rooms.get(&room));
+        let (has, is_in) = (|room| sent(room).is_some(), |room| sent(room).is_some_and(|sent| sent.joined));
+        let (ignored, invites) = (&asked.ignored, &asked.invites);
+        let reading = Reading { ignored, invites, has: &has, is_in: &is_in, spaces };
         let version = Some(order.version()).filter(|_| !by_spaces);
 
         let mut found: BTreeMap<i64, Vec<&'a str>> = BTreeMap::new();

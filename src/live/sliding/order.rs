@@ -83,6 +83,8 @@ pub(super) struct Reading<'a> {
     pub(super) invites: &'a InvitePermissions,
     /// Whether the client has a room already.
     pub(super) has: &'a (dyn Fn(i64) -> bool + Sync),
+    /// Whether the user is in a room for all that the client knows.
+    pub(super) is_in: &'a (dyn Fn(i64) -> bool + Sync),
     /// The rooms of each space that a filter names.
     pub(super) spaces: BTreeMap<OwnedRoomId, HashSet<OwnedRoomId>>,
 }
@@ -313,7 +315,9 @@ impl Order {
         let (there, invited) = match &listed.part {
             Part::Joined | Part::Knocking | Part::Removed => (true, false),
             Part::Invited { by } if !unwanted(by) => (true, true),
-            Part::Left | Part::Invited { .. } => ((reading.has)(room), false),
+            Part::Left => ((reading.has)(room), false),
+            // But for whoever has yet to hear that they left before.
+            Part::Invited { .. } => ((reading.is_in)(room), false),
         };
         there
             && filters.is_invite.is_none_or(|wanted| wanted == invited)
