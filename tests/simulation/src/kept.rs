@@ -174,11 +174,12 @@ impl KeptRoom {
             event.late = event.position >= least;
             least = least.min(event.position);
         }
-        let seqs: BTreeMap<String, i64> =
-            room.events.iter().map(|event| (event.id.clone(), event.seq)).collect();
+        // So did a redaction whose target came later: it waited for it, unseen.
+        let came: BTreeMap<String, i64> =
+            room.events.iter().map(|event| (event.id.clone(), event.position)).collect();
         for event in &mut room.events {
-            let target = event.redacts.as_ref().and_then(|target| seqs.get(target));
-            event.late |= target.is_some_and(|target| *target > event.seq);
+            let target = event.redacts.as_ref().and_then(|target| came.get(target));
+            event.late |= target.is_some_and(|target| *target > event.position);
         }
         let text_of =
             "SELECT type, state_key, seq, event FROM state_log WHERE room = ?1 ORDER BY seq, type, state_key";
