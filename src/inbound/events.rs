@@ -158,7 +158,8 @@ impl Inbound {
     }
 
     /// Takes the end of somebody's invite or knock to a room that this server isn't in. It can't be judged, but it cites
-    /// that invite, of which only servers know that are in the room.
+    /// that one, of which only servers know that are in the room. Who of these has the power to end an invite isn't known
+    /// here, but for whoever made it.
     async fn hear(&self, origin: &ServerName, room: &Arc<Room>, event: &Pdu) -> Result<bool, room::Error> {
         let snapshot = room.snapshot();
         let Some(user_id) = event.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok()) else {
@@ -166,8 +167,12 @@ impl Inbound {
         };
         let ends = matches!(event.membership(), Some(MembershipState::Leave | MembershipState::Ban));
         let Some(before) = snapshot.member(user_id).filter(|_| ends) else { return Ok(false) };
-        let pending = matches!(before.membership(), MembershipState::Invite | MembershipState::Knock);
-        let believable = pending
+        let may_end = match before.membership() {
+            MembershipState::Invite => event.sender == before.pdu.sender,
+            MembershipState::Knock => true,
+            _ => false,
+        };
+        let believable = may_end
             && event.room_id == room.room_id
             && event.sender.server_name() == origin
             && event.auth_events.contains(&before.pdu.event_id);

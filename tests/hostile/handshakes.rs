@@ -401,6 +401,38 @@ async fn jn_12_invites_that_lie_are_not_signed() {
     assert!(sync["rooms"]["invite"][id.as_str()].is_object(), "{sync}");
 }
 
+/// SS Leaving: of an invite to a room that this server isn't in, whoever made it alone can say that it holds no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_is_taken_back_by_whoever_made_it_alone() {
+    let world = World::new().await;
+    for end in ["leave", "ban"] {
+        let room = Room::new(&world.peer, "11", &format!("until{end}"));
+        let (id, creator) = named(&room);
+        let (inviter, mallory) = (creator, world.peer.user("mallory"));
+        let alice = world.alice.user_id.clone();
+        let invite = {
+            let mut room = room.lock();
+            room.put(&mallory, "m.room.member", mallory.as_str(), json!({ "membership": "join" }));
+            room.put(&inviter, "m.room.member", &alice, json!({ "membership": "invite" }))
+        };
+        let uri = format!("/_matrix/federation/v2/invite/{id}/{}", invite.event_id);
+        let body = json!({ "event": wire(&invite), "room_version": "11", "invite_room_state": [] });
+        world.peer.request(&world.here, Method::PUT, &uri, Some(&body)).await.expect(200);
+        let ends = async |sender: &OwnedUserId| {
+            let content = json!({ "membership": end });
+            let event = room.lock().draft(sender, "m.room.member", Some(&alice), content);
+            assert!(event.auth_events.contains(&invite.event_id), "{event:?}");
+            let answer = world.peer.send(&world.here, &[wire(&event)], &[]).await.expect(200);
+            answer["pdus"][event.event_id.as_str()]["error"].clone()
+        };
+        let invites = async || world.alice.sync(None, 0).await["rooms"]["invite"].clone();
+        assert!(ends(&mallory).await.is_string(), "{end}");
+        assert!(invites().await[id.as_str()].is_object(), "{end}: {}", invites().await);
+        assert_eq!(ends(&inviter).await, Value::Null, "{end}");
+        assert_eq!(invites().await[id.as_str()], Value::Null, "{end}");
+    }
+}
+
 /// JN-15: whoever doesn't want an invite is rid of it, also if the server that sent it helps with nothing, or is no more.
 #[tokio::test(flavor = "multi_thread")]
 async fn jn_15_an_invite_is_rejected_without_the_server_it_came_from() {
