@@ -155,16 +155,20 @@ impl Rooms {
         Ok(!stored.is_empty() && self.core.store.is_in_one_of(user_id.as_str(), &stored).await?)
     }
 
-    /// Whether this server can tell of one of the rooms whose members a rule lets in who they are.
-    async fn keeps_one_of(&self, rule: &Restricted) -> bool {
-        for allowed in rule.allow.iter().take(MOST_ALLOWED) {
-            if let AllowRule::RoomMembership(allowed) = allowed
-                && self.by_id(&allowed.room_id).await.is_ok_and(|room| room.snapshot().is_resident())
-            {
+    /// Whether this server can tell whom a rule lets in: who the members are of one of the rooms that it names, or that it
+    /// names none.
+    async fn can_judge(&self, rule: &Restricted) -> bool {
+        let rooms = rule.allow.iter().filter_map(|allowed| match allowed {
+            AllowRule::RoomMembership(allowed) => Some(&allowed.room_id),
+            _ => None,
+        });
+        let rooms: Vec<_> = rooms.take(MOST_ALLOWED).collect();
+        for room_id in &rooms {
+            if self.by_id(room_id).await.is_ok_and(|room| room.snapshot().is_resident()) {
                 return true;
             }
         }
-        false
+        rooms.is_empty()
     }
 
     /// MB-07: somebody here who may invite, if a restricted room lets the user in for being in another room.
@@ -179,7 +183,7 @@ impl Rooms {
             return Ok(None);
         };
         if !self.is_in_one_of(user_id, &restricted).await? {
-            if !self.keeps_one_of(&restricted).await {
+            if !self.can_judge(&restricted).await {
                 return Err(Error::CannotAuthorise);
             }
             return Err(Error::forbidden("you are in none of the rooms whose members may join this one"));

@@ -255,6 +255,33 @@ async fn mb_07_who_was_in_a_room_that_this_server_has_left_is_not_vouched_for() 
     assert_eq!(told, [cannot.clone(), (404, Some("M_NOT_FOUND".to_owned())), cannot]);
 }
 
+/// MB-07, JN-07: a rule that names no room lets nobody in. That can be told here, so nobody else is asked, or sent elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn mb_07_a_rule_that_names_no_room_lets_nobody_in() {
+    let world = World::new().await;
+    let bob = world.here.server.register("bob").await;
+    let (guest, stranger) = (world.peer.user("guest"), world.peer.user("stranger"));
+    let room = room_of_alice(&world).await;
+    let join = signed(&world.peer, &proposed(&world, "join", &room, guest.as_str()).await);
+    put_honest(&world, "join", &room, &join).await;
+    let refusal = json!({ "errcode": "M_UNABLE_TO_AUTHORISE_JOIN", "error": "not here either" });
+    world.peer.on("/_matrix/federation/v1/make_join/", move |_| (400, refusal.clone()));
+    for rule in [
+        json!({ "join_rule": "knock_restricted" }),
+        json!({ "join_rule": "restricted", "allow": [] }),
+        json!({ "join_rule": "restricted", "allow": [{ "type": "org.example.other" }] }),
+    ] {
+        world.alice.send_state(&room, "m.room.join_rules", "", rule.clone()).await;
+        let uri = format!("/_matrix/federation/v1/make_join/{room}/{stranger}?ver=11");
+        let there = world.peer.request(&world.here, Method::GET, &uri, None).await;
+        let here = bob.post(&format!("/v3/join/{room}"), json!({})).await;
+        for answer in [there, here] {
+            assert_eq!((answer.status, &answer.json["errcode"]), (403, &json!("M_FORBIDDEN")), "{rule}");
+        }
+        assert_eq!(world.peer.asked("/_matrix/federation/v1/make_join/").len(), 0, "{rule}");
+    }
+}
+
 /// BF-01, BF-05: however much is asked for there is an end to what is given; and a room is asked for its own events alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn bf_01_questions_have_bounds() {
