@@ -97,6 +97,21 @@ async fn jn_02_what_another_server_proposes_is_never_signed() {
     assert_eq!((&join["unsigned"], &join["redacts"]), (&Value::Null, &Value::Null));
 }
 
+/// JN-07: that a server can't let alice in is no fault of any server's: she may not join.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_07_whom_another_server_cannot_let_in_may_not_join() {
+    let world = World::new().await;
+    let room = Room::new(&world.peer, "11", "closed");
+    let id = room.lock().id.clone();
+    for errcode in ["M_UNABLE_TO_AUTHORISE_JOIN", "M_UNABLE_TO_GRANT_JOIN"] {
+        let refusal = json!({ "errcode": errcode, "error": "not by this server" });
+        world.peer.on(&format!("/_matrix/federation/v1/make_join/{id}"), move |_| (400, refusal.clone()));
+        let answer = world.alice.post(&format!("/v3/join/{id}?via={}", world.peer.name), json!({})).await;
+        let answer = answer.expect_error(403, "M_FORBIDDEN");
+        assert_eq!(answer["error"], "not by this server", "{errcode}");
+    }
+}
+
 /// What the state of a room is said to be is judged event by event.
 #[tokio::test(flavor = "multi_thread")]
 async fn jn_06_states_that_lie_let_nobody_in() {

@@ -161,6 +161,7 @@ impl From<handshakes::Error> for MatrixError {
             // JN-14: what our own request lacked isn't the client's fault.
             E::Peer(ClientError::Refused { errcode, message, .. }) => match errcode.as_str() {
                 "M_FORBIDDEN" | "M_INVITE_BLOCKED" => Self::new(StatusCode::FORBIDDEN, &errcode, message),
+                "M_UNABLE_TO_AUTHORISE_JOIN" | "M_UNABLE_TO_GRANT_JOIN" => Self::forbidden(message),
                 "M_NOT_FOUND" => Self::not_found(message),
                 "M_INCOMPATIBLE_ROOM_VERSION" => {
                     let text = "this server doesn't support the room's version";
