@@ -24,6 +24,9 @@ pub enum Error {
     /// What another server sent isn't what the request is for.
     #[error("{0}")]
     Invalid(String),
+    /// What another server sent isn't JSON that an event can hold (CJ-04).
+    #[error("{0}")]
+    BadJson(String),
     /// The other server doesn't know the room's version.
     #[error("your server doesn't support this room's version")]
     Incompatible(RoomVersionId),
@@ -79,7 +82,10 @@ impl From<PduError> for Error {
 
 impl From<VerifyError> for Error {
     fn from(cause: VerifyError) -> Self {
-        Self::Invalid(cause.to_string())
+        match cause {
+            VerifyError::Json(_) => Self::BadJson(cause.to_string()),
+            cause => Self::Invalid(cause.to_string()),
+        }
     }
 }
 

@@ -408,6 +408,11 @@ async fn jn_12_invites_that_lie_are_not_signed() {
         assert!(matches!(answer.status, 400 | 403 | 404), "{what}: {answer:?}");
         assert!(answer.json["errcode"].is_string(), "{what}: {answer:?}");
     }
+    // CJ-04: what isn't JSON that an event can hold is told apart.
+    let mut float = wire(&honest);
+    float["content"]["float"] = json!(1.5);
+    let answer = invite(id.as_str(), honest.event_id.as_str(), &body(float, "11")).await;
+    answer.expect_error(400, "M_BAD_JSON");
     let sync = world.alice.sync(None, 0).await;
     assert_eq!(sync["rooms"]["invite"][id.as_str()], Value::Null, "{sync}");
     let answer = invite(id.as_str(), honest.event_id.as_str(), &body(wire(&honest), "11")).await.expect(200);

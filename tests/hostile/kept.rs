@@ -108,6 +108,10 @@ async fn only_what_was_proposed(world: &World, handshake: &str, room: &str, user
     let mut unsigned = event.clone();
     unsigned["signatures"] = json!({});
     refused("unsigned", &put(world, handshake, room, id, &unsigned).await);
+    // CJ-04
+    let mut float = event.clone();
+    float["content"]["float"] = json!(1.5);
+    put(world, handshake, room, id, &float).await.expect_error(400, "M_BAD_JSON");
     refused("another id", &put(world, handshake, room, "$another", &event).await);
     refused("to another room", &put(world, handshake, &second, id, &event).await);
     refused("to no room", &put(world, handshake, "!none:elsewhere", id, &event).await);

@@ -173,6 +173,7 @@ impl From<handshakes::Error> for MatrixError {
             E::Peer(_) | E::Answer(_) => answer(StatusCode::BAD_GATEWAY, "M_UNKNOWN"),
             E::Nobody => Self::not_found(text),
             E::Invalid(_) => Self::invalid_param(text),
+            E::BadJson(_) => Self::bad_json(text),
             E::Incompatible(version) => answer(StatusCode::BAD_REQUEST, "M_INCOMPATIBLE_ROOM_VERSION")
                 .with("room_version", version.as_str()),
             E::CannotAuthorise => answer(StatusCode::BAD_REQUEST, "M_UNABLE_TO_AUTHORISE_JOIN"),
