@@ -52,7 +52,7 @@ impl Handshakes {
         said: Option<&JsonObject>,
     ) -> Result<Arc<Room>, Error> {
         let turn = self.rooms.turn_to_enter(room_id);
-        let mut candidates = via;
+        let (mut first, mut known) = (Vec::new(), Vec::new());
         match self.rooms.by_id(room_id).await {
             Ok(room) if room.snapshot().is_resident() => {
                 match self.rooms.join(&room, user_id, said).await {
@@ -63,7 +63,7 @@ impl Handshakes {
                         if others.is_empty() {
                             return Err(cause.into());
                         }
-                        candidates.splice(0..0, others);
+                        first = others;
                     }
                     Err(cause) => return Err(cause.into()),
                 }
@@ -71,13 +71,13 @@ impl Handshakes {
             Ok(room) => {
                 let invite = room.snapshot().member(user_id).cloned();
                 let inviter = invite.map(|invite| invite.pdu.sender.server_name().to_owned());
-                candidates.splice(0..0, inviter);
-                candidates.extend(room.snapshot().remote_servers());
+                first.extend(inviter);
+                known = room.snapshot().remote_servers();
             }
             Err(room::Error::NotFound(_)) => {}
             Err(cause) => return Err(cause.into()),
         }
-        let candidates = self.candidates(candidates, room_id);
+        let candidates = self.candidates(first, via, known, room_id);
         if candidates.is_empty() {
             return Err(room::Error::NotFound("this server doesn't know the room").into());
         }

@@ -26,17 +26,17 @@ impl Handshakes {
         via: Vec<OwnedServerName>,
         reason: Option<String>,
     ) -> Result<Arc<Room>, Error> {
-        let mut candidates = via;
+        let mut known = Vec::new();
         match self.rooms.by_id(room_id).await {
             Ok(room) if room.snapshot().is_resident() => {
                 self.rooms.knock(&room, user_id, reason).await?;
                 return Ok(room);
             }
-            Ok(room) => candidates.extend(room.snapshot().remote_servers()),
+            Ok(room) => known = room.snapshot().remote_servers(),
             Err(room::Error::NotFound(_)) => {}
             Err(cause) => return Err(cause.into()),
         }
-        let candidates = self.candidates(candidates, room_id);
+        let candidates = self.candidates(None, via, known, room_id);
         if candidates.is_empty() {
             return Err(room::Error::NotFound("this server doesn't know the room").into());
         }

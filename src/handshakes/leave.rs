@@ -28,7 +28,7 @@ impl Handshakes {
             return Ok(self.rooms.leave(room, user_id, reason).await?);
         }
         let inviter = snapshot.member(user_id).map(|member| member.pdu.sender.server_name().to_owned());
-        let candidates = self.candidates(inviter.into_iter().chain(snapshot.remote_servers()), &room.room_id);
+        let candidates = self.candidates(inviter, Vec::new(), snapshot.remote_servers(), &room.room_id);
         let event = match self.leave_by_one_of(candidates, &room.room_id, user_id, reason.as_deref()).await {
             Ok(event) => event,
             Err(cause) => {

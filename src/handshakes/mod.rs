@@ -93,14 +93,19 @@ impl Handshakes {
         Ok((answer.room_id, servers.take(MOST_SERVERS).collect()))
     }
 
-    /// Whom to ask about a room: those that were named, then whoever should know. Not ourselves, none twice.
+    /// Whom to ask about a room: `first`, then those that the user names. Where they name nobody: those that are `known` to
+    /// have been in it, and the server that its id is of, which need not be. Not ourselves, none twice.
     fn candidates(
         &self,
-        named: impl IntoIterator<Item = OwnedServerName>,
+        first: impl IntoIterator<Item = OwnedServerName>,
+        named: Vec<OwnedServerName>,
+        known: Vec<OwnedServerName>,
         room_id: &RoomId,
     ) -> Vec<OwnedServerName> {
+        let names_nobody = named.iter().all(|server| *server == self.server_name);
+        let guessed = known.into_iter().chain(room_id.server_name().map(ToOwned::to_owned));
         let mut candidates: Vec<OwnedServerName> = Vec::new();
-        for server in named.into_iter().chain(room_id.server_name().map(ToOwned::to_owned)) {
+        for server in first.into_iter().chain(named).chain(guessed.filter(|_| names_nobody)) {
             if server != self.server_name && !candidates.contains(&server) {
                 candidates.push(server);
             }

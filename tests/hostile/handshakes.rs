@@ -112,6 +112,32 @@ async fn jn_07_whom_another_server_cannot_let_in_may_not_join() {
     }
 }
 
+/// JN-09: where somebody says whom to ask nobody else is. Whose a room's id is says nothing about who is in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_09_the_servers_that_are_named_are_asked() {
+    let world = World::new().await;
+    let unable = Peer::start(&world.authority).await;
+    let refusal = json!({ "errcode": "M_UNABLE_TO_GRANT_JOIN", "error": "not by this server" });
+    unable.on("/_matrix/federation/v1/make_join/", move |_| (400, refusal.clone()));
+    let join = async |room: &Shared, via: &str| {
+        world.peer.keeps(room);
+        let id = room.lock().id.clone();
+        world.alice.post(&format!("/v3/join/{id}{via}"), json!({})).await
+    };
+    let room = Room::new(&world.peer, "11", "elsewhere");
+    join(&room, &format!("?via={}", unable.name)).await.expect_error(403, "M_FORBIDDEN");
+    assert_eq!(world.peer.asked("/_matrix/federation/v1/make_join/").len(), 0);
+    join(&room, &format!("?via={}&via={}", unable.name, world.peer.name)).await.expect(200);
+    assert_eq!(unable.asked("/_matrix/federation/v1/make_join/").len(), 2);
+    // Neither are those that were in it when this server left it.
+    let id = room.lock().id.clone();
+    world.alice.post(&format!("/v3/rooms/{id}/leave"), json!({})).await.expect(200);
+    join(&room, &format!("?via={}", unable.name)).await.expect_error(403, "M_FORBIDDEN");
+    join(&room, "").await.expect(200);
+    // The id is all that is known where nobody is named.
+    join(&Room::new(&world.peer, "11", "named"), "").await.expect(200);
+}
+
 /// What the state of a room is said to be is judged event by event.
 #[tokio::test(flavor = "multi_thread")]
 async fn jn_06_states_that_lie_let_nobody_in() {
