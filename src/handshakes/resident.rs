@@ -1,6 +1,9 @@
 //! What this server answers to others who want in or out of rooms that it keeps.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use hearth_federation::{Pdu, Received, References};
 use ruma::{
@@ -29,31 +32,32 @@ pub struct Answer {
     pub event: Pdu,
     pub state: Vec<Arc<Event>>,
     pub auth_chain: Vec<Arc<Event>>,
-    /// Where members were left out (JN-05): who is in the room.
+    /// Where members were left out (JN-05): who was in the room before the join.
     pub servers_in_room: Option<Vec<OwnedServerName>>,
 }
 
 impl Handshakes {
-    /// What to answer to a join.
+    /// What to answer to a join. Whoever does without the members does without what would come twice, too (JN-05).
     pub async fn answer_to_join(&self, joined: Resident, omit_members: bool) -> Result<Answer, Error> {
         let Resident { room, event, mut state } = joined;
-        let snapshot = room.snapshot();
         let mut servers_in_room = None;
         if omit_members {
-            let mut servers = snapshot.remote_servers();
-            servers.push(self.server_name.clone());
-            servers_in_room = Some(servers);
+            servers_in_room = Some(servers_of(&state));
             // A room without a name is called after some of its members.
-            let heroes = room::summary(&snapshot, &event.sender).heroes;
-            state.retain(|event| match event.pdu.state() {
+            let heroes = room::summary(&room.snapshot(), &event.sender).heroes;
+            state.retain(|before| match before.pdu.state() {
                 Some((TimelineEventType::RoomMember, user)) => {
-                    user == event.pdu.sender || heroes.iter().any(|hero| hero == user)
+                    user == event.sender || heroes.iter().any(|hero| hero == user)
                 }
                 _ => true,
             });
         }
-        let auth_chain =
+        let mut auth_chain =
             self.rooms.auth_chain(&room, state.iter().map(|event| &event.pdu).chain([&event])).await?;
+        if omit_members {
+            let given: HashSet<&EventId> = state.iter().map(|event| event.id()).collect();
+            auth_chain.retain(|event| !given.contains(event.id()));
+        }
         Ok(Answer { event, state, auth_chain, servers_in_room })
     }
 
@@ -184,4 +188,12 @@ impl Handshakes {
         snapshot.check_acl(origin)?;
         Ok(room)
     }
+}
+
+/// The servers that have somebody in a room of this state.
+fn servers_of(state: &[Arc<Event>]) -> Vec<OwnedServerName> {
+    let joined = state.iter().filter(|event| event.membership() == MembershipState::Join);
+    let users = joined.filter_map(|event| <&UserId>::try_from(event.pdu.state_key.as_deref()?).ok());
+    let servers: BTreeSet<&ServerName> = users.map(UserId::server_name).collect();
+    servers.into_iter().map(ToOwned::to_owned).collect()
 }

@@ -1,5 +1,7 @@
 //! Handshakes that come again: what was refused stays so, and what was let in is told of only as long as it holds.
 
+use std::collections::BTreeSet;
+
 use http::Method;
 use serde_json::{Value, json};
 
@@ -64,6 +66,50 @@ async fn jn_03_a_join_that_was_let_in_can_be_sent_again() {
     let again = put_honest(&world, "join", &room, &join).await;
     assert_eq!(again["event"], first["event"]);
     assert_eq!(again["state"].as_array().unwrap().len(), first["state"].as_array().unwrap().len());
+}
+
+/// JN-05: a server that does without the members gets those that the room is called after, and what allows what it gets
+/// once. The servers of the room are those from before the join.
+#[tokio::test(flavor = "multi_thread")]
+async fn jn_05_members_that_nobody_needs_are_left_out() {
+    let world = World::new().await;
+    let room = room_of_alice(&world).await;
+    let mut members = vec![world.alice.user_id.clone()];
+    let mut last = None;
+    for number in 1..=7 {
+        let user = world.here.server.register(&format!("member{number}")).await;
+        user.join(&room).await;
+        members.push(user.user_id.clone());
+        last = Some(user);
+    }
+    let last = last.unwrap();
+    let levels = json!({ "users": { &world.alice.user_id: 100, &last.user_id: 50 } });
+    world.alice.send_state(&room, "m.room.power_levels", "", levels).await;
+    last.send_state(&room, "m.room.topic", "", json!({ "topic": "by one who is left out" })).await;
+
+    let here = world.here.name.to_string();
+    for (name, servers) in
+        [("first", vec![here.clone()]), ("second", vec![here, world.peer.name.to_string()])]
+    {
+        let guest = world.peer.user(name);
+        let join = signed(&world.peer, &proposed(&world, "join", &room, guest.as_str()).await);
+        let id = format!("{}?omit_members=true", join.event_id);
+        let answer = put(&world, "join", &room, &id, &wire(&join)).await.expect(200);
+        let events = |field: &str| answer[field].as_array().unwrap().clone();
+        let is_member = |event: &Value| event["type"] == "m.room.member";
+        let shown: BTreeSet<String> = events("state")
+            .into_iter()
+            .filter(is_member)
+            .map(|event| event["state_key"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(shown, members[..5].iter().cloned().collect(), "{name}");
+        assert_eq!(answer["members_omitted"], true);
+        let told: BTreeSet<String> = serde_json::from_value(answer["servers_in_room"].clone()).unwrap();
+        assert_eq!(told, servers.into_iter().collect(), "{name}");
+        let (state, chain) = (events("state"), events("auth_chain"));
+        assert!(chain.iter().any(|event| event["state_key"] == *last.user_id), "what allowed the topic");
+        assert!(chain.iter().all(|event| !state.contains(event)), "nothing comes twice");
+    }
 }
 
 /// JN-03: nor is one of somebody who has left since, or was thrown out, though it was let in once.
