@@ -111,6 +111,10 @@ impl Syncs {
             candidates.extend(changed.iter().cloned());
         }
         candidates.remove(&session.user_id);
+        // Whoever comes into a room is told of all who are in it, of themselves too.
+        if moved.values().any(|moved| moved.own == [false, true]) {
+            changed.insert(session.user_id.clone());
+        }
         // Of what they changed while they shared nothing with the user the queue says nothing.
         if !candidates.is_empty() {
             let users = json!(candidates).to_string();

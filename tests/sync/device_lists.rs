@@ -84,7 +84,8 @@ async fn ok_05_who_comes_is_new_and_who_goes_is_gone() {
     for way in ["leave", "kick", "ban"] {
         bob.join(&room).await;
         assert_eq!(lists(&device.next().await), (vec![&*bob.user_id], vec![]));
-        assert_eq!(lists(&other.next().await), (vec![&*alice.user_id], vec![]), "the other way round too");
+        let all = vec![&*alice.user_id, &*bob.user_id];
+        assert_eq!(lists(&other.next().await), (all, vec![]), "whoever comes is told of all who are in");
         match way {
             "leave" => bob.leave(&room).await,
             way => alice.act_on(way, &room, &bob).await,
@@ -125,7 +126,7 @@ async fn ok_05_another_room_that_is_shared_keeps_people_near() {
     let three = public_room(&alice, &[]).await;
     bob.join(&three).await;
     alice.join(&one).await;
-    assert_eq!(lists(&device.next().await), (vec![&*bob.user_id], vec![]));
+    assert_eq!(lists(&device.next().await), (vec![&*alice.user_id, &*bob.user_id], vec![]));
 }
 
 /// Nobody is told of a change at the time of whoever shares nothing with them.
@@ -218,6 +219,12 @@ struct Truth {
 }
 
 impl Truth {
+    /// The rooms that somebody is in.
+    fn rooms(&self, user: usize) -> BTreeSet<String> {
+        let rooms = self.members.iter().filter(|(_, users)| users.contains(&user));
+        rooms.map(|(room, _)| room.clone()).collect()
+    }
+
     /// What two share: nothing, a room, an encrypted room.
     fn shared(&self, one: usize, other: usize) -> u8 {
         let shared = self.members.iter().filter(|(_, users)| users.contains(&one) && users.contains(&other));
@@ -246,6 +253,7 @@ async fn ok_05_whatever_happens_the_lists_are_exact() {
         devices.push(Device::ready(user).await);
     }
     let mut before = vec![vec![0_u8; users.len()]; users.len()];
+    let mut own = vec![BTreeSet::new(); users.len()];
     let mut changed = vec![BTreeSet::new(); users.len()];
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7_u64);
     let mut state = seed;
@@ -295,6 +303,8 @@ async fn ok_05_whatever_happens_the_lists_are_exact() {
         let of = |user: &usize| users[*user].user_id.clone();
         let now: Vec<u8> = (0..users.len()).map(|other| truth.shared(reader, other)).collect();
         let was = std::mem::replace(&mut before[reader], now.clone());
+        let rooms = truth.rooms(reader);
+        let entered = !rooms.is_subset(&std::mem::replace(&mut own[reader], rooms.clone()));
         let noted = std::mem::take(&mut changed[reader]);
         let left: BTreeSet<String> = (0..users.len())
             .filter(|other| *other != reader && now[*other] < was[*other])
@@ -304,7 +314,11 @@ async fn ok_05_whatever_happens_the_lists_are_exact() {
             .filter(|other| {
                 let noted = noted.contains(other);
                 let stayed = now[*other] > 0 && now[*other] == was[*other];
-                if *other == reader { noted } else { now[*other] > was[*other] || (noted && stayed) }
+                if *other == reader {
+                    noted || entered
+                } else {
+                    now[*other] > was[*other] || (noted && stayed)
+                }
             })
             .map(|user| of(&user))
             .collect();
