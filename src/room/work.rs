@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Appended, Core, Error, Event, NOT_A_MEMBER, NewEvent, Outcome, Room, Txn, content,
-    event::SentBy,
+    event::{SentBy, Verdict},
     fan_out::{Outward, Touched, Wishes, fan_out},
     guests::{self, Access},
     prefetch::Fetched,
@@ -209,7 +209,7 @@ impl<'a> Work<'a> {
         }
         self.check_policy(&new)?;
         let redacted = match &new.redacts {
-            Some(target) => Some(self.redaction_target(&new.sender, target).await?),
+            Some(target) => self.redaction_target(&new.sender, target).await?,
             None => None,
         };
         let target = self.target(&new).await?;
@@ -223,7 +223,11 @@ impl<'a> Work<'a> {
             let unwanted = permissions.verdict(&new.sender) != InviteVerdict::Allowed;
             self.wishes.uninviting = unwanted.then_some(target.recipient);
         }
-        let event = Arc::new(self.build(new, txn).await?);
+        let mut event = self.build(new, txn).await?;
+        if event.pdu.redacts.is_some() && redacted.is_none() {
+            event.verdict = Verdict::Held;
+        }
+        let event = Arc::new(event);
         if let Some(target) = &target {
             self.check_guest(target, &event).await?;
         }
@@ -262,8 +266,9 @@ impl<'a> Work<'a> {
         let touched = Touched { members: target.as_slice(), state: event.pdu.is_state() };
         self.wishes.servers = self.servers_to_tell(&before, &event).await?;
         fan_out(batch, step, &before, &self.snapshot, &event, touched, thread, &self.wishes);
-        if let Some(redacted) = redacted {
-            self.redact(batch, &redacted, event.seq)?;
+        match redacted {
+            Some(redacted) => self.redact(batch, &redacted, event.seq)?,
+            None => self.apply_held(batch, &event, Vec::new()).await?,
         }
         if let Some(target) = target
             && event.pdu.membership() != Some(MembershipState::Join)
@@ -375,17 +380,25 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The event that a redaction is about, if the sender may redact it.
-    async fn redaction_target(&self, sender: &UserId, target: &OwnedEventId) -> Result<Arc<Event>, Error> {
-        let event = self.event(target).await?;
+    /// The event that a redaction is about, if the sender may redact it. One that isn't here may be so elsewhere, and is
+    /// certainly somebody else's.
+    async fn redaction_target(
+        &self,
+        sender: &UserId,
+        target: &OwnedEventId,
+    ) -> Result<Option<Arc<Event>>, Error> {
+        let with_power = self.snapshot.power_levels().user_can_redact_event_of_other(sender);
+        let event = match self.event(target).await {
+            Err(Error::NotFound(_)) if with_power && !self.snapshot.remote.is_empty() => return Ok(None),
+            event => event?,
+        };
         if event.pdu.kind == TimelineEventType::RoomCreate {
             return Err(Error::forbidden("the event that made the room can't be redacted"));
         }
-        let own = event.pdu.sender == *sender;
-        if !own && !self.snapshot.power_levels().user_can_redact_event_of_other(sender) {
+        if event.pdu.sender != *sender && !with_power {
             return Err(Error::forbidden("you lack the power to redact events of others"));
         }
-        Ok(event)
+        Ok(Some(event))
     }
 
     /// Makes, hashes, signs and authorises the event at the end of the room.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     World,
     common::eventually,
+    handshakes::named,
     peer::{Peer, wire},
     room::{Room, message},
 };
@@ -364,6 +365,44 @@ async fn i7_an_id_that_an_event_of_another_room_has_is_no_obstacle() {
         let uri = format!("/_matrix/federation/v1/event/{}", first.event_id);
         world.peer.request(&world.here, Method::GET, &uri, None).await.expect(200);
         world.alice.get(&format!("/v3/events/{}", first.event_id)).await.expect(200);
+    }
+}
+
+/// RD-01: whoever may redact what others say may redact also what hasn't come here. The redaction goes out at once, and is
+/// applied when its target comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn rd_01_what_is_not_here_is_redacted_by_those_with_power() {
+    let world = World::new().await;
+    for version in ["10", "11"] {
+        let room = Room::new(&world.peer, version, &format!("unheard{version}"));
+        world.peer.keeps(&room);
+        let bob = world.here.server.register(&format!("bob{version}")).await;
+        let (id, creator) = named(&room);
+        let levels = json!({ "users": { creator.as_str(): 100, &*world.alice.user_id: 50 }, "redact": 50 });
+        room.lock().put(&creator, "m.room.power_levels", "", levels);
+        world.join(&room).await;
+        bob.post(&format!("/v3/join/{id}?via={}", world.peer.name), json!({})).await.expect(200);
+
+        let unheard = room.lock().draft(&creator, "m.room.message", None, message("unheard of here"));
+        let path = format!("/v3/rooms/{id}/redact/{}", unheard.event_id);
+        bob.put(&format!("{path}/1"), json!({})).await.expect_error(404, "M_NOT_FOUND");
+        let answer = world.alice.put(&format!("{path}/2"), json!({ "reason": "spam" })).await.expect(200);
+        assert_eq!(world.alice.put(&format!("{path}/2"), json!({})).await.expect(200), answer, "once");
+        let redaction = answer["event_id"].as_str().unwrap();
+        assert!(!world.sees(&room, redaction).await, "it waits");
+        eventually("the redaction goes out", || async {
+            let transactions = world.peer.asked("/_matrix/federation/v1/send/");
+            let pdus = transactions.iter().filter_map(|asked| asked.body["pdus"].as_array().cloned());
+            pdus.flatten().find(|pdu| pdu["type"] == "m.room.redaction" && pdu["room_id"] == id.as_str())
+        })
+        .await;
+
+        world.peer.send(&world.here, &[wire(&unheard)], &[]).await.expect(200);
+        world.sees_soon(&room, unheard.event_id.as_str()).await;
+        let path = format!("/v3/rooms/{id}/event/{}", unheard.event_id);
+        let event = world.alice.get(&path).await.expect(200);
+        assert_eq!(event["content"], json!({}), "{event}");
+        assert_eq!(event["unsigned"]["redacted_because"]["event_id"], redaction);
     }
 }
 
