@@ -1,4 +1,6 @@
-//! The state of a room before an event, as another server has it.
+//! The state of a room before an event, and what an event cites, as another server has them.
+
+use std::collections::BTreeSet;
 
 use futures_util::{StreamExt as _, stream};
 use hearth_federation::{Pdu, References, ServerRequest};
@@ -9,7 +11,7 @@ use serde_json::value::RawValue;
 use super::History;
 use crate::{
     peers::{encoded, path},
-    room::{Given, Room},
+    room::{Error, Given, Room},
 };
 
 /// Bytes of a state's ids, or of the state.
@@ -51,16 +53,34 @@ impl History {
         let all: Vec<OwnedEventId> = ids.pdu_ids.iter().chain(&ids.auth_chain_ids).cloned().collect();
         let unknown = self.rooms.unknown(room, &all).await.map_err(|cause| cause.to_string())?;
         let texts: Vec<Box<RawValue>> = if unknown.len() <= ONE_BY_ONE {
-            let mut one_by_one: Vec<hearth_federation::Task<'_, Option<Box<RawValue>>>> = Vec::new();
-            for id in &unknown {
-                one_by_one.push(Box::pin(self.one(server, id)));
-            }
-            stream::iter(one_by_one).buffer_unordered(AT_ONCE).filter_map(async |event| event).collect().await
+            self.one_by_one(server, &unknown).await
         } else {
             let answer = self.peers.send(server, at("state")).await.map_err(|cause| cause.to_string())?;
             let state: State = serde_json::from_slice(&answer.body).map_err(|cause| cause.to_string())?;
             state.pdus.into_iter().chain(state.auth_chain).take(MOST).collect()
         };
+        Ok(Given { state: ids.pdu_ids, events: self.verified(server, room, &texts).await })
+    }
+
+    /// What an event cites that isn't here, and what that cites, and so on, as far as a server has it and it can be verified.
+    pub async fn cited_by(&self, server: &ServerName, room: &Room, event: &Pdu) -> Result<Vec<Pdu>, Error> {
+        let mut events = Vec::new();
+        let mut asked: BTreeSet<OwnedEventId> = BTreeSet::new();
+        let mut lacking = self.rooms.unknown(room, &event.auth_events).await?;
+        while !lacking.is_empty() && asked.len() + lacking.len() <= ONE_BY_ONE {
+            let texts = self.one_by_one(server, &lacking).await;
+            asked.extend(lacking);
+            let found = self.verified(server, room, &texts).await;
+            let cited: BTreeSet<&OwnedEventId> = found.iter().flat_map(|event| &event.auth_events).collect();
+            let cited: Vec<_> = cited.into_iter().filter(|id| !asked.contains(*id)).cloned().collect();
+            lacking = self.rooms.unknown(room, &cited).await?;
+            events.extend(found);
+        }
+        Ok(events)
+    }
+
+    /// Those of some events of a room that are what their server says.
+    async fn verified(&self, server: &ServerName, room: &Room, texts: &[Box<RawValue>]) -> Vec<Pdu> {
         let texts: Vec<&str> = texts.iter().map(|text| text.get()).collect();
         let verified = self.peers.verified(&room.version, &texts, References::Limited).await;
         let mut events = Vec::with_capacity(verified.len());
@@ -72,7 +92,16 @@ impl History {
                 }
             }
         }
-        Ok(Given { state: ids.pdu_ids, events })
+        events
+    }
+
+    /// Events by their ids, as far as a server has them.
+    async fn one_by_one(&self, server: &ServerName, ids: &[OwnedEventId]) -> Vec<Box<RawValue>> {
+        let mut one_by_one: Vec<hearth_federation::Task<'_, Option<Box<RawValue>>>> = Vec::new();
+        for id in ids {
+            one_by_one.push(Box::pin(self.one(server, id)));
+        }
+        stream::iter(one_by_one).buffer_unordered(AT_ONCE).filter_map(async |event| event).collect().await
     }
 
     /// An event by its id.

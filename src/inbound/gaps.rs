@@ -3,8 +3,8 @@
 //! Events that name others that aren't here wait in memory while these are asked for; other events of the room, and other
 //! rooms, go on meanwhile. A room's gaps are closed one after the other, for one often closes the next too. Everything has
 //! an end: how many wait, how much they hold, how often, how much and how long somebody is asked. What is still missing then
-//! stays missing: the first event after it is judged by the state that its server gives ([`Rooms::bridge`]). What can't be
-//! judged so either is dropped.
+//! stays missing: the first event after it is judged by the state that its server gives ([`Rooms::bridge`]); one that lacks
+//! only what it cites, with that. What can't be judged so either is dropped.
 //!
 //! [`Rooms::bridge`]: crate::room::Rooms::bridge
 //!
@@ -155,6 +155,11 @@ impl Inbound {
             }
             // The oldest: once it is in its place, most of the others follow something.
             let event = gap.held.remove(0);
+            if let Some(outcome) = self.with_citations(origin, room, gap, &event).await? {
+                gap.settled.insert(event.event_id, outcome);
+                self.judge(room, gap).await?;
+                continue;
+            }
             let before = match self.history.state_before(origin, room, &event).await {
                 Ok(before) => before,
                 Err(cause) => {
@@ -173,6 +178,26 @@ impl Inbound {
             self.judge(room, gap).await?;
         }
         Ok(())
+    }
+
+    /// Judges an event that lacks nothing but others that it cites, if these can be had.
+    async fn with_citations(
+        &self,
+        origin: &ServerName,
+        room: &Arc<Room>,
+        gap: &mut Gap,
+        event: &Pdu,
+    ) -> Result<Option<Outcome>, Error> {
+        if event.prev_events.iter().any(|id| gap.missing.contains(id)) {
+            return Ok(None);
+        }
+        let cited = self.history.cited_by(origin, room, event).await?;
+        if cited.is_empty() || !gap.carries(&self.gaps.waiting, &cited) {
+            return Ok(None);
+        }
+        let outcome = self.rooms.receive_citing(room, event.clone(), cited).await?;
+        tracing::info!(%origin, room_id = %room.room_id, event_id = %event.event_id, ?outcome, "what an event cites is here");
+        Ok(Some(outcome).filter(|outcome| !matches!(outcome, Outcome::Missing(_))))
     }
 
     /// Fetches what is missing, as far as that can be had.

@@ -82,6 +82,16 @@ impl Rooms {
         writer::bridge(&self.core, room, event, before).await
     }
 
+    /// Judges an event along with others that it cites, and that these cite, and so on.
+    pub async fn receive_citing(
+        &self,
+        room: &Arc<Room>,
+        event: Pdu,
+        cited: Vec<Pdu>,
+    ) -> Result<Outcome, Error> {
+        writer::receive_citing(&self.core, room, event, cited).await
+    }
+
     /// A room, which is made if nobody knows it. It has no events then.
     async fn known_or_new(&self, room_id: &OwnedRoomId, version: &RoomVersionId) -> Result<Arc<Room>, Error> {
         let _making = self.making.lock().await;
@@ -178,6 +188,15 @@ impl Work<'_> {
         self.states.insert(seq, self.snapshot.state.clone());
         self.absorb(batch, step);
         Ok(())
+    }
+
+    /// Judges an event that lacks nothing but what it cites, which gets no place in the log.
+    pub(super) async fn receive_citing(&mut self, pdu: &Pdu, cited: &Given) -> Result<Outcome, Error> {
+        let mut batch = Batch::new();
+        let step = batch.step();
+        self.judged_outliers(&mut batch, step, cited, pdu).await?;
+        self.batch().append(batch);
+        self.receive(pdu, &Outward::Nobody).await
     }
 
     /// Puts an event above a hole. Its place is a multiple of [`HOLE`], so that it is known for what it is for ever.

@@ -64,6 +64,8 @@ enum Wish {
     Enter(Box<Entry>),
     /// An event that follows others which can't be had, with the state before it.
     Bridge(Box<(Pdu, Given)>),
+    /// An event, with those that it cites.
+    Cite(Box<(Pdu, Given)>),
     /// History for a hole.
     Fill(Box<Chunk>),
     /// A membership of a room that this server isn't in.
@@ -74,7 +76,12 @@ impl Wish {
     fn txn(&self) -> Option<&Txn> {
         match self {
             Self::Append { txn, .. } | Self::Made { txn, .. } => txn.as_ref(),
-            Self::Receive { .. } | Self::Enter(_) | Self::Bridge(_) | Self::Fill(_) | Self::Hear(_) => None,
+            Self::Receive { .. }
+            | Self::Enter(_)
+            | Self::Bridge(_)
+            | Self::Cite(_)
+            | Self::Fill(_)
+            | Self::Hear(_) => None,
         }
     }
 }
@@ -152,8 +159,24 @@ pub(super) async fn bridge(
     event: Pdu,
     before: Given,
 ) -> Result<Outcome, Error> {
+    judged(core, room, Wish::Bridge(Box::new((event, before)))).await
+}
+
+/// Judges and appends an event, and judges what it cites.
+pub(super) async fn receive_citing(
+    core: &Arc<Core>,
+    room: &Arc<Room>,
+    event: Pdu,
+    cited: Vec<Pdu>,
+) -> Result<Outcome, Error> {
+    let cited = Given { state: Vec::new(), events: cited };
+    judged(core, room, Wish::Cite(Box::new((event, cited)))).await
+}
+
+/// What becomes of the one event of a wish.
+async fn judged(core: &Arc<Core>, room: &Arc<Room>, wish: Wish) -> Result<Outcome, Error> {
     let mistaken = || Error::Internal("the room's writer mistook a request".to_owned());
-    match ask(core, room, Wish::Bridge(Box::new((event, before)))).await? {
+    match ask(core, room, wish).await? {
         Answer::Received(outcomes) => outcomes.into_iter().next().ok_or_else(mistaken),
         Answer::Appended(_) => Err(mistaken()),
     }
@@ -283,6 +306,14 @@ async fn try_batch(
                 let bridged = work.bridge(event, before).await;
                 let bridged = work.kept_if_done(mark, bridged)?;
                 answers.push(bridged.map(|outcome| Answer::Received(vec![outcome])));
+                continue;
+            }
+            Wish::Cite(citing) => {
+                let (event, cited) = &**citing;
+                let mark = work.mark();
+                let judged = work.receive_citing(event, cited).await;
+                let judged = work.kept_if_done(mark, judged)?;
+                answers.push(judged.map(|outcome| Answer::Received(vec![outcome])));
                 continue;
             }
             Wish::Fill(chunk) => {

@@ -1,6 +1,6 @@
 //! Transactions with what can't be believed in them: it is an error for that event alone.
 
-use hearth_federation::SigningKey;
+use hearth_federation::{Pdu, SigningKey};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -366,6 +366,54 @@ async fn i7_an_id_that_an_event_of_another_room_has_is_no_obstacle() {
         world.peer.request(&world.here, Method::GET, &uri, None).await.expect(200);
         world.alice.get(&format!("/v3/events/{}", first.event_id)).await.expect(200);
     }
+}
+
+/// BF-02: an event may cite what isn't in the history here. That is asked for, and judged by what it cites itself: what is
+/// allowed by something that was rejected is rejected, and what comes after it isn't held up.
+#[tokio::test(flavor = "multi_thread")]
+async fn bf_02_what_an_event_cites_is_asked_for() {
+    let world = World::new().await;
+    let room = Room::new(&world.peer, "11", "cites");
+    let member = world.peer.user("member");
+    let key = member.as_str();
+    let joined = room.lock().put(&member, "m.room.member", key, json!({ "membership": "join" }));
+    world.peer.keeps(&room);
+    world.join(&room).await;
+    world
+        .peer
+        .on("/_matrix/federation/v1/state", |_| (404, json!({ "errcode": "M_NOT_FOUND", "error": "" })));
+    let levels = room.lock().state[&("m.room.power_levels".to_owned(), String::new())].clone();
+    let (good, rejected, bad, after) = {
+        let mut room = room.lock();
+        let set = |room: &mut Room, pdu: &Pdu| {
+            room.state.insert((pdu.kind.to_string(), pdu.state_key.clone().unwrap()), pdu.clone());
+            room.events.insert(pdu.event_id.clone(), pdu.clone());
+        };
+        let renamed = json!({ "membership": "join", "displayname": "elsewhere" });
+        let renamed = room.draft(&member, "m.room.member", Some(key), renamed);
+        set(&mut room, &renamed);
+        let good = room.said_by(&member, "cites what can be had");
+        set(&mut room, &joined);
+
+        let rejected = room.draft(&member, "m.room.power_levels", Some(""), json!({ "users": { key: 100 } }));
+        set(&mut room, &rejected);
+        let renamed = json!({ "membership": "join", "displayname": "by rejected levels" });
+        let renamed = room.draft(&member, "m.room.member", Some(key), renamed);
+        set(&mut room, &levels);
+        set(&mut room, &renamed);
+        let bad = [room.said_by(&member, "one"), room.said_by(&member, "two")];
+        set(&mut room, &joined);
+        (good, rejected, bad, room.say("after all of it"))
+    };
+    world.peer.send(&world.here, &[wire(&good)], &[]).await.expect(200);
+    world.sees_soon(&room, good.event_id.as_str()).await;
+    world.peer.send(&world.here, &[wire(&rejected)], &[]).await.expect(200);
+    world.peer.send(&world.here, &[wire(&bad[0]), wire(&bad[1]), wire(&after)], &[]).await.expect(200);
+    world.sees_soon(&room, after.event_id.as_str()).await;
+    for pdu in [&rejected, &bad[0], &bad[1]] {
+        assert!(!world.sees(&room, pdu.event_id.as_str()).await, "{}", pdu.json);
+    }
+    assert!(world.peer.asked("/_matrix/federation/v1/state").is_empty(), "a state is much more than that");
 }
 
 /// RD-01: whoever may redact what others say may redact also what hasn't come here. The redaction goes out at once, and is
