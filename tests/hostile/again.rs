@@ -87,7 +87,7 @@ async fn jn_05_members_that_nobody_needs_are_left_out() {
     world.alice.send_state(&room, "m.room.power_levels", "", levels).await;
     last.send_state(&room, "m.room.topic", "", json!({ "topic": "by one who is left out" })).await;
 
-    let here = world.here.name.to_string();
+    let here = world.here.name.clone();
     for (name, servers) in
         [("first", vec![here.clone()]), ("second", vec![here, world.peer.name.to_string()])]
     {
