@@ -34,6 +34,12 @@ async fn ok_05_a_connection_is_told_whose_devices_changed() {
     bob.leave(&room).await;
     let answer = sliding.next().await;
     assert_eq!(lists(&answer), &json!({ "changed": [], "left": [bob.user_id] }));
+    bob.join(&room).await;
+    assert_eq!(lists(&sliding.next().await), &changed(&[&bob]));
+    alice.leave(&room).await;
+    assert_eq!(lists(&sliding.next().await), &json!({ "changed": [], "left": [bob.user_id] }));
+    alice.join(&room).await;
+    assert_eq!(lists(&sliding.next().await), &changed(&[&alice, &bob]), "of all who are in it");
 }
 
 #[tokio::test]
