@@ -194,9 +194,10 @@ impl Store {
         let rows: Vec<(i64, bool, i64)> = self
             .all(statement!(
                 "SELECT m.room, MAX(m.membership = 'join') <> 0, MAX(m.event) FROM membership m
-                 JOIN event e ON e.room = m.room AND e.seq = m.event
                  WHERE substr(m.user_id, instr(m.user_id, ':') + 1) = $1
-                   AND (m.membership = 'join' OR e.position > $2)
+                   AND (m.membership = 'join' OR EXISTS (
+                       SELECT 1 FROM event e WHERE e.room = m.room AND e.seq = m.event AND e.position > $2
+                   ))
                  GROUP BY m.room ORDER BY m.room",
                 server,
                 after,

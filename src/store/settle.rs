@@ -304,7 +304,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::store::{Delivery, Item, Parts, Store, alone::open, flags};
+    use crate::store::{Delivery, Item, Parts, Store, alone::open, flags, room::set_membership};
 
     fn message(seq: i64, recipients: Vec<(i64, i64)>) -> Batch {
         let mut batch = Batch::new();
@@ -430,6 +430,28 @@ mod tests {
         let (_, waiting) = store.waiting_for_index(10).await.unwrap();
         assert_eq!(waiting.len(), 1);
         assert_eq!(store.nearest_in_time(5, 0, true, "[[1, 4]]".to_owned()).await.unwrap(), Some(1));
+    }
+
+    /// What an event is known by goes along when it gets a place of its own.
+    #[tokio::test]
+    async fn a_membership_is_that_of_the_event_wherever_it_has_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        let (outlier, placed) = (OUTLIER - 1, 2);
+        let at = |seq, outlier| EventRow { seq, outlier, ..sent(1, "a", vec![]).events[0].clone() };
+        let mut batch = Batch::new();
+        batch.step();
+        batch.event(at(outlier, None));
+        batch.push(set_membership("@bob:there.example", 5, "leave", outlier));
+        store.commit(batch).await.unwrap();
+        let rooms = async || store.rooms_of_server("there.example", 0).await.unwrap();
+        assert_eq!(rooms().await, [(5, Some(outlier))]);
+
+        let mut batch = Batch::new();
+        batch.step();
+        batch.event(at(placed, Some(outlier)));
+        store.commit(batch).await.unwrap();
+        assert_eq!(rooms().await, [(5, Some(placed))]);
     }
 
     #[tokio::test]

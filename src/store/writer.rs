@@ -361,6 +361,9 @@ fn rename_outlier(connection: &Connection, room: i64, outlier: i64, seq: i64) ->
         .prepare_cached("UPDATE state_log SET event = ?3 WHERE room = ?1 AND event = ?2")?
         .execute((room, outlier, seq))?;
     connection
+        .prepare_cached("UPDATE membership SET event = ?3 WHERE room = ?1 AND event = ?2")?
+        .execute((room, outlier, seq))?;
+    connection
         .prepare_cached(
             "UPDATE state_snapshot
              SET events = (

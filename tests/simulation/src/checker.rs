@@ -285,7 +285,10 @@ impl Judge {
         for (room, target, redaction) in &plot.redacted {
             for (index, kept) in kept.iter().enumerate() {
                 let Some(room) = kept.rooms.get(room) else { continue };
-                let accepted = room.event(redaction).is_some_and(|event| event.verdict == SHOWN);
+                // Whoever wasn't there may have been given it without what it redacts.
+                let accepted = room
+                    .event(redaction)
+                    .is_some_and(|event| event.verdict == SHOWN && event.redacts.is_some());
                 if let Some(event) = room.event(target).filter(|event| accepted && event.verdict == SHOWN)
                     && event.body.is_some()
                 {

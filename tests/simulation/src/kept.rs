@@ -35,7 +35,7 @@ pub(crate) struct KeptEvent {
     what: String,
     /// It came to a place before others that were there; or it waited for what it redacts, unseen.
     pub(crate) late: bool,
-    redacts: Option<String>,
+    pub(crate) redacts: Option<String>,
 }
 
 #[derive(Default)]
