@@ -174,12 +174,12 @@ impl KeptRoom {
             event.late = event.position >= least;
             least = least.min(event.position);
         }
-        // So did a redaction whose target came later: it waited for it, unseen.
-        let came: BTreeMap<String, i64> =
-            room.events.iter().map(|event| (event.id.clone(), event.position)).collect();
+        // A redaction waits, unseen, for a target that comes after it, or that came to a place before others.
+        let targets: BTreeMap<String, (i64, bool)> =
+            room.events.iter().map(|event| (event.id.clone(), (event.seq, event.late))).collect();
         for event in &mut room.events {
-            let target = event.redacts.as_ref().and_then(|target| came.get(target));
-            event.late |= target.is_some_and(|target| *target > event.position);
+            let target = event.redacts.as_ref().and_then(|target| targets.get(target));
+            event.late |= target.is_some_and(|(seq, late)| *late || *seq > event.seq);
         }
         let text_of =
             "SELECT type, state_key, seq, event FROM state_log WHERE room = ?1 ORDER BY seq, type, state_key";
