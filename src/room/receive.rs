@@ -115,6 +115,10 @@ impl Work<'_> {
         } else {
             self.state_before(&references.previous).await?
         };
+        // Whoever was asked in from elsewhere was told of that alone: what the room was then isn't known.
+        if before.get(&StateEventType::RoomCreate, "").is_none() {
+            return Ok(Outcome::Missing(pdu.prev_events.clone()));
+        }
         let mut batch = Batch::new();
         let step = batch.step();
         let now = (!follows_all).then(|| self.snapshot.state.clone());

@@ -317,6 +317,43 @@ async fn i7_history_that_comes_in_parts_comes_whole() {
     assert!(seen.contains(other.event_id.as_str()), "{seen}");
 }
 
+/// BF-02: what others said between an invite and the join that followed it. Of the invite alone one knows nothing of the room.
+#[tokio::test(flavor = "multi_thread")]
+async fn bf_02_what_follows_an_invite_is_judged_by_what_the_room_was() {
+    let world = World::new().await;
+    for version in ["11", "12"] {
+        let room = Room::new(&world.peer, version, "between");
+        world.peer.keeps(&room);
+        let alice = world.alice.user_id.clone();
+        let (id, creator, invite) = {
+            let mut room = room.lock();
+            let creator = room.creator.clone();
+            let invite = room.put(&creator, "m.room.member", &alice, json!({ "membership": "invite" }));
+            (room.id.clone(), creator, invite)
+        };
+        let uri = format!("/_matrix/federation/v2/invite/{id}/{}", invite.event_id);
+        let body = json!({ "event": wire(&invite), "room_version": version, "invite_room_state": room.lock().state_events() });
+        world.peer.request(&world.here, Method::PUT, &uri, Some(&body)).await.expect(200);
+        world.join(&room).await;
+
+        let (between, topic, after) = {
+            let mut room = room.lock();
+            let joined = room.ends.clone();
+            let follows = [invite.event_id.clone()];
+            let between = room.draft_after(&follows, &creator, "m.room.message", None, message("meanwhile"));
+            room.add(between.clone());
+            let topic = room.put(&creator, "m.room.topic", "", json!({ "topic": "meanwhile" }));
+            room.ends.extend(joined);
+            (between, topic, room.say("of both"))
+        };
+        world.peer.send(&world.here, &[wire(&after)], &[]).await.expect(200);
+        for event in [after, between, topic] {
+            world.sees_soon(&room, event.event_id.as_str()).await;
+        }
+        assert_eq!(world.state(&room, "m.room.topic").await["topic"], "meanwhile");
+    }
+}
+
 /// I7: in versions 1 and 2 senders choose the ids of their events. One that an event of another room has stops nothing, and
 /// nothing of either room is taken for the other's.
 #[tokio::test(flavor = "multi_thread")]
