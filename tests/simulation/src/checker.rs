@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::{
     client::{Client, encoded},
     device::{Device, Style, list, text},
-    kept::{Kept, KeptRoom, SHOWN},
+    kept::{Kept, KeptEvent, KeptRoom, SHOWN},
     keys, receipts,
     trace::note,
     world::{Room, World},
@@ -172,10 +172,15 @@ impl Judge {
                     let since = there.whole_since(&self.world.hosts[*other].name);
                     let Some(since) = since.and_then(|event| room.event(&event.id)) else { continue };
                     let since = since.seq;
+                    // An invite whose answer was lost is known to the invited server alone: its own has given it up.
+                    let host = &self.world.hosts[*other].name;
+                    let is_own = |event: &&KeptEvent| {
+                        event.kind == "m.room.member" && event.sender.ends_with(&format!(":{host}"))
+                    };
                     let lacks: Vec<&String> = room
                         .events
                         .iter()
-                        .filter(|event| event.seq > since && event.verdict == SHOWN)
+                        .filter(|event| event.seq > since && event.verdict == SHOWN && !is_own(event))
                         .map(|event| &event.id)
                         .filter(|id| !there.ids.contains_key(*id))
                         .collect();
