@@ -116,7 +116,8 @@ impl Work<'_> {
             self.state_before(&references.previous).await?
         };
         // Whoever was asked in from elsewhere was told of that alone: what the room was then isn't known.
-        if before.get(&StateEventType::RoomCreate, "").is_none() {
+        let follows_here = !references.previous.is_empty() && !references.elsewhere;
+        if follows_here && before.get(&StateEventType::RoomCreate, "").is_none() {
             return Ok(Outcome::Missing(pdu.prev_events.clone()));
         }
         let mut batch = Batch::new();
