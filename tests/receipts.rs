@@ -224,6 +224,22 @@ async fn receipts_end_notifications() {
     assert_eq!(unread(&sync, &room), (0, 0));
 }
 
+/// Says something in the thread of an event.
+async fn reply(user: &User, room: &str, root: &str, text: &str) -> String {
+    let relation = json!({ "rel_type": "m.thread", "event_id": root });
+    let content = json!({ "msgtype": "m.text", "body": text, "m.relates_to": relation });
+    user.send_event(room, "m.room.message", content).await
+}
+
+/// What somebody hasn't read outside of threads, and in that of an event.
+async fn unread_by_thread(user: &User, room: &str, root: &str) -> (i64, i64) {
+    let filter =
+        "&filter=%7B%22room%22%3A%7B%22timeline%22%3A%7B%22unread_thread_notifications%22%3Atrue%7D%7D%7D";
+    let sync = user.sync_with(None, 0, filter).await;
+    let thread = &joined(&sync, room)["unread_thread_notifications"][root]["notification_count"];
+    (unread(&sync, room).0, thread.as_i64().unwrap_or(0))
+}
+
 /// RC-20, RC-22, RC-23, PU-11, SY-15: each thread is read by itself, the main timeline too.
 #[tokio::test]
 async fn threads_are_read_one_by_one() {
@@ -232,26 +248,16 @@ async fn threads_are_read_one_by_one() {
     let [alice, bob] = &all[..] else { panic!("two people") };
     let room = room_of(&all).await;
     let start = alice.send_text(&room, "root").await;
-    let in_thread = async |text: &str| {
-        let relation = json!({ "rel_type": "m.thread", "event_id": start });
-        let content = json!({ "msgtype": "m.text", "body": text, "m.relates_to": relation });
-        alice.send_event(&room, "m.room.message", content).await
-    };
-    let reply = in_thread("one").await;
+    let in_thread = async |text: &str| reply(alice, &room, &start, text).await;
+    let one = in_thread("one").await;
     in_thread("two").await;
     let last = alice.send_text(&room, "main").await;
-    let relation = json!({ "rel_type": "m.annotation", "event_id": reply, "key": "+" });
+    let relation = json!({ "rel_type": "m.annotation", "event_id": one, "key": "+" });
     let reaction = alice.send_event(&room, "m.reaction", json!({ "m.relates_to": relation })).await;
-    let filter =
-        "&filter=%7B%22room%22%3A%7B%22timeline%22%3A%7B%22unread_thread_notifications%22%3Atrue%7D%7D%7D";
-    let counts = async || {
-        let sync = bob.sync_with(None, 0, filter).await;
-        let thread = &joined(&sync, &room)["unread_thread_notifications"][&start]["notification_count"];
-        (unread(&sync, &room).0, thread.as_i64().unwrap_or(0))
-    };
+    let counts = async || unread_by_thread(bob, &room, &start).await;
     mark(bob, &room, "m.read", &start, json!({ "thread_id": "main" })).await;
     assert_eq!(counts().await, (1, 2));
-    mark(bob, &room, "m.read", &reply, json!({ "thread_id": start })).await;
+    mark(bob, &room, "m.read", &one, json!({ "thread_id": start })).await;
     assert_eq!(counts().await, (1, 1));
     mark(bob, &room, "m.read", &last, json!({ "thread_id": "main" })).await;
     assert_eq!(counts().await, (0, 1), "the thread is not read by reading the main timeline");
@@ -288,29 +294,19 @@ async fn who_sends_has_read_the_thread_that_they_send_to() {
     let [alice, bob] = &all[..] else { panic!("two people") };
     let room = room_of(&all).await;
     let start = alice.send_text(&room, "root").await;
-    let in_thread = async |user: &User, text: &str| {
-        let relation = json!({ "rel_type": "m.thread", "event_id": start });
-        let content = json!({ "msgtype": "m.text", "body": text, "m.relates_to": relation });
-        user.send_event(&room, "m.room.message", content).await
-    };
+    let in_thread = async |user: &User, text: &str| reply(user, &room, &start, text).await;
     mark(bob, &room, "m.read", &start, json!({})).await;
-    let filter =
-        "&filter=%7B%22room%22%3A%7B%22timeline%22%3A%7B%22unread_thread_notifications%22%3Atrue%7D%7D%7D";
-    let counts = async || {
-        let sync = bob.sync_with(None, 0, filter).await;
-        let thread = &joined(&sync, &room)["unread_thread_notifications"][&start]["notification_count"];
-        (unread(&sync, &room).0, thread.as_i64().unwrap_or(0))
-    };
+    let counts = async || unread_by_thread(bob, &room, &start).await;
     in_thread(alice, "one").await;
     alice.send_text(&room, "main").await;
     assert_eq!(counts().await, (1, 1));
-    let reply = in_thread(bob, "two").await;
+    let own = in_thread(bob, "two").await;
     assert_eq!(counts().await, (1, 0));
     in_thread(alice, "three").await;
     bob.send_text(&room, "main").await;
     assert_eq!(counts().await, (0, 1));
     alice.send_text(&room, "main").await;
-    let relation = json!({ "rel_type": "m.annotation", "event_id": reply, "key": "+" });
+    let relation = json!({ "rel_type": "m.annotation", "event_id": own, "key": "+" });
     bob.send_event(&room, "m.reaction", json!({ "m.relates_to": relation })).await;
     assert_eq!(counts().await, (1, 0), "a reaction is where its target is");
     // Nothing is told to others.

@@ -300,18 +300,13 @@ async fn try_batch(
                 answers.push(work.kept_if_done(mark, entered)?.map(|()| Answer::Received(Vec::new())));
                 continue;
             }
-            Wish::Bridge(bridge) => {
-                let (event, before) = &**bridge;
+            wish @ (Wish::Bridge(held) | Wish::Cite(held)) => {
+                let (event, given) = &**held;
                 let mark = work.mark();
-                let bridged = work.bridge(event, before).await;
-                let bridged = work.kept_if_done(mark, bridged)?;
-                answers.push(bridged.map(|outcome| Answer::Received(vec![outcome])));
-                continue;
-            }
-            Wish::Cite(citing) => {
-                let (event, cited) = &**citing;
-                let mark = work.mark();
-                let judged = work.receive_citing(event, cited).await;
+                let judged = match wish {
+                    Wish::Bridge(_) => work.bridge(event, given).await,
+                    _ => work.receive_citing(event, given).await,
+                };
                 let judged = work.kept_if_done(mark, judged)?;
                 answers.push(judged.map(|outcome| Answer::Received(vec![outcome])));
                 continue;

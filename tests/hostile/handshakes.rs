@@ -138,6 +138,26 @@ async fn jn_09_the_servers_that_are_named_are_asked() {
     join(&Room::new(&world.peer, "11", "named"), "").await.expect(200);
 }
 
+/// What the request says beside it is in the join that another server is sent; what no event can hold isn't sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_elsewhere_has_what_its_request_says_beside_it() {
+    let world = World::new().await;
+    let room = Room::new(&world.peer, "11", "said");
+    world.peer.keeps(&room);
+    let path = format!("/v3/join/{}?via={}", named(&room).0, world.peer.name);
+    let big = json!({ "org.example": "x".repeat(70_000) });
+    world.alice.post(&path, big).await.expect_error(413, "M_TOO_LARGE");
+    world.alice.post(&path, json!({ "org.example": 1.5 })).await.expect_error(400, "M_BAD_JSON");
+    assert!(world.peer.asked("/_matrix/federation/v2/send_join/").is_empty());
+
+    let said =
+        json!({ "org.example": { "of": "spring" }, "reason": "rain", "membership": "ban", "displayname": 5 });
+    world.alice.post(&path, said).await.expect(200);
+    let sent = world.peer.asked("/_matrix/federation/v2/send_join/");
+    let expected = json!({ "membership": "join", "org.example": { "of": "spring" }, "reason": "rain" });
+    assert_eq!(sent[0].body["content"], expected);
+}
+
 /// What the state of a room is said to be is judged event by event.
 #[tokio::test(flavor = "multi_thread")]
 async fn jn_06_states_that_lie_let_nobody_in() {

@@ -176,6 +176,10 @@ async fn a_join_has_what_its_request_says_beside_it() {
         assert_eq!(content, expected, "{path}");
         bob.post(&format!("/v3/rooms/{room}/leave"), json!({})).await.expect(200);
         bob.post(&path, json!("no object")).await.expect_error(400, "M_BAD_JSON");
+        // What no event can hold keeps nobody out for good.
+        let big = json!({ "org.example": "x".repeat(70_000) });
+        bob.post(&path, big).await.expect_error(413, "M_TOO_LARGE");
+        bob.post(&path, json!({ "org.example": 1.5 })).await.expect_error(400, "M_BAD_JSON");
     }
 }
 

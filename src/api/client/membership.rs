@@ -13,7 +13,10 @@ use ruma::{
     serde::JsonObject,
 };
 
-use super::{finished::finished, whole::Whole};
+use super::{
+    finished::finished,
+    with::{Also, With},
+};
 use crate::{
     account::Session,
     app::App,
@@ -67,18 +70,18 @@ async fn enter(
 async fn join(
     app: App,
     session: Session,
-    Whole { request, body }: Whole<join_room_by_id::v3::Request>,
+    With { request, more: Also(said) }: With<join_room_by_id::v3::Request, Also<JsonObject>>,
 ) -> Result<join_room_by_id::v3::Response, MatrixError> {
-    enter(app, session, request.room_id, Vec::new(), body).await.map(join_room_by_id::v3::Response::new)
+    enter(app, session, request.room_id, Vec::new(), said).await.map(join_room_by_id::v3::Response::new)
 }
 
 async fn join_by_alias(
     app: App,
     session: Session,
-    Whole { request, body }: Whole<join_room_by_id_or_alias::v3::Request>,
+    With { request, more: Also(said) }: With<join_room_by_id_or_alias::v3::Request, Also<JsonObject>>,
 ) -> Result<join_room_by_id_or_alias::v3::Response, MatrixError> {
     let (room_id, via) = find(&app, request.room_id_or_alias, request.via).await?;
-    let room_id = enter(app, session, room_id, via, body).await?;
+    let room_id = enter(app, session, room_id, via, said).await?;
     Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
 }
 

@@ -54,7 +54,6 @@ mod typing;
 mod upgrade;
 mod versions;
 mod well_known;
-mod whole;
 mod with;
 
 pub use self::{

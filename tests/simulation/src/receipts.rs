@@ -1,5 +1,7 @@
 //! How far people have read: what others hear of it, and what is unread then.
 
+use std::collections::BTreeSet;
+
 use crate::{
     device::{Device, Style},
     kept::{KeptEvent, KeptRoom, SHOWN},
@@ -58,11 +60,13 @@ pub(crate) fn judge(world: &World, device: &Device, room: &str, stored: &KeptRoo
     let said = stored.events.iter().filter(own).map(|event| event.seq).max().unwrap_or_default();
     let read = told(&device.user_id, PUBLIC).max(told(&device.user_id, PRIVATE)).max(said);
     let Some(since) = stored.joined_since(&device.user_id) else { return };
-    let unread = stored.events.iter().filter(|event| {
+    // One that came with nothing in it was said all the same; one that was redacted here is no more.
+    let shown = || stored.events.iter().filter(|event| event.verdict == SHOWN);
+    let redacted: BTreeSet<&str> = shown().filter_map(|event| event.redacts.as_deref()).collect();
+    let unread = shown().filter(|event| {
         event.seq > read.max(since)
-            && event.verdict == SHOWN
             && event.kind == "m.room.message"
-            && event.body.is_some()
+            && !redacted.contains(&*event.id)
             && event.sender != device.user_id
     });
     let unread = unread.count() as u64;
