@@ -80,6 +80,10 @@ pub(super) fn options(path: &Path, durability: Durability) -> SqliteConnectOptio
 
 /// Opens the file, brings its schema up to date, and gives the connections that read it.
 pub(super) async fn open(path: &Path, durability: Durability) -> Result<SqlitePool, Error> {
+    // What can't be opened is told of below.
+    if is_behind(path).unwrap_or(false) {
+        tracing::info!(path = %path.display(), "the database of an earlier version is brought up to date: one of many gigabytes takes minutes, and for that time up to its own size of free space");
+    }
     // Without a minimum the pool begins with one connection and not, now and then, two: of those that make a database of
     // a new file together, one is told that it is locked, however patient it is.
     let readers = SqlitePoolOptions::new()

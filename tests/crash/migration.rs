@@ -117,6 +117,24 @@ async fn a_command_leaves_the_schema_alone_while_a_server_of_before_runs() {
     assert!(server.run(&["user", "list"]).status.success(), "a server of the same version may run");
 }
 
+/// Why a start takes long stands in the log, and there alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_told_of() {
+    let mut server = Server::start(Table::new()).await;
+    server.restart().await;
+    assert!(!server.log().contains("earlier version"), "nothing is to be done: {}", server.log());
+    server.stop().await;
+    let database = server.data_dir().join("hearth.db");
+    fs::remove_file(&database).unwrap();
+    make_old(&database).await;
+    server.start_again().await;
+    assert!(
+        server.log().contains("the database of an earlier version is brought up to date"),
+        "{}",
+        server.log()
+    );
+}
+
 #[track_caller]
 fn assert_same(found: &Content, expected: &Content) {
     let tables = |content: &Content| content.keys().cloned().collect::<Vec<_>>();
