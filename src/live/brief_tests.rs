@@ -172,7 +172,7 @@ fn ageless(body: &[u8]) -> Value {
     body
 }
 
-fn wanted(filter: Value) -> Wanted {
+pub(crate) fn wanted(filter: Value) -> Wanted {
     let definition: FilterDefinition = serde_json::from_value(filter).unwrap();
     Wanted { filter: Arc::new(SyncFilter::new(definition)), full_state: false, state: StateForm::Before }
 }

@@ -42,6 +42,8 @@ impl Syncs {
         Box::pin(self.to_device.acknowledge(session.device, from.mail)).await;
         loop {
             let woken = tail.woken();
+            // At first too: nobody woke a request that wasn't waiting yet when its session ended.
+            Box::pin(self.sessions.still(&session)).await?;
             let to = self.now();
             // Boxed: what a waiting request keeps is small, however much its answer needs while it is made.
             if wanted.full_state {
@@ -67,14 +69,32 @@ impl Syncs {
                 () = woken => {}
                 () = tokio::time::sleep_until(deadline) => {}
             }
-            Box::pin(self.sessions.still(&session)).await?;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::{
+        account,
+        live::brief_tests::{log_in, syncs_of, wanted},
+        room::tests::World,
+    };
+
+    #[tokio::test]
+    async fn a_session_that_ends_before_its_request_waits_is_told_so() {
+        let world = World::new(&[]).await;
+        let session = log_in(&world, "alice").await;
+        let syncs = syncs_of(&world);
+        let since = syncs.token_of_now().parse().ok();
+        world.accounts.logout(&session).await.unwrap();
+        let request = Request { since, timeout: Duration::from_secs(1), wanted: wanted(json!({})) };
+        let answer = syncs.sync(session, request).await;
+        assert!(matches!(answer, Err(Error::Account(account::Error::UnknownToken { .. }))), "{answer:?}");
+    }
 
     /// What a waiting client costs is mostly this.
     #[test]

@@ -85,6 +85,8 @@ impl Sliding {
         let mut looked = false;
         loop {
             let (woken, replaced) = (tail.woken(), held.connection.replaced.notified());
+            // At first too: nobody woke a request that wasn't waiting yet when its session ended.
+            Box::pin(self.syncs.sessions.still(&session)).await?;
             let over = || Instant::now() >= deadline || self.syncs.shutdown.is_set() || !held.is_current();
             if !looked || tail.has_news(draft.place.position, draft.place.fading) || over() {
                 // Boxed: what a waiting request keeps is small, however much its answer needs while it is made.
@@ -99,7 +101,6 @@ impl Sliding {
                 () = replaced => {}
                 () = tokio::time::sleep_until(deadline) => {}
             }
-            Box::pin(self.syncs.sessions.still(&session)).await?;
         }
     }
 
@@ -481,5 +482,42 @@ fn mark_missed(
     }
     for room in typing.keys() {
         miss(*room, told::TYPING);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{
+        account,
+        live::{
+            brief_tests::{log_in, syncs_of},
+            sliding::Wishes,
+        },
+        room::tests::World,
+    };
+
+    #[tokio::test]
+    async fn a_session_that_ends_before_its_request_waits_is_told_so() {
+        let world = World::new(&[]).await;
+        let session = log_in(&world, "alice").await;
+        let sliding = Sliding::new(syncs_of(&world));
+        let request = |pos| Request {
+            form: Form::Merged,
+            conn_id: String::new(),
+            txn_id: None,
+            pos,
+            timeout: Duration::from_secs(1),
+            wishes: Wishes::default(),
+            mail: None,
+        };
+        let first = sliding.sync(session.clone(), request(None)).await.unwrap();
+        let first: Value = serde_json::from_slice(&first).unwrap();
+        let pos = first["pos"].as_str().map(str::to_owned);
+        world.accounts.logout(&session).await.unwrap();
+        let answer = sliding.sync(session, request(pos)).await;
+        assert!(matches!(answer, Err(Error::Account(account::Error::UnknownToken { .. }))), "{answer:?}");
     }
 }
