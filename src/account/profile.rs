@@ -4,10 +4,13 @@ use ruma::UserId;
 use serde_json::{Map, Value, json};
 
 use super::{Accounts, Error};
-use crate::store::{
-    self,
-    profile::{delete_profile_field, set_profile_field},
-    user_directory::{delete_name, set_name},
+use crate::{
+    queue::{Kind, pointer},
+    store::{
+        self, Batch, Statement,
+        profile::{delete_profile_field, set_profile_field},
+        user_directory::{delete_name, set_name},
+    },
 };
 
 /// Bytes of the whole profile, as JSON.
@@ -102,11 +105,11 @@ impl Accounts {
         if Value::Object(profile).to_string().len() > MAX_PROFILE {
             return Err(Error::ProfileTooLarge(MAX_PROFILE));
         }
-        let mut statements = vec![set_profile_field(recipient, field, &text)];
-        if let Some(name) = name {
-            statements.push(set_name(recipient, &name));
-        }
-        self.store.commit(statements).await?;
+        self.write_profile(recipient, |step| {
+            let name = name.as_deref().map(|name| set_name(recipient, name));
+            std::iter::once(set_profile_field(recipient, field, &text, step)).chain(name).collect()
+        })
+        .await?;
         Ok(ProfileChange::of(field))
     }
 
@@ -117,12 +120,35 @@ impl Accounts {
         if !self.fields(recipient).await?.contains_key(field) {
             return Ok(ProfileChange::of(field));
         }
-        let mut statements = vec![delete_profile_field(recipient, field)];
-        if field == NAME {
-            statements.push(delete_name(recipient));
-        }
-        self.store.commit(statements).await?;
+        self.write_profile(recipient, |step| {
+            let name = (field == NAME).then(|| delete_name(recipient));
+            delete_profile_field(recipient, field, step).into_iter().chain(name).collect()
+        })
+        .await?;
         Ok(ProfileChange::of(field))
+    }
+
+    /// Writes a change, whose rows carry the position of a step, and tells of it all here who share a room with the user.
+    async fn write_profile(
+        &self,
+        recipient: i64,
+        change: impl Fn(u32) -> Vec<Statement>,
+    ) -> Result<(), Error> {
+        let account = self.store.account(recipient).await?.ok_or(Error::NotFound("account"))?;
+        let mut told = self.store.recipients_near(&account.user_id, false).await?;
+        loop {
+            let mut batch = Batch::new();
+            let step = batch.step();
+            change(step).into_iter().for_each(|statement| batch.push(statement));
+            batch.deliver(pointer(told.iter().copied(), step, Kind::Profile, 0));
+            self.store.commit(batch).await?;
+            // Whoever came meanwhile may have read the profile as it was.
+            let near = self.store.recipients_near(&account.user_id, false).await?;
+            if near.iter().all(|recipient| told.contains(recipient)) {
+                return Ok(());
+            }
+            told = near;
+        }
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Changes {
     pub(super) device_lists: Vec<i64>,
     /// Devices of the user whose one-time keys became fewer or more.
     pub(super) one_time_keys: BTreeSet<i64>,
+    /// The `changed` of fields of profiles.
+    pub(super) profiles: Vec<i64>,
 }
 
 impl Changes {
@@ -49,6 +51,7 @@ impl Changes {
                 Kind::ToDevice => drop(changes.mailboxes.insert(entry.room)),
                 Kind::DeviceList => changes.device_lists.push(entry.item),
                 Kind::OneTimeKeys => drop(changes.one_time_keys.insert(entry.room)),
+                Kind::Profile => changes.profiles.push(entry.item),
                 Kind::Event | Kind::Receipt | Kind::AccountData | Kind::Unread => {
                     changes.rooms.entry(entry.room).or_default().add(entry);
                 }
@@ -79,7 +82,11 @@ impl RoomChanges {
             Kind::Receipt => self.receipts.push(entry.item),
             Kind::AccountData => self.account_data.push(entry.item),
             Kind::Unread => self.unread = true,
-            Kind::ThreadSubscription | Kind::ToDevice | Kind::DeviceList | Kind::OneTimeKeys => {}
+            Kind::ThreadSubscription
+            | Kind::ToDevice
+            | Kind::DeviceList
+            | Kind::OneTimeKeys
+            | Kind::Profile => {}
         }
     }
 }

@@ -137,7 +137,7 @@ mod tests {
 
     use hearth_federation::Task;
     use ruma::{OwnedUserId, ServerName, events::room::member::MembershipState};
-    use serde_json::value::RawValue;
+    use serde_json::{json, value::RawValue};
 
     use super::{
         super::tests::{Mute, World, user},
@@ -147,7 +147,7 @@ mod tests {
         room::{AskPolicy, Preset, Refusal},
         store::{
             account::deactivate_account, device::add_device, device_key::set_device_keys,
-            key_backup::add_backup, profile::set_profile_field,
+            key_backup::add_backup,
         },
     };
 
@@ -247,10 +247,8 @@ mod tests {
         let recipient = world.accounts.recipient(&alice).await.unwrap().unwrap();
         world.store.commit(Vec::from(add_device(alice.as_str(), "PHONE", None, 0))).await.unwrap();
         let device = world.store.device(recipient, "PHONE").await.unwrap().unwrap().id;
-        let mut statements = vec![
-            set_device_keys(device, alice.as_str(), "PHONE", "{}".to_owned()),
-            set_profile_field(recipient, "displayname", "\"Alice\""),
-        ];
+        let _ = world.accounts.set_profile_field(recipient, "displayname", json!("Alice")).await.unwrap();
+        let mut statements = vec![set_device_keys(device, alice.as_str(), "PHONE", "{}".to_owned())];
         statements.extend(add_backup(recipient, 1, "m.test", "{}"));
         world.store.commit(statements).await.unwrap();
         world.store.commit(deactivate_account(recipient, true, 1)).await.unwrap();

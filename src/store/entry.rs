@@ -23,6 +23,8 @@ pub enum Kind {
     DeviceList = 7,
     /// The one-time keys of a device of the recipient became fewer or more. In place of a room: its number.
     OneTimeKeys = 8,
+    /// A field of the profile of somebody here changed: the `changed` of the row. Room 0.
+    Profile = 9,
 }
 
 impl Kind {
@@ -37,6 +39,7 @@ impl Kind {
             Self::ToDevice,
             Self::DeviceList,
             Self::OneTimeKeys,
+            Self::Profile,
         ]
         .into_iter()
         .find(|kind| *kind as i16 == number)

@@ -42,6 +42,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (25, "settled parts", include_str!("../../migrations/sqlite/0025_settled_parts.sql")),
     (26, "unread runs", include_str!("../../migrations/sqlite/0026_unread_runs.sql")),
     (27, "event ids", include_str!("../../migrations/sqlite/0027_event_ids.sql")),
+    (28, "profile changes", include_str!("../../migrations/sqlite/0028_profile_changes.sql")),
 ];
 
 /// Readers at a time. SQLite answers from the page cache mostly, so more than this waits for a core, not for the disk.

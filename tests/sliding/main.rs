@@ -12,6 +12,7 @@ mod input;
 mod lists;
 mod membership;
 mod merged;
+mod profiles;
 mod rooms;
 
 use common::{Answer, Server, User, device::FOR_EVER};

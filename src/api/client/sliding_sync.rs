@@ -1,6 +1,9 @@
 //! Sliding sync (MSC4186) in both forms: `POST /v4/sync`, as it was merged, and the one that clients in the field speak.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ruma::OwnedRoomId;
 use serde::Deserialize;
@@ -12,7 +15,9 @@ use crate::{
     http::{MatrixError, Routes, Whole, json_response},
     keys::to_device::PAGE,
     limits::Class,
-    live::sliding::{Config, Extensions, Filters, Form, Key, List, Mail, Request, Required, Scope, Wishes},
+    live::sliding::{
+        Config, Extensions, Fields, Filters, Form, Key, List, Mail, Profiles, Request, Required, Scope, Wishes,
+    },
     presence::State,
 };
 
@@ -127,6 +132,8 @@ struct ExtensionsBody {
     typing: ScopeBody,
     #[serde(default, rename = "io.element.msc4308.thread_subscriptions", alias = "thread_subscriptions")]
     threads: Threads,
+    #[serde(default, rename = "org.matrix.msc4262.profiles", alias = "profiles")]
+    profiles: ProfilesBody,
 }
 
 #[derive(Default, Deserialize)]
@@ -142,6 +149,13 @@ struct ScopeBody {
     enabled: Option<bool>,
     lists: Option<Vec<String>>,
     rooms: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+struct ProfilesBody {
+    #[serde(flatten)]
+    scope: ScopeBody,
+    fields: Option<BTreeSet<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -348,6 +362,9 @@ fn extensions(body: ExtensionsBody) -> Result<Extensions, MatrixError> {
         let scope = Scope { lists: body.lists, rooms: body.rooms };
         Ok::<_, MatrixError>((body.enabled == Some(true)).then_some(scope))
     };
+    let ProfilesBody { scope: in_rooms, fields } = body.profiles;
+    at_most(MAX_ELEMENTS, fields.as_ref().map_or(0, BTreeSet::len), "fields of profiles")?;
+    let profiles = scope(in_rooms)?.map(|scope| Profiles { scope, fields: Fields(fields) });
     let threads = body.threads.limit.unwrap_or(THREADS).clamp(1, MAX_THREADS);
     Ok(Extensions {
         e2ee: body.e2ee.enabled == Some(true),
@@ -355,5 +372,6 @@ fn extensions(body: ExtensionsBody) -> Result<Extensions, MatrixError> {
         receipts: scope(body.receipts)?,
         typing: scope(body.typing)?,
         threads: (body.threads.enabled == Some(true)).then(|| i64::try_from(threads).unwrap_or(i64::MAX)),
+        profiles,
     })
 }

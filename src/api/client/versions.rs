@@ -31,6 +31,8 @@ const FEATURES: &[&str] = &[
     // Thread subscriptions; clients look for one or the other.
     "io.element.msc4306",
     "org.matrix.msc4306",
+    // Profiles in sliding sync.
+    "org.matrix.msc4262",
     // A push rule for all encrypted events, off until a client turns it on.
     "org.matrix.msc4028",
     // Threads.

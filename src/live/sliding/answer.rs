@@ -214,6 +214,7 @@ impl Sliding {
             typing,
             ignored: &asked.ignored,
             chosen: &chosen,
+            rooms: &body.rooms,
             shown,
             expanded,
             span: (from.position, to.position),

@@ -19,7 +19,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::request::{Config, Wishes};
+use super::request::{Config, Fields, Wishes};
 use crate::live::syncs::Place;
 
 /// Connections of a device: the least lately used one goes for the next.
@@ -51,6 +51,8 @@ pub(super) mod told {
     pub(in crate::live::sliding) const ACCOUNT_DATA: u8 = 2;
     pub(in crate::live::sliding) const RECEIPTS: u8 = 4;
     pub(in crate::live::sliding) const TYPING: u8 = 8;
+    /// Those of the people in the room.
+    pub(in crate::live::sliding) const PROFILES: u8 = 16;
 }
 
 /// What a client has.
@@ -77,6 +79,8 @@ pub(super) struct Rest {
     pub(super) threads: bool,
     /// The position up to which it knows whose devices changed, once it has asked.
     pub(super) device_lists: Option<i64>,
+    /// Which fields it has of the profiles that it was told, all up to date.
+    pub(super) profiles: Option<Fields>,
 }
 
 /// What an answer adds to [`Known`].

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::{Map, Value, json};
 
 use super::{
     Form,
+    body::RoomBody,
     connection::{Draft, Known, Sent, told},
     request::{Extensions, Mail, Scope},
     room::Chosen,
@@ -38,6 +39,8 @@ pub(super) struct Extending<'a> {
     pub(super) typing: HashMap<i64, Vec<OwnedUserId>>,
     pub(super) ignored: &'a IgnoredUsers,
     pub(super) chosen: &'a [Chosen<'a>],
+    /// What the answer says of rooms.
+    pub(super) rooms: &'a BTreeMap<OwnedRoomId, RoomBody>,
     /// The events of the timelines of rooms that the answer has whole.
     pub(super) shown: HashMap<i64, Vec<OwnedEventId>>,
     /// The events of timelines that go further back than what the client has.
@@ -66,6 +69,7 @@ impl Extending<'_> {
         add("receipts", self.receipts(draft).await?);
         add("typing", self.typing(draft));
         add("io.element.msc4308.thread_subscriptions", self.threads(draft).await?);
+        add("org.matrix.msc4262.profiles", self.profiles(draft).await?);
         if self.wishes.e2ee {
             let mut e2ee = json!(self.syncs.keys.left(self.session.device).await?);
             news |= self.changes.one_time_keys.contains(&self.session.device);
@@ -100,13 +104,13 @@ impl Extending<'_> {
         Ok(news)
     }
 
-    fn sent<'d>(&'d self, draft: &'d Draft, room: i64) -> Option<&'d Sent> {
+    pub(super) fn sent<'d>(&'d self, draft: &'d Draft, room: i64) -> Option<&'d Sent> {
         draft.rooms.get(&room).or_else(|| self.known.rooms.get(&room))
     }
 
     /// Of the rooms in the scope, those that the client lacks this of altogether, and those where something changed. All
     /// have it up to date then; those outside of the scope where something changed no longer have.
-    fn divide<'c>(
+    pub(super) fn divide<'c>(
         &'c self,
         draft: &mut Draft,
         scope: Option<&Scope>,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Sliding,
     connection::{Connection, Draft, Known, Rest, Sent, told},
-    request::{Config, Wishes},
+    request::{Config, Fields, Wishes},
 };
 use crate::{
     live::syncs::Place,
@@ -46,6 +46,7 @@ struct Told {
     account_data: bool,
     threads: bool,
     device_lists: Option<i64>,
+    profiles: Option<Fields>,
 }
 
 impl Told {
@@ -73,6 +74,7 @@ impl Told {
             account_data: rest.account_data,
             threads: rest.threads,
             device_lists: rest.device_lists,
+            profiles: rest.profiles.clone(),
         }
     }
 
@@ -88,6 +90,7 @@ impl Told {
             account_data: self.account_data,
             threads: self.threads,
             device_lists: self.device_lists,
+            profiles: self.profiles,
             ..Rest::default()
         };
         Some((place, rooms.collect::<Option<_>>()?, rest))

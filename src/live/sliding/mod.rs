@@ -3,7 +3,7 @@
 //! It is one more reader of the user's queue. A `pos` is a place in it, as the tokens of `/sync` are, with the number of
 //! the answer that it came with: [`connection`] knows by that what the client has. [`order`] keeps the user's rooms by
 //! their last events, [`answer`] chooses those of the windows and waits, [`room`] tells what is new in one of them,
-//! [`extensions`] what isn't rooms. A change in one room costs the same however many there are: as long as the windows
+//! [`extensions`] and [`profiles`] what isn't rooms. A change in one room costs the same however many there are: as long as the windows
 //! show all rooms and the client has them all, only rooms that the queue speaks of are looked at.
 //!
 //! Both wire forms are the same question here ([`request`]) and nearly the same answer ([`body`]).
@@ -15,13 +15,14 @@ mod connection;
 mod extensions;
 mod handover;
 mod order;
+mod profiles;
 mod request;
 mod room;
 
 use std::sync::Arc;
 
 pub use self::request::{
-    Config, Extensions, Filters, Form, Key, List, Mail, Request, Required, Scope, Wishes,
+    Config, Extensions, Fields, Filters, Form, Key, List, Mail, Profiles, Request, Required, Scope, Wishes,
 };
 use self::{bump::Bumps, connection::Connections, order::Orders};
 use super::syncs::Syncs;

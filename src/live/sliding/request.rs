@@ -1,6 +1,9 @@
 //! What a sliding sync request asks, whichever of the two forms it came in.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ruma::{OwnedRoomId, RoomId};
 use serde::{Deserialize, Serialize};
@@ -156,6 +159,33 @@ pub struct Extensions {
     pub typing: Option<Scope>,
     /// The most changes of thread subscriptions an answer.
     pub threads: Option<i64>,
+    pub profiles: Option<Profiles>,
+}
+
+/// Which profiles are wanted: of the people in these rooms, and of everybody when they change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profiles {
+    pub scope: Scope,
+    pub fields: Fields,
+}
+
+/// Fields of profiles; `None`: all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fields(pub Option<BTreeSet<String>>);
+
+impl Fields {
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.0.as_ref().is_none_or(|own| own.contains(field))
+    }
+
+    /// Whether all of the others are among them.
+    pub(super) fn cover(&self, others: &Self) -> bool {
+        match (&self.0, &others.0) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(others)) => own.is_superset(others),
+        }
+    }
 }
 
 /// Which messages to the device are wanted.
