@@ -174,3 +174,21 @@ async fn pf_04_the_operator_says_who_looks_profiles_up() {
         answer.expect_error(404, "M_NOT_FOUND");
     }
 }
+
+/// Nobody fills the database with what they took away: clients hear of the last of it.
+#[tokio::test]
+async fn fields_that_were_taken_away_are_remembered_up_to_a_point() {
+    let server = Server::start(Table::new()).await;
+    let bob = server.register("bob").await;
+    for number in 0..110 {
+        let field = format!("org.example.field{number}");
+        set(&bob, &field, json!(number)).await.expect(200);
+        bob.delete(&format!("/v3/profile/{}/{field}", bob.user_id), None).await.expect(200);
+    }
+    set(&bob, "org.example.kept", json!(1)).await.expect(200);
+    assert_eq!(profile(&bob, &bob).await, json!({ "org.example.kept": 1 }));
+    let database = rusqlite::Connection::open(server.data_dir().join("hearth.db")).expect("a database");
+    let rows = "SELECT COUNT(*), SUM(value = '') FROM profile";
+    let found = database.query_row(rows, [], |row| Ok((row.get(0)?, row.get(1)?)));
+    assert_eq!(found, Ok((101, 100)), "rows, and those of fields taken away");
+}
