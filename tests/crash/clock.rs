@@ -6,7 +6,7 @@ use serde_json::json;
 use toml::Table;
 
 use crate::{
-    assert_no_panic,
+    Starts, assert_intact, assert_no_panic,
     common::{
         eventually,
         federating::{Authority, Federating},
@@ -35,6 +35,7 @@ async fn a_clock_that_jumps_loses_reorders_and_stops_nothing() {
     load.progress.clocks_differ.store(true, Ordering::SeqCst);
     let since = alice.sync(None, 0).await["next_batch"].as_str().unwrap().to_owned();
     let mut sent = Vec::new();
+    let mut starts = Starts::default();
     for (jump, offset) in [HOUR, 0, -HOUR, 0].into_iter().enumerate() {
         let path = format!("/v3/rooms/{room}/send/m.room.message/before{jump}");
         let body = json!({ "msgtype": "m.text", "body": jump.to_string() });
@@ -71,6 +72,10 @@ async fn a_clock_that_jumps_loses_reorders_and_stops_nothing() {
         // Who is new, and who comes by a password, is let in.
         alice.sync(None, 0).await;
         here.server.login("alice").await;
+        // What it has by this clock is whole, and it starts by it.
+        here.server.kill().await;
+        assert_intact(&here.server);
+        starts.again(&mut here.server).await;
     }
     let log = whole_log(&alice, &room).await;
     let log = log.into_iter().filter(|event| event["type"] == "m.room.message").collect();
@@ -79,4 +84,5 @@ async fn a_clock_that_jumps_loses_reorders_and_stops_nothing() {
     for one in [&here, &there] {
         assert_no_panic(&one.server);
     }
+    starts.report("after jumps of the clock");
 }

@@ -110,12 +110,14 @@ async fn i1_a_disk_that_fails_to_sync_loses_nothing_that_was_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_that_write_only_half_are_finished() {
-    let (server, disk, load, _) = at_work().await;
+    let (mut server, disk, load, _) = at_work().await;
     disk.set(Word::ShortWrites, 1);
     load.progress.more(100).await;
     disk.set(Word::ShortWrites, 0);
     load.end().await;
     assert_no_panic(&server);
+    server.kill().await;
+    assert_intact(&server);
 }
 
 /// A file system that really is full, where the test may make one.

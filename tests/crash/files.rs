@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use toml::Table;
 
 use crate::{
-    assert_no_panic,
+    assert_intact, assert_no_panic,
     common::{Server, eventually},
     load::{Load, Party},
 };
@@ -68,6 +68,10 @@ async fn without_free_files_nothing_is_lost_and_it_passes() {
     let said = log.lines().filter(|line| line.contains("no connection can be accepted")).count();
     assert!((1..5).contains(&said), "said {said} times:\n{log}");
     assert!(log.lines().count() < 60, "{log}");
+    server.kill().await;
+    assert_intact(&server);
+    server.start_again().await;
+    idle.get("/v3/account/whoami").await.expect(200);
     assert_no_panic(&server);
 }
 

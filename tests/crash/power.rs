@@ -86,6 +86,7 @@ async fn servers_agree_though_the_power_of_one_goes() {
     let acknowledged = load.end().await;
     assert_no_panic(&here.server);
     eprintln!("{losses} losses of power of one of two, {acknowledged} acts acknowledged, none lost");
+    starts.report("after losses of power of one of two");
 }
 
 /// The first start writes keys and a database; whatever of these is left, the next one works.

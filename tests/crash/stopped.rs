@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use toml::Table;
 
 use crate::{
-    assert_no_panic,
+    Starts, assert_intact, assert_no_panic,
     common::{Server, rounds},
     load::{Load, Party},
 };
@@ -16,6 +16,7 @@ async fn a_server_that_was_stopped_for_a_while_goes_on_where_it_was() {
     let mut server = Server::start(Table::new()).await;
     let party = Party::gather(&[(&server, "localhost")], 3, 2).await;
     let load = Load::start(&party, 1).await;
+    let mut starts = Starts::default();
     for _ in 0..2 {
         load.progress.more(20).await;
         server.signal(Signal::STOP);
@@ -25,9 +26,15 @@ async fn a_server_that_was_stopped_for_a_while_goes_on_where_it_was() {
         }
         assert!(load.progress.count() <= before + 3, "who is stopped acknowledges nothing");
         server.signal(Signal::CONT);
+        load.progress.more(20).await;
+        server.kill().await;
+        assert_intact(&server);
+        starts.again(&mut server).await;
     }
     load.progress.more(20).await;
     load.end().await;
     assert_no_panic(&server);
     server.stop().await;
+    assert_intact(&server);
+    starts.report("after stops");
 }
