@@ -19,6 +19,7 @@ mod keys;
 mod machine;
 mod network;
 mod os;
+mod panics;
 mod receipts;
 mod sliding;
 mod story;
@@ -69,12 +70,15 @@ struct Options {
     /// Disks say that they have synced, and haven't: this has to be found out.
     #[arg(long)]
     lying_disks: bool,
+    /// A server panics while it answers another: this has to be found out.
+    #[arg(long)]
+    panics: bool,
 }
 
 impl Options {
     fn plan(&self, seed: u64) -> Plan {
-        let Self { servers, acts, no_crashes, lying_disks, dump, .. } = *self;
-        Plan { seed, servers, acts, crashes: !no_crashes, dump, lying: lying_disks }
+        let Self { servers, acts, no_crashes, lying_disks, dump, panics, .. } = *self;
+        Plan { seed, servers, acts, crashes: !no_crashes, dump, lying: lying_disks, panics }
     }
 }
 
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
 /// Plays a seed in this process, which ends with it: nothing that is left of its servers is to end in its own way.
 fn one(plan: &Plan, trace: bool) -> ! {
     os::register();
+    panics::watch();
     if trace {
         // RUST_LOG says how much.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
@@ -111,7 +116,8 @@ fn one(plan: &Plan, trace: bool) -> ! {
         std::mem::forget(runtime);
         (wrong, trace::end())
     });
-    let (wrong, (hash, lines)) = played.join().unwrap_or_else(|_| (vec!["it panics".to_owned()], (0, 0)));
+    let (mut wrong, (hash, lines)) = played.join().unwrap_or_default();
+    wrong.extend(panics::seen().into_iter().map(|panic| format!("I8: {panic}")));
     let mut out = std::io::stdout();
     for what in &wrong {
         let _ = writeln!(out, "{what}");
@@ -154,7 +160,12 @@ fn failure(options: &Options, seed: u64) -> Option<String> {
     if let Some(servers) = options.servers {
         command.args(["--servers", &servers.to_string()]);
     }
-    for (flag, is_set) in [("--no-crashes", options.no_crashes), ("--lying-disks", options.lying_disks)] {
+    let flags = [
+        ("--no-crashes", options.no_crashes),
+        ("--lying-disks", options.lying_disks),
+        ("--panics", options.panics),
+    ];
+    for (flag, is_set) in flags {
         if is_set {
             command.arg(flag);
         }

@@ -26,6 +26,8 @@ use crate::{host::Host, trace::note};
 
 /// How long a request may take that doesn't say it, as the program has it.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Where transactions go.
+const SEND: &str = "/_matrix/federation/v1/send/";
 
 /// How one way from a server to another is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,12 +49,19 @@ pub(crate) struct Net {
     links: Mutex<BTreeMap<(usize, usize), Link>>,
     chance: Mutex<StdRng>,
     hosts: Mutex<Vec<Weak<Host>>>,
+    /// Whoever is sent the next transaction panics at it.
+    panics: AtomicBool,
 }
 
 impl Net {
     pub(crate) fn new(seed: u64) -> Arc<Self> {
         let chance = Mutex::new(StdRng::seed_from_u64(seed));
-        Arc::new(Self { links: Mutex::default(), chance, hosts: Mutex::default() })
+        Arc::new(Self {
+            links: Mutex::default(),
+            chance,
+            hosts: Mutex::default(),
+            panics: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn add(&self, host: &Arc<Host>) {
@@ -67,6 +76,10 @@ impl Net {
     pub(crate) fn heal(&self) {
         note!("the network heals");
         self.links.lock().clear();
+    }
+
+    pub(crate) fn plant_panic(&self) {
+        self.panics.store(true, Ordering::SeqCst);
     }
 
     fn host(&self, name: &str) -> Option<Arc<Host>> {
@@ -117,9 +130,13 @@ impl Way {
         note!("{} asks {}: {method} {path}{}", self.name, to.name, Pdus(request));
         let built = self.build(server, request)?;
         self.net.pass(self.from, to.index).await;
+        let panics = path.starts_with(SEND) && self.net.panics.swap(false, Ordering::SeqCst);
         let answer = tokio::spawn({
             let (to, built) = (Arc::clone(&to), built.clone());
-            async move { to.answer(built).await }
+            async move {
+                assert!(!panics, "on purpose");
+                to.answer(built).await
+            }
         });
         if self.net.is_doubled(self.from, to.index) {
             let (net, to, from) = (Arc::clone(&self.net), Arc::clone(&to), self.from);
@@ -184,7 +201,7 @@ struct Pdus<'a>(&'a ServerRequest);
 
 impl fmt::Display for Pdus<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.0.uri().starts_with("/_matrix/federation/v1/send/") {
+        if !self.0.uri().starts_with(SEND) {
             return Ok(());
         }
         let body: Value = serde_json::from_str(self.0.body().unwrap_or_default()).unwrap_or_default();

@@ -40,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) dump: bool,
     /// Disks lie about what they have synced.
     pub(crate) lying: bool,
+    /// A server panics while it answers another.
+    pub(crate) panics: bool,
 }
 
 const SETTINGS: &str = r#"
@@ -128,6 +130,9 @@ async fn run(plan: &Plan, world: &Arc<World>, chance: &mut StdRng) -> Result<(),
         for host in &world.hosts {
             host.disk.set(Faults { lying: true, ..Faults::default() });
         }
+    }
+    if plan.panics {
+        world.net.plant_panic();
     }
     let mut trouble = JoinSet::new();
     if world.hosts.len() > 1 {

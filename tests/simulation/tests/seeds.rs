@@ -41,3 +41,10 @@ fn a_disk_that_lies_about_syncs_is_found_out() {
     let found = simulation(&["--seeds", "6", "--servers", "1", "--lying-disks"]);
     assert!(!found.status.success(), "{}", text(&found));
 }
+
+/// I8: whoever panics at the transaction of another server is found out, though that server does no more than send it again.
+#[test]
+fn i8_a_panic_that_nobody_waits_for_is_found_out() {
+    let found = simulation(&["--seeds", "3", "--servers", "2", "--no-crashes", "--panics"]);
+    assert!(!found.status.success() && text(&found).contains("I8: panicked"), "{}", text(&found));
+}
