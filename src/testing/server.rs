@@ -55,13 +55,7 @@ impl Server {
 
     /// Serves a socket whose handshake is done: what is read from `io` are frames of a client.
     pub fn stream(&self, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<(), String> {
-        let newcomer = self.app.streams.admit().ok_or("too many sockets haven't said who they are")?;
-        let socket = Socket::open(Box::new(io), None, self.app.streams.options());
-        let socket = socket.map_err(|cause| cause.to_string())?;
-        let origin = Origin { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), user_agent: None };
-        let socket = std::future::ready(Some(socket));
-        self.app.streams.serve(newcomer, socket, None, origin, Arc::clone(&self.methods));
-        Ok(())
+        serve_stream(&self.app, &self.methods, io)
     }
 
     /// Makes the keys of another server known, as they are stored: JSON of [`hearth_federation::KnownKeys`].
@@ -69,4 +63,19 @@ impl Server {
         let stored = self.app.store.commit(set_server_keys(server.as_str(), keys)).await;
         stored.map(drop).map_err(|cause| cause.to_string())
     }
+}
+
+/// Serves a socket of the stream whose handshake is done.
+pub(super) fn serve_stream(
+    app: &App,
+    methods: &Arc<dyn Methods>,
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<(), String> {
+    let newcomer = app.streams.admit().ok_or("too many sockets haven't said who they are")?;
+    let socket = Socket::open(Box::new(io), None, app.streams.options());
+    let socket = socket.map_err(|cause| cause.to_string())?;
+    let origin = Origin { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), user_agent: None };
+    let socket = std::future::ready(Some(socket));
+    app.streams.serve(newcomer, socket, None, origin, Arc::clone(methods));
+    Ok(())
 }

@@ -9,16 +9,19 @@ use axum::{
 use bytes::Bytes;
 use http::{Request, Response};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     task::{JoinHandle, JoinSet},
     time::{interval, sleep, timeout},
 };
 use tower_service::Service as _;
 
+use super::server::serve_stream;
 use crate::{
     api,
     app::{App, Hearth},
     config::{Api, Config},
     http::caught,
+    live::stream::Methods,
 };
 pub use crate::{
     environment::{Clock, Entropy, Environment, Machine, Work},
@@ -32,6 +35,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub struct Server {
     app: App,
     router: Router,
+    methods: Arc<dyn Methods>,
     background: JoinSet<()>,
     writer: JoinHandle<()>,
 }
@@ -53,7 +57,8 @@ impl Server {
             }
         });
         let router = api::router(Arc::clone(&app), &[Api::Client, Api::Federation].into(), None);
-        Ok(Self { app, router, background, writer })
+        let methods = api::methods(&app);
+        Ok(Self { app, router, methods, background, writer })
     }
 
     /// Answers a request of a client or another server. Whoever drops the future has closed the connection.
@@ -64,6 +69,11 @@ impl Server {
             let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
             Response::from_parts(parts, body)
         }
+    }
+
+    /// Serves a socket of the stream whose handshake is done: what is read from `io` are frames of a client.
+    pub fn stream(&self, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<(), String> {
+        serve_stream(&self.app, &self.methods, io)
     }
 
     /// Stops as at a signal. Whether everything has ended: if not, something still holds the database.
@@ -78,6 +88,7 @@ impl Server {
         let _ = self.app.sessions.flush().await;
         self.app.presence.flush().await;
         self.app.store.close().await;
+        drop(self.methods);
         drop(self.router);
         drop(self.app);
         timeout(DRAIN, self.writer).await.is_ok()

@@ -354,7 +354,7 @@ impl Judge {
         // Nor can `/sync` say, in whichever form, that there is nothing under a key any more: only an event could.
         let differs = differs.filter(|key| match device.style {
             Style::Plain => stored.last.get(*key) == state.get(*key),
-            Style::After | Style::Sliding => {
+            Style::After | Style::Sliding | Style::Stream => {
                 state.contains_key(*key) || view.state.get(*key).is_none_or(|id| stored.event(id).is_none())
             }
         });

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long a server may take with anything, beside what it was asked to wait for. Other servers may have to be waited for …
-const LONGEST: Duration = Duration::from_mins(3);
+pub(crate) const LONGEST: Duration = Duration::from_mins(3);
 /// … and several of them, one after the other, for so long each, if somebody wants to get into a room that they have.
 const LONGEST_ENTRY: Duration = Duration::from_mins(15);
 /// How often something is tried that has to be done in the end.
@@ -65,12 +65,12 @@ impl Client {
         Self { world: Arc::clone(world), host: Arc::clone(host), who, token, chance }
     }
 
-    fn is_unlucky(&mut self) -> bool {
+    pub(crate) fn is_unlucky(&mut self) -> bool {
         let trouble = self.world.trouble();
         trouble > 0 && self.chance.random_range(0..1000) < trouble
     }
 
-    fn some(&mut self, most: u64) -> Duration {
+    pub(crate) fn some(&mut self, most: u64) -> Duration {
         Duration::from_millis(self.chance.random_range(0..=most))
     }
 

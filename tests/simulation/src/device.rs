@@ -1,5 +1,6 @@
-//! A device that reads: a chain of `/sync`, or a connection of sliding sync ([`sliding`](crate::sliding)), each gap of which
-//! is closed, and nothing else. What it has in the end is what the server has told it, by the rules of the specification.
+//! A device that reads: a chain of `/sync`, a connection of sliding sync ([`sliding`](crate::sliding)), or sockets of the
+//! stream ([`stream`](crate::stream)), each gap of which is closed, and nothing else. What it has in the end is what the
+//! server has told it, by the rules of the specification.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +14,7 @@ use tokio::time::sleep;
 
 use crate::{
     client::{Client, encoded},
+    stream::Line,
     world::World,
 };
 
@@ -22,6 +24,8 @@ pub(crate) enum Style {
     /// Takes the state from `state_after`.
     After,
     Sliding,
+    /// Takes the state from `state_after`, too.
+    Stream,
 }
 
 #[derive(Default)]
@@ -42,7 +46,7 @@ pub(crate) struct Device {
     pub(crate) user_id: String,
     pub(crate) device_id: String,
     pub(crate) style: Style,
-    /// Where it goes on: a token of `/sync`, or the `pos` of a connection.
+    /// Where it goes on: a token of `/sync` or the stream, or the `pos` of a connection.
     pub(crate) since: Option<String>,
     pub(crate) rooms: BTreeMap<String, View>,
     pub(crate) invites: BTreeSet<String>,
@@ -58,7 +62,9 @@ pub(crate) struct Device {
     pub(crate) mail_since: Option<String>,
     /// How many events of a room it wants to have at first, by sliding sync.
     pub(crate) limit: u64,
-    chance: StdRng,
+    /// Its open socket, by the stream.
+    pub(crate) line: Option<Line>,
+    pub(crate) chance: StdRng,
 }
 
 /// The elements of a list, or none.
@@ -101,7 +107,7 @@ impl Device {
             client,
             user_id,
             device_id,
-            style: [Style::Plain, Style::Plain, Style::After, Style::Sliding]
+            style: [Style::Plain, Style::Stream, Style::After, Style::Sliding]
                 .choose(&mut chance)
                 .copied()
                 .unwrap_or(Style::Plain),
@@ -115,6 +121,7 @@ impl Device {
             told: BTreeSet::new(),
             mail_since: None,
             limit: [1, 3, 20].choose(&mut chance).copied().unwrap_or(3),
+            line: None,
             chance,
         }
     }
@@ -142,7 +149,7 @@ impl Device {
         for _ in 0..20 {
             let before = self.since.clone();
             let news = self.hear(0).await;
-            if before.is_some() && (self.since == before || news == Some(false)) {
+            if before.is_some() && !news.unwrap_or(self.since != before) {
                 return;
             }
         }
@@ -150,11 +157,14 @@ impl Device {
 
     /// One answer, if there is one; whether there is anything in it, if that is to be seen.
     async fn hear(&mut self, wait: u64) -> Option<bool> {
-        if self.style == Style::Sliding {
-            return self.slide(wait).await;
+        match self.style {
+            Style::Sliding => self.slide(wait).await,
+            Style::Stream => Some(self.follow(wait).await),
+            Style::Plain | Style::After => {
+                self.sync(wait).await;
+                None
+            }
         }
-        self.sync(wait).await;
-        None
     }
 
     async fn sync(&mut self, wait: u64) {
@@ -173,7 +183,11 @@ impl Device {
             self.wrong(&format!("/sync is refused: {answer:?}"));
             return;
         }
-        let body = answer.json;
+        self.take(&answer.json).await;
+    }
+
+    /// Takes over the body of a sync.
+    pub(crate) async fn take(&mut self, body: &Value) {
         let rooms = |section: &str| body["rooms"][section].as_object().cloned().unwrap_or_default();
         for (room, _) in rooms("invite") {
             self.rooms.entry(room.clone()).or_default().joined = false;
@@ -222,7 +236,7 @@ impl Device {
         if new {
             *view = View { joined: true, ..View::default() };
         }
-        if self.style == Style::After {
+        if matches!(self.style, Style::After | Style::Stream) {
             view.apply(list(&part["state_after"]["events"]));
         } else {
             view.apply(list(&part["state"]["events"]));

@@ -15,7 +15,11 @@ use hearth::testing::simulation::Server;
 use hearth_federation::SigningKey;
 use http::{Request, Response};
 use parking_lot::Mutex;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    io::{DuplexStream, duplex},
+    sync::watch,
+    time::timeout,
+};
 
 use crate::{
     disk::{Disk, Faults, Loss},
@@ -27,6 +31,8 @@ use crate::{
 
 /// How long a server may take to start, whatever it finds.
 const START: Duration = Duration::from_mins(1);
+/// What may be on the way on a socket, in bytes, either way.
+const ON_THE_WAY: usize = 64 * 1024;
 
 pub(crate) struct Host {
     pub(crate) index: usize,
@@ -181,6 +187,14 @@ impl Host {
             _ = ends.changed() => None,
             answer = answer => Some(answer),
         }
+    }
+
+    /// A socket of the stream, with what tells of the end of the life that it is of; none if there is none.
+    pub(crate) fn stream(&self) -> Option<(DuplexStream, watch::Receiver<u64>)> {
+        let ends = self.ends.subscribe();
+        let (ours, theirs) = duplex(ON_THE_WAY);
+        self.running.lock().as_ref()?.0.stream(theirs).ok()?;
+        Some((ours, ends))
     }
 
     /// Something goes wrong with its disk from now on, or no longer.

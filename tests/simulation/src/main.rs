@@ -23,6 +23,7 @@ mod panics;
 mod receipts;
 mod sliding;
 mod story;
+mod stream;
 mod trace;
 mod world;
 

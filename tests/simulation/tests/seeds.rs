@@ -38,7 +38,7 @@ fn a_seed_is_the_same_run_each_time() {
 /// What was acknowledged and isn't on the disk is missed, if a crash takes it.
 #[test]
 fn a_disk_that_lies_about_syncs_is_found_out() {
-    let found = simulation(&["--seeds", "6", "--servers", "1", "--lying-disks"]);
+    let found = simulation(&["--seeds", "12", "--servers", "1", "--lying-disks"]);
     assert!(!found.status.success(), "{}", text(&found));
 }
 
