@@ -15,6 +15,21 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use crate::peers::Network;
 
+tokio::task_local! {
+    static STEP: ();
+}
+
+/// What a room's writer does: until it is done, the room goes no further.
+pub fn step<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    STEP.scope((), work)
+}
+
+/// Whether whoever asks is at work in a room's writer, where nothing may wait for another server or for long calculations
+/// (I6).
+pub fn in_step() -> bool {
+    STEP.try_with(|()| ()).is_ok()
+}
+
 /// Wall-clock time.
 pub trait Clock: Send + Sync {
     /// Milliseconds since the Unix epoch.

@@ -17,7 +17,10 @@ use super::{
     Chunk, Core, Entry, Error, Given, Hearsay, Outcome, Room, fan_out::Outward, snapshot::Snapshot,
     work::Work,
 };
-use crate::store::{self, Batch};
+use crate::{
+    environment::step,
+    store::{self, Batch},
+};
 
 /// The most requests that one batch takes.
 const BATCH: usize = 64;
@@ -202,7 +205,7 @@ async fn ask(core: &Arc<Core>, room: &Arc<Room>, wish: Wish) -> Result<Answer, E
     };
     if idle {
         // A task of its own: a client that goes away must not stop the writer half-way.
-        tokio::spawn(write(Arc::clone(core), Arc::clone(room)));
+        tokio::spawn(step(write(Arc::clone(core), Arc::clone(room))));
     }
     result.await.map_err(|_| Error::Internal("the room's writer failed".to_owned()))?
 }

@@ -24,7 +24,7 @@ use crate::{
     live::stream::Methods,
 };
 pub use crate::{
-    environment::{Clock, Entropy, Environment, Machine, Work},
+    environment::{Clock, Entropy, Environment, Machine, Work, in_step},
     peers::{Network, Wire},
 };
 

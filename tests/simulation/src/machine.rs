@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use hearth::testing::simulation::{Clock, Entropy, Environment, Machine, Network, Work};
+use hearth::testing::simulation::{Clock, Entropy, Environment, Machine, Network, Work, in_step};
 use parking_lot::Mutex;
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::sleep;
@@ -59,6 +59,7 @@ impl Machine for Body {
     }
 
     fn pause(&self, work: Work) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        assert!(work != Work::Calculating || !in_step(), "I6: much is calculated while a room waits");
         let mut chance = self.chance.lock();
         let ms = match work {
             Work::Reading if chance.random_range(0..4) > 0 => 0,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hearth::testing::simulation::Wire;
+use hearth::testing::simulation::{Wire, in_step};
 use hearth_federation::{ClientError, KeyFetch, Response, ServerRequest, SignedRequest, SigningKey, Task};
 use http::{Request, header};
 use parking_lot::Mutex;
@@ -121,6 +121,7 @@ impl Way {
         if self.dead.load(Ordering::SeqCst) {
             pending::<()>().await;
         }
+        assert!(!in_step(), "I6: {} asks {server} while a room waits", self.name);
         let Some(to) = self.net.host(server.as_str()) else {
             sleep(Duration::from_millis(20)).await;
             return Err(ClientError::Broken("there is no such server".to_owned()));
