@@ -54,6 +54,7 @@ struct State {
     faults: Faults,
     chance: StdRng,
     counts: Counts,
+    reads: u64,
 }
 
 /// What was done, for the curious.
@@ -145,6 +146,7 @@ impl Disk {
             faults: Faults::default(),
             chance: StdRng::seed_from_u64(seed),
             counts: Counts::default(),
+            reads: 0,
         })))
     }
 
@@ -155,6 +157,11 @@ impl Disk {
     /// What was done so far.
     pub(crate) fn counts(&self) -> Counts {
         self.0.lock().counts
+    }
+
+    /// How often something was read so far: a page each time, as a rule.
+    pub(crate) fn reads(&self) -> u64 {
+        self.0.lock().reads
     }
 
     /// The process ends now, and with some kinds of loss the machine does.
@@ -257,6 +264,7 @@ impl Place {
         if self.fails(|faults| faults.read) {
             return Err(sqlite::SQLITE_IOERR_READ);
         }
+        self.disk.0.lock().reads += 1;
         let whole = self.with(|file, _| {
             let there = file.content.get(at..).unwrap_or_default();
             let count = there.len().min(bytes.len());

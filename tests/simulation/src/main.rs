@@ -11,6 +11,7 @@
 mod actor;
 mod checker;
 mod client;
+mod costs;
 mod device;
 mod disk;
 mod host;
@@ -29,6 +30,7 @@ mod world;
 
 use std::{
     io::Write as _,
+    path::Path,
     process::{Command, ExitCode, Stdio, exit},
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -74,6 +76,9 @@ struct Options {
     /// A server panics while it answers another: this has to be found out.
     #[arg(long)]
     panics: bool,
+    /// Say, and judge, what a message and a sync cost in a young room and in an old one.
+    #[arg(long)]
+    costs: bool,
 }
 
 impl Options {
@@ -85,14 +90,21 @@ impl Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if options.costs {
+        played(1, options.trace, costs::judge);
+    }
     match options.seed {
-        Some(seed) => one(&options.plan(seed), options.trace),
+        Some(seed) => {
+            let plan = options.plan(seed);
+            played(seed, options.trace, async move |dir: &Path| story::play(&plan, dir).await);
+        }
         None => many(&options),
     }
 }
 
-/// Plays a seed in this process, which ends with it: nothing that is left of its servers is to end in its own way.
-fn one(plan: &Plan, trace: bool) -> ! {
+/// Plays something in this process, which ends with it: nothing that is left of its servers is to end in its own way.
+/// What `play` returns was wrong.
+fn played(seed: u64, trace: bool, play: impl AsyncFnOnce(&Path) -> Vec<String> + Send + 'static) -> ! {
     os::register();
     panics::watch();
     if trace {
@@ -101,8 +113,7 @@ fn one(plan: &Plan, trace: bool) -> ! {
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
     }
     // Last, so that what is said takes nothing of what is drawn.
-    os::seed(plan.seed);
-    let plan = plan.clone();
+    os::seed(seed);
     // The keys of hash tables are random by thread: this one's by the seed.
     let played = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -112,7 +123,7 @@ fn one(plan: &Plan, trace: bool) -> ! {
         };
         let wrong = runtime.block_on(async {
             trace::begin(trace);
-            story::play(&plan, dir.path()).await
+            play(dir.path()).await
         });
         std::mem::forget(runtime);
         (wrong, trace::end())

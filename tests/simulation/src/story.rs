@@ -44,7 +44,7 @@ pub(crate) struct Plan {
     pub(crate) panics: bool,
 }
 
-const SETTINGS: &str = r#"
+pub(crate) const SETTINGS: &str = r#"
 [registration]
 mode = "open"
 [limits]
@@ -183,7 +183,8 @@ async fn run(plan: &Plan, world: &Arc<World>, chance: &mut StdRng) -> Result<(),
     Ok(())
 }
 
-async fn person(
+/// Somebody who registers, with one device that acts and one or two that read.
+pub(crate) async fn person(
     world: &Arc<World>,
     host: &Arc<Host>,
     number: usize,

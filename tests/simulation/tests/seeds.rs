@@ -48,3 +48,9 @@ fn i8_a_panic_that_nobody_waits_for_is_found_out() {
     let found = simulation(&["--seeds", "3", "--servers", "2", "--no-crashes", "--panics"]);
     assert!(!found.status.success() && text(&found).contains("I8: panicked"), "{}", text(&found));
 }
+
+/// I11: what a message and a sync read doesn't grow with the history of their room.
+#[test]
+fn i11_a_message_and_a_sync_read_as_much_in_an_old_room_as_in_a_young_one() {
+    seeds(&["--costs"]);
+}
