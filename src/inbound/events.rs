@@ -18,9 +18,9 @@ use crate::{
     store,
 };
 
-/// When a transaction is answered whatever is still at work, which goes on: a server's other rooms must not wait
+/// After this a transaction is answered whatever is still at work, which goes on: a server's other rooms must not wait
 /// for one.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What is known so far, for whoever answers when not all is done.
 pub(super) type Shared = Arc<Mutex<Verdicts>>;
@@ -73,7 +73,7 @@ impl Inbound {
             }
             failed
         };
-        let failed = tokio::time::timeout(DEADLINE, all).await;
+        let failed = tokio::time::timeout(self.deadline, all).await;
         // What isn't done goes on.
         tasks.detach_all();
         if let Ok(Some(cause)) = failed {

@@ -22,6 +22,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     num::NonZeroUsize,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use lru::LruCache;
@@ -89,6 +90,8 @@ pub struct Inbound {
     doubts: Doubts,
     /// Transactions that had no events: their answer needs no database.
     recent: Mutex<LruCache<(OwnedServerName, String), ()>>,
+    /// How long the events of a transaction may keep its answer waiting.
+    deadline: Duration,
 }
 
 impl Inbound {
@@ -119,7 +122,15 @@ impl Inbound {
             gaps,
             doubts,
             recent,
+            deadline: events::DEADLINE,
         })
+    }
+
+    /// The same, but for how long events may keep an answer waiting.
+    #[cfg(test)]
+    fn answering_within(self: Arc<Self>, deadline: Duration) -> Arc<Self> {
+        let inbound = Arc::into_inner(self).expect("nobody has it yet");
+        Arc::new(Self { deadline, ..inbound })
     }
 
     /// Has what others say of devices heard from now on, by the first that is given.

@@ -31,6 +31,9 @@ use crate::{
     store::server_key::set_server_keys,
 };
 
+/// How long a transaction may take here before it is answered half done.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// A story, and the way by which other servers reach it.
 pub(super) struct Meeting {
     pub(super) story: Story,
@@ -172,6 +175,7 @@ impl Meeting {
         let history = Arc::new(History::new(Arc::clone(&peers), Arc::clone(&rooms)));
         let to_device = to_device_of(&story.world, Some(&peers));
         let inbound = Inbound::new(store, peers, rooms, history, typing, presence, receipts, to_device);
+        let inbound = inbound.answering_within(PATIENCE);
         Self { story, inbound, origin, there }
     }
 
@@ -181,7 +185,8 @@ impl Meeting {
         let (store, peers, rooms) = (store.clone(), Arc::clone(peers), Arc::clone(rooms));
         let (history, typing, presence) = (Arc::clone(history), Arc::clone(typing), Arc::clone(presence));
         let (heard, to_device) = (Arc::clone(heard), to_device_of(&self.story.world, Some(&peers)));
-        self.inbound = Inbound::new(store, peers, rooms, history, typing, presence, heard, to_device);
+        let inbound = Inbound::new(store, peers, rooms, history, typing, presence, heard, to_device);
+        self.inbound = inbound.answering_within(PATIENCE);
     }
 
     pub(super) async fn take(&self, txn_id: &str, pdus: &[Value]) -> Value {
