@@ -251,11 +251,12 @@ async fn tx_02_what_was_not_taken_is_sent_again_under_its_id() {
     let sending = Sending::new().await;
     sending.there.script.lock().down = true;
     sending.say([0]).await;
-    sending.until("it is tried twice", |script| script.attempts.len() >= 2).await;
+    sending.until("it has failed", |script| !script.attempts.is_empty() && script.at_work == 0).await;
     sending.there.script.lock().down = false;
     sending.until("it is taken", |script| !script.taken.is_empty()).await;
     let script = sending.there.script.lock();
     assert_eq!(script.taken, numbers(1));
+    assert!(script.attempts.len() >= 2);
     assert!(script.attempts.windows(2).all(|pair| pair[0] == pair[1]), "{:?}", script.attempts);
 }
 
@@ -265,19 +266,19 @@ async fn tx_06_a_server_that_is_down_costs_nothing_and_catches_up_while_more_is_
     sending.there.script.lock().down = true;
     sending.say(0..10).await;
     sending.is_behind().await;
-    sending.say(10..40).await;
+    sending.say(10..20).await;
     let recipient = sending.destination().await.recipient;
     let queue = sending.story.world.store.queue(recipient, 0, i64::MAX).await.unwrap();
     assert!(queue.is_empty(), "nothing is put into the queue of a server that is behind");
     sending.there.script.lock().down = false;
     sending.peers.heard_from(&owned_server_name!("elsewhere"));
-    // While it catches up, and after.
-    sending.say(40..100).await;
-    sending.until("all is taken", |script| script.taken.len() >= 100).await;
-    assert_eq!(sending.there.script.lock().taken, numbers(100), "in order, none twice");
+    // While it catches up, and after. It is no more than one that was down gets of a room.
+    sending.say(20..50).await;
+    sending.until("all is taken", |script| script.taken.len() >= 50).await;
+    assert_eq!(sending.there.script.lock().taken, numbers(50), "in order, none twice");
     sending.has_caught_up().await;
-    sending.say([100]).await;
-    sending.until("it goes on as before", |script| script.taken.len() == 101).await;
+    sending.say([50]).await;
+    sending.until("it goes on as before", |script| script.taken.len() == 51).await;
 }
 
 #[tokio::test]
@@ -411,6 +412,8 @@ async fn tx_06_a_server_is_tried_again_only_once_it_is_written_down_as_behind() 
         let inner = &mut *sending.outbound.inner.lock();
         let peer = inner.peers.get_mut(&recipient).unwrap();
         (peer.failing_since, peer.retry_at) = (0, 0);
+        // Nobody but this test says when.
+        inner.agenda.clear();
     }
     let attempts = || sending.there.script.lock().attempts.len();
     let before = attempts();
@@ -478,19 +481,23 @@ async fn a_server_is_not_behind_for_what_failed_here() {
              BEGIN SELECT RAISE(FAIL, 'on purpose'); END",
         )
         .unwrap();
+    let begun = std::time::Instant::now();
     sending.say([0]).await;
     let recipient = sending.destination().await.recipient;
     let failed = |times| {
         let inner = sending.outbound.inner.lock();
-        inner.peers.get(&recipient).is_some_and(|peer| peer.failures == times && !peer.sending)
+        inner.peers.get(&recipient).is_some_and(|peer| peer.failures >= times && !peer.sending)
     };
     sending.until("that it was taken can't be written down", |_| failed(1)).await;
     sending.there.script.lock().busy = true;
     database.execute_batch("DROP TRIGGER fails").unwrap();
     sending.until("it takes nothing", |_| failed(2)).await;
-    assert!(!sending.destination().await.behind);
+    // Unless all has stood still for so long.
+    assert!(!sending.destination().await.behind || begun.elapsed() >= BEHIND_AFTER);
     sending.there.script.lock().busy = false;
-    sending.until("it is taken", |script| script.taken == ["0", "0"]).await;
+    sending.until("it is taken", |script| script.taken.len() >= 2).await;
+    let script = sending.there.script.lock();
+    assert!(script.taken.iter().all(|text| text == "0"), "{:?}", script.taken);
 }
 
 /// I7: what is for a server that the operator refuses is dropped, and no task goes on trying.
