@@ -47,16 +47,28 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 ///
 /// # Panics
 /// After [`PATIENCE`], saying `what` never came true.
-pub(crate) async fn eventually<T, F>(what: &str, mut condition: impl FnMut() -> F) -> T
+pub(crate) async fn eventually<T, F>(what: &str, condition: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
-    let deadline = Instant::now() + PATIENCE;
+    eventually_within(PATIENCE, what, condition).await
+}
+
+/// The same for what a server may put off by itself.
+pub(crate) async fn eventually_within<T, F>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(answer) = condition().await {
             return answer;
         }
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -32,7 +32,7 @@ use self::{
         User, eventually,
         federating::{Authority, Federating},
     },
-    peer::Peer,
+    peer::{Asked, Peer},
     room::{Room, Shared},
 };
 
@@ -50,6 +50,11 @@ impl World {
         let here = Federating::start(&authority, Table::new()).await;
         let peer = Peer::start(&authority).await;
         let alice = here.server.register("alice").await;
+        // Until its keys are had it is nobody.
+        eventually("the other server is believed", || async {
+            (peer.send(&here, &[], &[]).await.status == 200).then_some(())
+        })
+        .await;
         Self { here, peer, alice, authority }
     }
 
@@ -78,11 +83,18 @@ impl World {
         eventually("alice sees an event", || async { self.sees(room, event).await.then_some(()) }).await;
     }
 
-    /// The data of a type that this server has sent, in order, none of them twice.
+    /// The data of a type that this server has sent, in order.
     fn told(&self, kind: &str) -> Vec<Value> {
-        let transactions = self.peer.asked("/_matrix/federation/v1/send/");
-        let edus = transactions.iter().filter_map(|asked| asked.body["edus"].as_array().cloned()).flatten();
-        edus.filter(|edu| edu["edu_type"] == kind).map(|edu| edu["content"].clone()).collect()
+        self.told_by_transaction(kind).concat()
+    }
+
+    /// The same, for each transaction that it has sent.
+    fn told_by_transaction(&self, kind: &str) -> Vec<Vec<Value>> {
+        let of_kind = |asked: &Asked| -> Vec<Value> {
+            let edus = asked.body["edus"].as_array().into_iter().flatten();
+            edus.filter(|edu| edu["edu_type"] == kind).map(|edu| edu["content"].clone()).collect()
+        };
+        self.peer.asked("/_matrix/federation/v1/send/").iter().map(of_kind).collect()
     }
 
     /// A state event's content, as alice sees it.
