@@ -1,11 +1,13 @@
 //! One of the two is away for a while: all arrives, once, and in order.
 
+use std::time::Duration;
+
 use crate::{
     common::User,
     identity::Identity,
     keys::{another, sees},
     table::Outcome,
-    world::{Case, Played, Side, World, messages, texts, until},
+    world::{Case, Played, Side, World, messages, texts, until, until_within},
 };
 
 const HEARTH_AWAY: &str = "Hearth is killed, and comes back";
@@ -16,6 +18,9 @@ const VERSION: &str = "12";
 
 /// More than one transaction has.
 const MESSAGES: usize = 70;
+
+/// How long it may take to try a server again that was away, if it says nothing itself.
+const TRIED_AGAIN: Duration = Duration::from_mins(2);
 
 pub(crate) async fn plays(world: &mut World) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
@@ -69,7 +74,7 @@ async fn synapse_away(world: &mut World, case: &Case, side: Side) -> Played {
     here.send_text(&room, &format!("{MESSAGES}")).await;
     let (second, third) = (another(here, 2).await?, another(here, 3).await?);
     world.synapse.start_again().await;
-    until("all messages arrive", async || {
+    until_within(TRIED_AGAIN, "all messages arrive", async || {
         let events = messages(there, &room).await;
         let expected: Vec<String> = (0..=MESSAGES).map(|number| number.to_string()).collect();
         (texts(&events) == expected).then_some(())

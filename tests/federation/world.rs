@@ -100,14 +100,23 @@ pub(crate) fn ok(answer: crate::common::Answer) -> Result<Value, String> {
 }
 
 /// Asks until there is an answer.
-pub(crate) async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> Result<T, String> {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) async fn until<T>(what: &str, condition: impl AsyncFnMut() -> Option<T>) -> Result<T, String> {
+    until_within(PATIENCE, what, condition).await
+}
+
+/// The same for what a server may put off by itself.
+pub(crate) async fn until_within<T>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> Option<T>,
+) -> Result<T, String> {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(answer) = condition().await {
             return Ok(answer);
         }
         if Instant::now() > deadline {
-            return Err(format!("not within {PATIENCE:?}: {what}"));
+            return Err(format!("not within {patience:?}: {what}"));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
