@@ -203,7 +203,8 @@ impl Sessions {
     pub async fn watch(self) {
         let mut ticks = tokio::time::interval(WATCH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut before: Option<(i64, i64)> = None;
+        // This process had ended none yet when it read that.
+        let (mut all_before, mut own_before) = (self.0.store.told_at_start(), 0);
         let mut failing = false;
         loop {
             ticks.tick().await;
@@ -220,7 +221,7 @@ impl Sessions {
                 }
             };
             failing = false;
-            if before.is_some_and(|(all_before, own_before)| all - all_before != own - own_before) {
+            if all - all_before != own - own_before {
                 self.0.forgotten.fetch_add(1, Ordering::AcqRel);
                 self.0.known.lock().clear();
                 self.0.queues.tails().nudge_all();
@@ -232,7 +233,7 @@ impl Sessions {
                     tracing::warn!(%cause, "what the command line did is told with what is written next");
                 }
             }
-            before = Some((all, own));
+            (all_before, own_before) = (all, own);
         }
     }
 

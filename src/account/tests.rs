@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicI64, Ordering},
     },
     task::Poll,
+    time::Duration,
 };
 
 use ruma::owned_server_name;
@@ -17,7 +18,7 @@ use crate::{
     config::RegistrationMode,
     environment::{Clock, Environment},
     queue::{Queues, Tails},
-    store::{Durability, Store, key_backup::add_backup, statement},
+    store::{Durability, Store, key_backup::add_backup, statement, token::tell_other_processes},
 };
 
 struct Hands(AtomicI64);
@@ -291,6 +292,16 @@ async fn a_session_ended_by_another_process_is_noticed_within_seconds() {
     world.pass(2_000);
     assert!(world.sessions.still(&session).await.is_err());
     assert!(!world.is_good(&alice.tokens.access).await);
+}
+
+#[tokio::test]
+async fn what_another_process_does_before_the_first_look_is_noticed() {
+    let world = World::new().await;
+    world.store.commit(tell_other_processes()).await.unwrap();
+    let noticed = world.sessions.noticed();
+    let watch = tokio::spawn(world.sessions.clone().watch());
+    tokio::time::timeout(Duration::from_mins(1), noticed.notified()).await.expect("it is noticed");
+    watch.abort();
 }
 
 #[tokio::test]

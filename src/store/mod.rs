@@ -92,6 +92,8 @@ pub struct Store {
     unsettled: Arc<AtomicU64>,
     /// The last position when the database was opened.
     head: i64,
+    /// What other processes had told before.
+    told: i64,
 }
 
 impl Store {
@@ -106,11 +108,13 @@ impl Store {
         let readers = Readers::open(path, durability, machine.as_ref()).await?;
         let file_system = machine.as_ref().map(|machine| machine.file_system());
         copy::take_over(&mut open::connect(path, durability, file_system)?)?;
+        // Before anything that is read once: what another process tells later than this is noticed.
+        let (told,): (i64,) = readers.one(&token::told_other_processes()).await?;
         let head = statement!("SELECT position FROM head WHERE id = 1");
         let (head,): (i64,) = readers.one(&head).await?;
         let unsettled = Arc::<AtomicU64>::default();
         let (writer, task) = Writer::start(path, durability, subscriber, Arc::clone(&unsettled), machine)?;
-        Ok((Self { readers, writer, unsettled, head }, task))
+        Ok((Self { readers, writer, unsettled, head, told }, task))
     }
 
     /// The same on this machine.
@@ -131,6 +135,11 @@ impl Store {
     /// The last position that was given out before this process started.
     pub fn head_at_start(&self) -> i64 {
         self.head
+    }
+
+    /// [`Self::told_other_processes`] as it was before this process read anything else.
+    pub fn told_at_start(&self) -> i64 {
+        self.told
     }
 
     /// Makes a batch durable. When this returns `Ok`, it is on disk; on an error nothing of it is.

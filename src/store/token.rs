@@ -93,6 +93,11 @@ pub fn tell_other_processes() -> Statement {
     statement!("UPDATE counter SET value = value + 1 WHERE name = 'sessions ended'")
 }
 
+/// How often [`tell_other_processes`] was committed.
+pub(super) fn told_other_processes() -> Statement {
+    statement!("SELECT value FROM counter WHERE name = 'sessions ended'")
+}
+
 /// All tokens of a device.
 pub fn revoke_tokens(device: i64) -> [Statement; 2] {
     [
@@ -190,8 +195,7 @@ impl From<RefreshTokenColumns> for RefreshTokenRow {
 impl Store {
     /// How often [`tell_other_processes`] was committed, by any process.
     pub async fn told_other_processes(&self) -> Result<i64, Error> {
-        let (value,): (i64,) =
-            self.one(statement!("SELECT value FROM counter WHERE name = 'sessions ended'")).await?;
+        let (value,): (i64,) = self.one(told_other_processes()).await?;
         Ok(value)
     }
 
