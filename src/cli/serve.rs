@@ -18,7 +18,7 @@ use tokio::{
     net::TcpSocket,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{Instant, interval, timeout},
+    time::{interval, sleep, timeout},
 };
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -30,12 +30,13 @@ use crate::{
     config::{Api, Config},
     environment::Environment,
     http::{Certificate, Listener, Recorder, Site, announce},
-    shutdown::Shutdown,
     store,
 };
 
 /// How long requests may take to finish once the server has been told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
+/// In how many parts that time is counted.
+const NAPS: u32 = 100;
 /// How often memory is tidied.
 const TIDY: Duration = Duration::from_secs(5);
 
@@ -120,7 +121,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
         ended = &mut writer => Err(writer_failed(ended)),
     };
 
-    drain(&app, &mut all_gone).await;
+    if !drain(&app, &mut all_gone, DRAIN).await {
+        warn!("some requests took too long to finish and are cut off");
+    }
     // Its handles on the database go with it.
     background.shutdown().await;
     if let Err(cause) = app.sessions.flush().await {
@@ -267,26 +270,26 @@ impl StopSignals {
     }
 }
 
-/// Lets requests finish: those that wait for news at once, others within [`DRAIN`].
-async fn drain(app: &App, all_gone: &mut mpsc::Receiver<()>) {
-    let shutdown: &Shutdown = &app.shutdown;
-    shutdown.set();
-    let deadline = Instant::now() + DRAIN;
-    let mut wake = interval(Duration::from_millis(100));
-    loop {
-        tokio::select! {
-            // Nothing is ever sent: the last connection closes it. Sockets are no longer connections.
-            () = async {
-                let _ = all_gone.recv().await;
-                app.streams.drained().await;
-            } => return,
+/// Lets requests finish: those that wait for news at once, others within a time. That is counted in naps, so that a
+/// standstill takes only one of them, and those who could be answered only after it still are. Whether all have finished.
+async fn drain(app: &App, all_gone: &mut mpsc::Receiver<()>, time: Duration) -> bool {
+    app.shutdown.set();
+    let finished = async {
+        // Nothing is ever sent: the last connection closes it. Sockets are no longer connections.
+        let _ = all_gone.recv().await;
+        app.streams.drained().await;
+    };
+    let over = async {
+        for _ in 0..NAPS {
             // Again and again, for a request that was being read when it was announced may begin to wait only now.
-            _ = wake.tick() => app.queues.tails().nudge_all(),
-            () = tokio::time::sleep_until(deadline) => {
-                warn!("some requests took too long to finish and are cut off");
-                return;
-            }
+            app.queues.tails().nudge_all();
+            sleep(time / NAPS).await;
         }
+    };
+    tokio::select! {
+        biased;
+        () = finished => true,
+        () = over => false,
     }
 }
 
@@ -298,5 +301,29 @@ async fn tidy(app: App, recorder: Recorder) {
         app.limits.sweep();
         app.queues.tails().sweep();
         recorder.digest();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_finish_though_the_machine_stands_still_for_longer_than_they_may_take() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::parse("federation.enabled = false", "", std::iter::empty()).unwrap();
+        folder.path().clone_into(&mut config.data_dir);
+        let (app, _writer) = Hearth::start(config, Environment::real()).await.unwrap();
+        let time = Duration::from_millis(200);
+        let (alive, mut all_gone) = mpsc::channel::<()>(1);
+        // The only thread, so that nobody else gets anywhere meanwhile.
+        tokio::spawn(async move {
+            std::thread::sleep(2 * time);
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            drop(alive);
+        });
+        assert!(drain(&app, &mut all_gone, time).await);
     }
 }
