@@ -36,12 +36,13 @@ use crate::{app::App, limits::Class};
 /// with every character escaped, as some clients do: twelve bytes for an emoji.
 pub const MAX_BODY: usize = 5 * 512 * 1024;
 
-/// How long a body may take to arrive.
+/// How long a body may take to arrive, also one that is too large.
 const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What is read and thrown away of a body that is too large, so that its client gets to reading the answer.
+/// What is read and thrown away of a body that is too large, so that its client gets to reading the answer. Neither a server
+/// nor a client that stands still for a while should miss it.
 const MOST_PASSED_OVER: usize = 4 * MAX_BODY;
-const PASSING_OVER: Duration = Duration::from_secs(2);
+const PASSING_OVER: Duration = Duration::from_secs(20);
 
 /// What a handler may answer with.
 pub trait Reply {
@@ -306,6 +307,7 @@ pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, MatrixError> {
 
 /// [`read`] with a limit of its own, in bytes.
 pub async fn read_up_to(most: usize, parts: &Parts, mut body: Body) -> Result<Bytes, MatrixError> {
+    let end = tokio::time::Instant::now() + BODY_TIMEOUT;
     let too_large = || MatrixError::too_large(format!("the body is larger than the limit of {most} bytes"));
     let announced = parts
         .headers
@@ -313,7 +315,7 @@ pub async fn read_up_to(most: usize, parts: &Parts, mut body: Body) -> Result<By
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if let Some(length) = announced.filter(|length| *length > most as u64) {
         if length <= MOST_PASSED_OVER as u64 {
-            pass_over(&mut body).await;
+            pass_over(&mut body, end).await;
         }
         return Err(too_large());
     }
@@ -325,13 +327,13 @@ pub async fn read_up_to(most: usize, parts: &Parts, mut body: Body) -> Result<By
         ));
     }
     let collected =
-        tokio::time::timeout(BODY_TIMEOUT, Limited::new(&mut body, most).collect()).await.map_err(|_| {
+        tokio::time::timeout_at(end, Limited::new(&mut body, most).collect()).await.map_err(|_| {
             MatrixError::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "the body came too slowly")
         })?;
     match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(cause) if cause.is::<LengthLimitError>() => {
-            pass_over(&mut body).await;
+            pass_over(&mut body, end).await;
             Err(too_large())
         }
         Err(_) => Err(MatrixError::bad_json("the body ended early")),
@@ -339,7 +341,7 @@ pub async fn read_up_to(most: usize, parts: &Parts, mut body: Body) -> Result<By
 }
 
 /// Whoever still writes when the connection is closed gets a broken pipe for an answer.
-async fn pass_over(body: &mut Body) {
+async fn pass_over(body: &mut Body, end: tokio::time::Instant) {
     let rest = async {
         let mut left = MOST_PASSED_OVER;
         while let Some(Ok(frame)) = body.frame().await {
@@ -351,7 +353,8 @@ async fn pass_over(body: &mut Body) {
         }
     };
     // Whoever takes longer, or sends more, has had the chance.
-    let _ = tokio::time::timeout(PASSING_OVER, rest).await;
+    let end = end.min(tokio::time::Instant::now() + PASSING_OVER);
+    let _ = tokio::time::timeout_at(end, rest).await;
 }
 
 fn parse<R: IncomingRequest>(parts: Parts, params: &RawPathParams, body: &Bytes) -> Result<R, MatrixError> {
