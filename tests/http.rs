@@ -191,14 +191,13 @@ async fn gn_04_whoever_asks_too_often_is_told_when_to_come_back() {
     let server = Server::start(toml::toml! {
         [limits]
         enabled = true
-        login = { per_second = 1, burst = 2 }
+        login = { per_second = 0.001, burst = 2 }
     })
     .await;
     let wrong = json!({
         "type": "m.login.password", "password": "wrong",
         "identifier": { "type": "m.id.user", "user": "nobody" },
     });
-    // One a second comes back, so that a few more than the burst are let in on a slow machine.
     let refused = eventually("a log-in is refused", async || {
         let answer = server.http().post("/v3/login", None, wrong.clone()).await;
         (answer.status == 429).then_some(answer)
@@ -207,7 +206,7 @@ async fn gn_04_whoever_asks_too_often_is_told_when_to_come_back() {
     assert_cors(&refused);
     let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     let milliseconds = refused.expect_error(429, "M_LIMIT_EXCEEDED")["retry_after_ms"].as_u64().unwrap();
-    assert!((1..=1000).contains(&milliseconds), "{milliseconds}");
+    assert!((1..=1_000_000).contains(&milliseconds), "{milliseconds}");
     assert_eq!(seconds, milliseconds.div_ceil(1000));
 }
 
@@ -216,7 +215,7 @@ async fn gn_04_clients_behind_a_proxy_have_budgets_of_their_own() {
     let server = Server::start(toml::toml! {
         [limits]
         enabled = true
-        login = { per_second = 1, burst = 2 }
+        login = { per_second = 0.001, burst = 2 }
     })
     .await;
     let attempt = async |server: &Server, client: &'static str| {

@@ -292,6 +292,16 @@ async fn up_01_a_refused_upgrade_leaves_everything_as_it_was() {
 /// UP-01: the old room is closed, and settings follow, though the client is gone before the new one is there.
 #[tokio::test]
 async fn up_01_an_upgrade_is_finished_though_nobody_waits() {
+    for _ in 0..10 {
+        if an_upgrade_for_which_nobody_waits().await.is_some() {
+            return;
+        }
+    }
+    panic!("the server gives up waiting for the database, again and again");
+}
+
+/// Nothing if the server gave up waiting for the database, which it does after some seconds.
+async fn an_upgrade_for_which_nobody_waits() -> Option<()> {
     let server = Server::start(Table::new()).await;
     let alice = server.register("alice").await;
     let old = alice.create_room(json!({ "preset": "public_chat" })).await;
@@ -306,6 +316,9 @@ async fn up_01_an_upgrade_is_finished_though_nobody_waits() {
     {
         let upgrades = [(); 2].map(|()| Box::pin(alice.post(&path, json!({ "new_version": "11" }))));
         let (refused, _, _hangs_up) = select_all(upgrades).await;
+        if refused.status >= 500 {
+            return None;
+        }
         // The other one is at it.
         refused.expect_error(403, "M_BAD_STATE");
     }
@@ -318,10 +331,12 @@ async fn up_01_an_upgrade_is_finished_though_nobody_waits() {
     database.execute_batch("ROLLBACK").expect("the database is free");
 
     let new = eventually("a tombstone", || async {
+        let given_up = server.log().contains("nothing can be written");
         let tombstone = alice.get(&format!("/v3/rooms/{old}/state/m.room.tombstone/")).await;
-        tombstone.json["replacement_room"].as_str().map(str::to_owned)
+        let new = tombstone.json["replacement_room"].as_str().map(str::to_owned);
+        (new.is_some() || given_up).then_some(new)
     })
-    .await;
+    .await?;
     eventually("the old room is closed", || async {
         let levels = state(&alice, &old, "m.room.power_levels").await;
         (levels["events_default"].as_i64() >= Some(50)).then_some(())
@@ -332,6 +347,7 @@ async fn up_01_an_upgrade_is_finished_though_nobody_waits() {
         tags["tags"]["u.kept"].is_object().then_some(())
     })
     .await;
+    Some(())
 }
 
 /// Of many upgrades at once each is whole or refused, and the aliases lead to the room that the tombstone names.
