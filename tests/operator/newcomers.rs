@@ -1,7 +1,7 @@
 //! Servers that share a room for the first time.
 
 use serde_json::{Value, json};
-use toml::Table;
+use toml::{Table, toml};
 
 use crate::{
     common::{
@@ -21,12 +21,26 @@ async fn sees(reader: &User, of: &User) -> Value {
     .await
 }
 
+/// A server on which whoever came stays online for as long as a test takes.
+async fn start(authority: &Authority) -> Federating {
+    let mut federating = Federating::start(authority, Table::new()).await;
+    federating.server.stop().await;
+    federating.configure(|config| {
+        let presence = toml! {
+            idle_after_ms = 3600000
+            offline_after_ms = 3600000
+        };
+        config.insert("presence".to_owned(), presence.into());
+    });
+    federating.start_again().await;
+    federating
+}
+
 /// ED-03: a server that comes into a room hears who of it is here, and not only what they do next.
 #[tokio::test(flavor = "multi_thread")]
 async fn ed_03_a_server_that_comes_in_hears_who_is_here() {
     let authority = Authority::new();
-    let here = Federating::start(&authority, Table::new()).await;
-    let there = Federating::start(&authority, Table::new()).await;
+    let (here, there) = (start(&authority).await, start(&authority).await);
     let (alice, bob) = (here.server.register("alice").await, there.server.register("bob").await);
     let room = alice.create_room(json!({ "preset": "public_chat" })).await;
     alice.sync(None, 0).await;
@@ -38,8 +52,7 @@ async fn ed_03_a_server_that_comes_in_hears_who_is_here() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ed_03_whoever_comes_in_is_seen_by_servers_that_are_there() {
     let authority = Authority::new();
-    let here = Federating::start(&authority, Table::new()).await;
-    let there = Federating::start(&authority, Table::new()).await;
+    let (here, there) = (start(&authority).await, start(&authority).await);
     let (alice, dave) = (here.server.register("alice").await, here.server.register("dave").await);
     let bob = there.server.register("bob").await;
     let room = bob.create_room(json!({ "preset": "public_chat" })).await;

@@ -385,16 +385,29 @@ async fn questions_to_a_notary_have_few_places() {
         }
     };
 
-    let mut asking = Vec::new();
-    for _ in 0..4 {
-        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let asked = tokio::spawn(ask("192.0.2.1", silent.local_addr().unwrap().to_string()));
-        // It is asked, and holds its tongue.
-        asking.push((asked, silent.accept().await.unwrap()));
-    }
-
     let own = here.name.clone();
-    ask("192.0.2.1", own.clone()).await.expect_error(429, "M_LIMIT_EXCEEDED");
+    let mut held = None;
+    for _ in 0..10 {
+        let mut asking = Vec::new();
+        for _ in 0..4 {
+            let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let asked = tokio::spawn(ask("192.0.2.1", silent.local_addr().unwrap().to_string()));
+            // It is asked, and holds its tongue.
+            asking.push((asked, silent.accept().await.unwrap()));
+        }
+        let fifth = ask("192.0.2.1", own.clone()).await;
+        if fifth.status == 429 {
+            fifth.expect_error(429, "M_LIMIT_EXCEEDED");
+            held = Some(asking);
+            break;
+        }
+        // The first of them may be given up before the last is asked.
+        for (asked, connection) in asking {
+            drop(connection);
+            asked.await.unwrap();
+        }
+    }
+    let mut asking = held.expect("a fifth question is refused");
     ask("192.0.2.2", own.clone()).await.expect(200);
     let (asked, connection) = asking.pop().unwrap();
     drop(connection);
