@@ -1,6 +1,6 @@
 //! Delivery by `/sync`: once, in order, until the token that followed is presented.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     common::{
@@ -72,14 +72,15 @@ async fn td_06_a_message_wakes_its_device_and_only_that() {
     let server = server().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let mut device = Device::ready(&bob).await;
-    let other = Device::ready(&server.login("bob").await).await;
-    let poll = other.poll();
-    let got = device
-        .woken_by(send(&alice, &bob, [1]), |answer| (!numbers(answer).is_empty()).then(|| numbers(answer)));
-    assert_eq!(got.await, [1]);
+    let mut other = Device::ready(&server.login("bob").await).await;
+    let laptop = other.user.clone();
+    let some = |answer: &Value| Some(numbers(answer)).filter(|numbers| !numbers.is_empty());
+    let sends = async {
+        assert_eq!(device.woken_by(send(&alice, &bob, [1]), some).await, [1]);
+        send(&alice, &laptop, [2]).await;
+    };
     // The other one is woken by what comes after, and hears of nothing before.
-    send(&alice, &other.user, [2]).await;
-    assert_eq!(numbers(&poll.await.unwrap()), [2]);
+    assert_eq!(other.woken_by(sends, some).await, [2]);
 }
 
 #[tokio::test]
@@ -253,7 +254,7 @@ async fn a_hundred_devices_get_a_message_each_by_one_request() {
     for n in 0..100 {
         users.push(server.register(&format!("bob{n}")).await);
     }
-    let messages: serde_json::Map<String, serde_json::Value> = users
+    let messages: serde_json::Map<String, Value> = users
         .iter()
         .zip(0..)
         .map(|(user, n)| {
