@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
 import { Device, Failure, Person, compareEmojis, until } from "./device.mjs";
 
-const WHOLE_PLAY = 240_000; // milliseconds; each step has its own deadline, whose message says more
+const WHOLE_PLAY = 480_000; // milliseconds; each step has its own deadline, whose message says more
 
 const warnings = [];
 for (const level of ["trace", "debug", "log", "info"]) console[level] = () => {};
