@@ -78,6 +78,8 @@ impl Line {
         path: &str,
         more: &[(&str, &str)],
     ) -> Result<Self, (u16, Value)> {
+        // They take a while to be read, which the server is not to see as silence.
+        LazyLock::force(&SCHEMAS);
         let stream = TcpStream::connect(("127.0.0.1", server.port())).await.expect("an open port");
         Self::shake_hands(stream, path, more).await.expect("an answer")
     }
@@ -423,11 +425,13 @@ impl Client {
         self.line.text(&ack.to_string()).await;
     }
 
-    /// Takes note of the syncs that came meanwhile.
-    pub(crate) async fn syncs_read(&mut self) {
+    /// Takes note of the syncs that came meanwhile: their bodies.
+    pub(crate) async fn syncs_read(&mut self) -> Vec<Value> {
+        let mut bodies = Vec::new();
         while !self.syncs.is_empty() {
-            self.sync().await;
+            bodies.push(self.sync().await);
         }
+        bodies
     }
 
     /// That no message of the room comes before the answer to a request that is made now. (That nobody types may: a server

@@ -1,5 +1,7 @@
 //! Readers that don't keep up. (Tests of positions that are acknowledged wrongly are among the hostile.)
 
+use std::time::Duration;
+
 use super::*;
 
 fn config() -> toml::Table {
@@ -21,6 +23,7 @@ async fn who_acknowledges_nothing_is_sent_so_much_and_then_closed() {
     let mut sender = Client::ready(&server, &alice).await;
     for _ in 0..60 {
         sender.request("send", text(&room, &long)).await.expect("others don't notice");
+        sender.syncs_read().await;
     }
     let mut read = 0;
     while let Some(body) = silent.try_sync().await {
@@ -42,12 +45,7 @@ async fn who_acknowledges_nothing_is_sent_so_much_and_then_closed() {
 
 #[tokio::test]
 async fn signs_of_life_are_no_acknowledgement() {
-    let server = Server::start(toml::toml! {
-        [stream]
-        heartbeat_ms = 500
-        patience_ms = 2_000
-    })
-    .await;
+    let server = Server::start(config()).await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = room(&alice, &[&bob]).await;
     let mut lively = Client::ready(&server, &bob).await;
@@ -55,17 +53,22 @@ async fn signs_of_life_are_no_acknowledgement() {
     let long = "x".repeat(20_000);
     for _ in 0..60 {
         sender.request("send", text(&room, &long)).await.expect("others don't notice");
+        sender.syncs_read().await;
     }
     let end = tokio::time::timeout(common::PATIENCE, async {
+        let mut signs = tokio::time::interval(Duration::from_millis(100));
         loop {
-            match lively.line.next().await {
-                Received::Frame(frame) if frame["method"] == "ping" => {
-                    lively.line.text(r#"{"method":"pong"}"#).await;
-                    // Something to be answered, too.
-                    lively.line.write(0x89, b"are you there").await.expect("a line");
+            tokio::select! {
+                received = lively.line.receive() => {
+                    if matches!(received, Received::Close(..) | Received::Eof) {
+                        break received;
+                    }
                 }
-                Received::Frame(_) | Received::Pong(_) => {}
-                end => break end,
+                _ = signs.tick() => {
+                    lively.line.text(r#"{"method":"pong"}"#).await;
+                    // Something to be answered, too. If the server has closed it already, reading will say why.
+                    let _ = lively.line.write(0x89, b"are you there").await;
+                }
             }
         }
     });
@@ -75,7 +78,7 @@ async fn signs_of_life_are_no_acknowledgement() {
 
 #[tokio::test]
 async fn an_acknowledgement_opens_the_window_again_and_nothing_is_missing() {
-    let server = Server::start(config()).await;
+    let server = server().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = room(&alice, &[&bob]).await;
     let mut reader = Client::ready(&server, &bob).await;
@@ -85,6 +88,7 @@ async fn an_acknowledgement_opens_the_window_again_and_nothing_is_missing() {
     let mut told = Vec::new();
     for count in 0..30 {
         sender.request("send", text(&room, &format!("{count} {long}"))).await.expect("sent");
+        sender.syncs_read().await;
         if count % 6 == 5 {
             while told.len() <= count {
                 let body = reader.sync().await;
@@ -142,7 +146,7 @@ async fn who_asks_and_never_reads_the_answers_is_no_longer_read() {
             deaf.line.text(&request).await;
         }
     };
-    let stuck = tokio::time::timeout(std::time::Duration::from_secs(3), sending).await;
+    let stuck = tokio::time::timeout(Duration::from_secs(3), sending).await;
     assert!(stuck.is_err());
     let grown = most_resident(&server).saturating_sub(before);
     assert!(grown < 100 * 1024, "{grown} KiB more for one socket");
@@ -185,6 +189,7 @@ async fn who_begins_anew_again_and_again_without_reading_is_told_when_to_come_ba
     let long = "x".repeat(60_000);
     for _ in 0..200 {
         sender.request("send", text(&room, &long)).await.expect("sent");
+        sender.syncs_read().await;
     }
     drop(sender);
     let sockets = async |count: usize| {
