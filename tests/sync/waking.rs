@@ -135,8 +135,12 @@ async fn sy22_typing_is_told_whole_and_ends_by_itself() {
     assert_eq!(device.woken_by(bob.typing(&room, false), typing).await, [&*alice.user_id]);
     let path = format!("/v3/rooms/{room}/typing/{}", bob.user_id);
     let briefly = async { drop(bob.put(&path, json!({ "typing": true, "timeout": 50 })).await.expect(200)) };
-    assert_eq!(device.woken_by(briefly, typing).await.len(), 2);
-    assert_eq!(device.woken_by(async {}, typing).await, [&*alice.user_id]);
+    let mut told = device.woken_by(briefly, typing).await;
+    // It may be over before it is told.
+    if told == both {
+        told = device.woken_by(async {}, typing).await;
+    }
+    assert_eq!(told, [&*alice.user_id]);
 
     let first = Device::new(&bob).next().await;
     assert_eq!(typing(&first), Some(vec![alice.user_id.clone()]), "also on an initial sync");
@@ -207,18 +211,28 @@ async fn sy06_without_news_a_request_waits_for_its_time() {
     desk.next().await;
     phone.next().await;
 
-    for _ in 0..2 {
+    let wait = |device: &Device| {
+        let (user, since) = (device.user.clone(), device.since.clone());
+        async move { user.sync(since.as_deref(), 400).await }
+    };
+    let deadline = std::time::Instant::now() + common::PATIENCE;
+    let mut quiet = 0;
+    while quiet < 2 {
         let started = std::time::Instant::now();
-        let wait = |device: &Device| {
-            let (user, since) = (device.user.clone(), device.since.clone());
-            async move { user.sync(since.as_deref(), 400).await }
-        };
         let (one, other) = tokio::join!(wait(&desk), wait(&phone));
-        assert!(started.elapsed().as_millis() >= 400, "woken by nothing");
-        for answer in [one, other] {
+        let waited = started.elapsed();
+        for (device, answer) in [(&mut desk, &one), (&mut phone, &other)] {
             assert_eq!(answer["rooms"], Value::Null, "{answer}");
             assert_eq!(answer["account_data"], Value::Null, "{answer}");
+            device.since = Some(next_batch(answer).to_owned());
         }
+        // That they are there is news of their own, and may come late.
+        if [one, other].iter().any(|answer| answer["presence"] != Value::Null) {
+            assert!(started < deadline, "they wake each other");
+            continue;
+        }
+        assert!(waited.as_millis() >= 400, "woken by nothing");
+        quiet += 1;
     }
 }
 
