@@ -3,7 +3,7 @@
 import { parseArgs } from "node:util";
 import * as sdk from "matrix-js-sdk";
 
-const PATIENCE = 60_000; // milliseconds until all of it counts as failed
+const PATIENCE = 240_000; // milliseconds until all of it counts as failed
 
 for (const level of ["trace", "debug", "log", "info", "warn", "error"]) console[level] = () => {};
 
