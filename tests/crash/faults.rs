@@ -1,6 +1,6 @@
 //! Disks that are full, fail, or write less than they are told to, and then work again.
 
-use std::{fs, io::Write as _, process::Command};
+use std::{fs, io::Write as _, process::Command, time::Instant};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
@@ -59,6 +59,7 @@ async fn some_are_refused(load: &Load) {
 /// A fault comes, the operator reads of it, it goes, and the server goes on by itself; then the power goes as well.
 async fn comes_and_goes(fault: Word, value: i64, said: &str) {
     let (mut server, mut disk, load, mut readers) = at_work().await;
+    let begin = Instant::now();
     for (round, reader) in readers.iter_mut().enumerate() {
         disk.set(Word::WritesLeft, round as i64 * 7);
         disk.set(fault, value);
@@ -76,8 +77,10 @@ async fn comes_and_goes(fault: Word, value: i64, said: &str) {
     let log = server.log();
     let lines = log.lines().filter(|line| line.contains(said)).count();
     assert!(lines > 0, "{said:?} is said:\n{log}");
-    let refused = load.progress.refused();
-    assert!(lines < 12, "{said:?} is said {lines} times, for {refused} refusals");
+    let (refused, passed) = (load.progress.refused(), begin.elapsed());
+    // By several parts of the server, each of which says it once in ten seconds.
+    let most = 12 + 3 * passed.as_secs() / 10;
+    assert!((lines as u64) < most, "{said:?} is said {lines} times in {passed:?}, for {refused} refusals");
 
     // What a fsync that failed has lost isn't what later ones vouch for.
     disk.set(fault, value);

@@ -27,8 +27,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::Server;
+use common::{Server, eventually};
 use rusqlite::Connection;
+use rustix::process::Signal;
 
 /// How often something is done: `few` as a rule, or what a variable of the environment says.
 fn times(variable: &str, few: usize) -> usize {
@@ -87,6 +88,25 @@ impl Starts {
         let release = std::env::var_os("HEARTH_BINARY").is_some();
         assert!(!release || most < Duration::from_secs(2), "one start in a hundred took {most:?}");
     }
+}
+
+/// Stops a server where it is, until [`Signal::CONT`], and waits until all of its threads stand still.
+async fn freeze(server: &Server) {
+    server.signal(Signal::STOP);
+    let threads = format!("/proc/{}/task", server.pid());
+    eventually("all threads stand still", async || {
+        let mut threads = fs::read_dir(&threads).unwrap();
+        // One that has ended meanwhile has no state.
+        threads
+            .all(|thread| {
+                let stat = fs::read_to_string(thread.unwrap().path().join("stat"));
+                stat.ok().is_none_or(|stat| {
+                    stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
+                })
+            })
+            .then_some(())
+    })
+    .await;
 }
 
 /// Nothing that a server says of itself may be a surprise.

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rustix::process::Signal;
 use toml::Table;
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
         federating::{Authority, Federating},
     },
     disk::{Disk, Left, Word},
+    freeze,
     load::{Load, Party},
     seed, times,
 };
@@ -125,6 +127,16 @@ async fn a_disk_that_lies_loses_what_was_acknowledged_and_so_does_a_server_that_
         load.progress.more(20).await;
         disk.set(Word::SyncLies, i64::from(lies));
         load.progress.more(60).await;
+        // What was said before a checkpoint isn't lost: some has to have been said since.
+        loop {
+            let before = disk.get(Word::Syncs);
+            load.progress.more(10).await;
+            freeze(&server).await;
+            if lies || disk.get(Word::Syncs) == before {
+                break;
+            }
+            server.signal(Signal::CONT);
+        }
         load.progress.forgetful.store(true, Ordering::SeqCst);
         server.kill().await;
         disk.set(Word::SyncLies, 0);

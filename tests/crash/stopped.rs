@@ -8,6 +8,7 @@ use toml::Table;
 use crate::{
     Starts, assert_intact, assert_no_panic,
     common::{Server, rounds},
+    freeze,
     load::{Load, Party},
 };
 
@@ -19,7 +20,7 @@ async fn a_server_that_was_stopped_for_a_while_goes_on_where_it_was() {
     let mut starts = Starts::default();
     for _ in 0..2 {
         load.progress.more(20).await;
-        server.signal(Signal::STOP);
+        freeze(&server).await;
         let (begin, before) = (Instant::now(), load.progress.count());
         while begin.elapsed() < Duration::from_secs(rounds(2, 30) as u64) {
             tokio::time::sleep(Duration::from_millis(50)).await;
