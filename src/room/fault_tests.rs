@@ -55,7 +55,7 @@ async fn i7_a_panic_in_a_rooms_writer_loses_only_what_it_was_doing() {
     assert!(matches!(failed, Err(Error::Internal(_))), "{failed:?}");
     assert_eq!(room.snapshot().last_seq, seq, "the room is as before");
 
-    let again = tokio::time::timeout(Duration::from_secs(30), world.rooms.append_one(&room, event, None));
+    let again = tokio::time::timeout(Duration::from_mins(1), world.rooms.append_one(&room, event, None));
     let again = again.await.expect("a writer is at work again").unwrap().event_id;
     assert_eq!(room.snapshot().last_seq, seq + 1, "nothing was left out");
     world.say(&other, &alice, "elsewhere").await;
@@ -76,11 +76,11 @@ async fn i7_all_who_wait_for_a_rooms_writer_hear_that_it_panicked() {
     clock.0.store(5, Ordering::SeqCst);
     let waiting =
         (0..MANY).map(|_| writer::append(&world.rooms.core, &room, vec![message(&alice)], None, None));
-    let failed = tokio::time::timeout(Duration::from_secs(30), join_all(waiting)).await;
+    let failed = tokio::time::timeout(Duration::from_mins(1), join_all(waiting)).await;
     let failed = failed.expect("nobody waits for ever");
     assert!(failed.iter().all(|result| matches!(result, Err(Error::Internal(_)))), "{failed:?}");
     assert_eq!(room.snapshot().last_seq, seq, "nothing is half there");
-    let after = tokio::time::timeout(Duration::from_secs(30), world.say(&room, &alice, "after"));
+    let after = tokio::time::timeout(Duration::from_mins(1), world.say(&room, &alice, "after"));
     after.await.expect("a writer is at work again");
     assert_eq!(room.snapshot().last_seq, seq + 1);
 }

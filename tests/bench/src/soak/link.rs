@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,9 +25,8 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Relays what connects to `listen` to `target`, for as long as this process lives.
-    pub(crate) async fn new(listen: SocketAddr, target: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind(listen).await.with_context(|| listen.to_string())?;
+    /// Relays what connects to `listener` to `target`, for as long as this process lives.
+    pub(crate) fn new(listener: TcpListener, target: SocketAddr) -> Self {
         let (state, watched) = watch::channel(State::Open);
         tokio::task::spawn_local(async move {
             loop {
@@ -43,7 +42,7 @@ impl Link {
                 });
             }
         });
-        Ok(Self { state })
+        Self { state }
     }
 
     pub(crate) fn set(&self, state: State) {
@@ -90,8 +89,9 @@ mod tests {
 
     async fn linked() -> (Link, SocketAddr, TcpListener) {
         let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let link = Link::new(port, target.local_addr().unwrap()).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap();
+        let link = Link::new(listener, target.local_addr().unwrap());
         (link, port, target)
     }
 
@@ -132,7 +132,7 @@ mod tests {
                 assert_eq!(&bytes, b"late");
 
                 link.set(State::Cut);
-                let ended = tokio::time::timeout(Duration::from_secs(10), near.read(&mut bytes)).await;
+                let ended = tokio::time::timeout(Duration::from_mins(1), near.read(&mut bytes)).await;
                 assert_eq!(ended.expect("the cut was felt").unwrap_or(0), 0);
                 let mut refused = TcpStream::connect(port).await.unwrap();
                 assert_eq!(refused.read(&mut bytes).await.unwrap_or(0), 0);

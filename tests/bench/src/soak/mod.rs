@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use self::faults::Fault;
@@ -101,7 +102,8 @@ impl Options {
         for link in &self.link {
             let (listen, target) = link.split_once(':').context("--link wants PORT:PORT")?;
             let at = |port: &str| anyhow::Ok(SocketAddr::from(([127, 0, 0, 1], port.parse()?)));
-            links.push(Link::new(at(listen)?, at(target)?).await?);
+            let listener = TcpListener::bind(at(listen)?).await.with_context(|| listen.to_owned())?;
+            links.push(Link::new(listener, at(target)?));
         }
         let server = |address: &str, start: &str, data: &PathBuf| {
             anyhow::Ok(Server::new(resolve(address)?, Some(start.to_owned()), Vec::new(), vec![data.clone()]))
