@@ -59,24 +59,33 @@ impl Destinations {
     }
 
     /// The number of a server. It gets one if it has none.
-    pub async fn number(&self, server: &ServerName) -> Result<i64, store::Error> {
+    pub async fn number(self: &Arc<Self>, server: &ServerName) -> Result<i64, store::Error> {
         if let Some(number) = self.asked_for(server) {
             return Ok(number);
         }
+        // Whoever asks may be dropped: what is in the database has to be known here too, or the next number is that one.
+        let giving = Arc::clone(self).give_number(server.to_owned());
+        tokio::spawn(giving).await.map_err(|_| store::Error::Closed)?
+    }
+
+    async fn give_number(self: Arc<Self>, server: OwnedServerName) -> Result<i64, store::Error> {
         let _naming = self.naming.lock().await;
-        if let Some(number) = self.asked_for(server) {
+        if let Some(number) = self.asked_for(&server) {
             return Ok(number);
         }
         let number = self.names.read().lowest - 1;
         self.store.commit(insert_destination(server.as_str(), number)).await?;
         self.asked.lock().insert(number);
-        self.names.write().add(server.to_owned(), number);
+        self.names.write().add(server, number);
         Ok(number)
     }
 
     /// The same for a server whose name a user has brought. `None`: nobody was ever in a room here, and there are enough
     /// of that kind.
-    pub async fn number_unless_strange(&self, server: &ServerName) -> Result<Option<i64>, store::Error> {
+    pub async fn number_unless_strange(
+        self: &Arc<Self>,
+        server: &ServerName,
+    ) -> Result<Option<i64>, store::Error> {
         if self.known(server).is_none()
             && !self.store.is_server_of_rooms(server.as_str()).await?
             && self.store.strangers().await? >= MOST_STRANGERS

@@ -5,6 +5,7 @@ mod speaking;
 
 use std::collections::{BTreeSet, HashSet};
 
+use futures_util::FutureExt as _;
 use hearth_federation::{ClientError, Response, ServerRequest, SigningKey, Task};
 use ruma::{OwnedEventId, ServerName, owned_server_name};
 use serde_json::{Value, json};
@@ -636,6 +637,20 @@ async fn a_server_with_somebody_in_a_room_is_never_forgotten() {
     while destinations.known(&server).is_some() {
         assert!(std::time::Instant::now() < deadline, "it is never forgotten");
         sweep(&sending).await;
+    }
+}
+
+/// Else nobody could be given one any more.
+#[tokio::test]
+async fn a_number_is_given_out_though_whoever_asked_for_it_has_gone() {
+    let World { destinations, .. } = &World::new(&[]).await;
+    for round in 0..10 {
+        let named = |name: &str| ServerName::parse(format!("{name}-{round}.example")).unwrap();
+        let (one, other) = (named("one"), named("other"));
+        drop(destinations.number(&one).now_or_never());
+        let second = destinations.number(&other).await.unwrap();
+        let first = destinations.number(&one).await.unwrap();
+        assert_eq!((destinations.name(first), destinations.name(second)), (Some(one), Some(other)));
     }
 }
 
