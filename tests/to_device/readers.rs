@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    User,
+    Server, User,
     client::Client,
     common::device::{FOR_EVER, next_batch},
     numbers, send, server,
@@ -92,6 +92,28 @@ async fn td_01_a_socket_gets_pages_and_acknowledges_them() {
         socket.sync_with(|body| Some(numbers(body)).filter(|numbers| !numbers.is_empty())).await,
         [250]
     );
+}
+
+/// TD-06: one page follows the other, whether the client says anything meanwhile or not.
+#[tokio::test]
+async fn td_01_a_socket_gets_page_after_page() {
+    let config = toml::toml! {
+        [stream]
+        heartbeat_ms = 600_000
+    };
+    let server = Server::start(config).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let since = next_batch(&bob.sync(None, 0).await).to_owned();
+    send(&alice, &bob, 0..250).await;
+    let mut socket = Client::resumed(&server, &bob, &since).await;
+    socket.acks = false;
+    let mut got = Vec::new();
+    while got.len() < 250 {
+        let page = numbers(&socket.sync().await);
+        assert!(page.len() <= 100);
+        got.extend(page);
+    }
+    assert_eq!(got, (0..250).collect::<Vec<_>>());
 }
 
 #[tokio::test]

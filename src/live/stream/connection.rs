@@ -183,7 +183,10 @@ impl Connection {
             }
             let reading = self.is_listening();
             let answering = !self.calls.is_idle() && !self.wire.is_busy();
-            let waits = !self.calls.is_idle() || self.waiting.is_some() || self.renewal.is_some();
+            let waits = !self.calls.is_idle()
+                || self.waiting.is_some()
+                || self.renewal.is_some()
+                || self.reader.as_ref().is_some_and(|reader| reader.seen.has_mail());
             tokio::select! {
                 heard = self.wire.turn(reading, waits) => Box::pin(self.heard(heard?)).await?,
                 () = resolved(woken) => {}
