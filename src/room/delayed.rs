@@ -30,7 +30,7 @@ use crate::{
     environment::Environment,
     shutdown::Shutdown,
     store::{
-        self, Store,
+        self, Batch, Store,
         delayed_event::{self as table, DelayedRow},
     },
 };
@@ -154,7 +154,7 @@ pub struct DelayedEvents {
     explain: Explain,
     turns: Turns,
     /// The next event may be due earlier than the task believes.
-    sooner: Notify,
+    sooner: Arc<Notify>,
 }
 
 impl DelayedEvents {
@@ -165,7 +165,7 @@ impl DelayedEvents {
         limits: Limits,
         explain: Explain,
     ) -> Self {
-        let (turns, sooner) = (Turns::default(), Notify::new());
+        let (turns, sooner) = (Turns::default(), Arc::default());
         Self { store, rooms, environment, limits, explain, turns, sooner }
     }
 
@@ -211,11 +211,11 @@ impl DelayedEvents {
             delay: new.delay,
             scheduled_ts: now,
         };
-        match self.store.commit(table::schedule(row, self.limits.max_scheduled)).await {
-            Ok(_) => {
-                self.sooner.notify_one();
-                Ok(delay_id)
-            }
+        let mut batch = Batch::from(table::schedule(row, self.limits.max_scheduled));
+        let sooner = Arc::clone(&self.sooner);
+        batch.on_commit(move |_| sooner.notify_one());
+        match self.store.commit(batch).await {
+            Ok(_) => Ok(delay_id),
             Err(store::Error::Conflict) => {
                 if let Some(txn) = new.txn
                     && let Some(before) = self.store.delayed_in_txn(txn.device, txn.path, &txn.txn_id).await?
@@ -481,6 +481,62 @@ mod tests {
         tokio::time::timeout(Duration::from_mins(1), what).await.expect("it comes in time")
     }
 
+    fn delayed_events(world: &World) -> Arc<DelayedEvents> {
+        let limits = Limits { max_delay: 1000, max_scheduled: 10 };
+        let (rooms, environment) = (Arc::clone(&world.rooms), world.environment.clone());
+        let explain = |cause: ActError| json!(cause.to_string());
+        Arc::new(DelayedEvents::new(world.store.clone(), rooms, environment, limits, explain))
+    }
+
+    /// A message in a millisecond.
+    fn soon(recipient: i64, room: &Room, body: &str) -> New {
+        let content = json!({ "msgtype": "m.text", "body": body }).to_string();
+        New {
+            recipient,
+            device: 1,
+            room: room.number,
+            kind: "m.room.message".to_owned(),
+            state_key: None,
+            content: RawValue::from_string(content).unwrap(),
+            delay: 1,
+            txn: None,
+        }
+    }
+
+    /// What became of an event, once that is settled.
+    async fn sent(world: &World, delay_id: &str) -> Option<String> {
+        loop {
+            let row = world.store.delayed(delay_id).await.unwrap().unwrap();
+            if row.finalised_ts.is_some() {
+                return row.event;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The first request is gone when what it wrote is there; the second has nothing to write.
+    #[tokio::test]
+    async fn an_event_is_sent_though_whoever_scheduled_it_hung_up() {
+        let alice = user("alice");
+        let world = World::new(&[alice.as_str()]).await;
+        let room = world.room(&alice).await;
+        let recipient = world.accounts.recipient(&alice).await.unwrap().unwrap();
+        let delayed = delayed_events(&world);
+        let rest = delayed.round(&mut 0, &mut Sending::default()).await.unwrap();
+        assert_eq!(rest, None, "nothing is scheduled");
+
+        let txn = Some(Txn { device: 1, path: 0, txn_id: "once".to_owned() });
+        let new = New { txn, ..soon(recipient, &room, "hello") };
+        drop(delayed.schedule(new.clone()).now_or_never());
+        let delay_id = delayed.schedule(new).await.unwrap();
+        in_time(delayed.sooner.notified()).await;
+        let shutdown = Shutdown::default();
+        let running = tokio::spawn(Arc::clone(&delayed).run(shutdown.clone()));
+        assert!(in_time(sent(&world, &delay_id)).await.is_some());
+        shutdown.set();
+        in_time(running).await.unwrap();
+    }
+
     #[tokio::test]
     async fn a_room_that_waits_for_its_policy_server_holds_up_no_other() {
         let alice = user("alice");
@@ -490,37 +546,9 @@ mod tests {
         world.rooms.ask_policy_servers_by(Arc::<Silent>::clone(&policy));
         world.set_policy(&silent, &alice, true).await;
         let recipient = world.accounts.recipient(&alice).await.unwrap().unwrap();
-        let limits = Limits { max_delay: 1000, max_scheduled: 10 };
-        let (rooms, environment) = (Arc::clone(&world.rooms), world.environment.clone());
-        let delayed = DelayedEvents::new(world.store.clone(), rooms, environment, limits, |cause| {
-            json!(cause.to_string())
-        });
-        let delayed = Arc::new(delayed);
-        let schedule = async |room: &Room, body: &str| {
-            let content =
-                RawValue::from_string(json!({ "msgtype": "m.text", "body": body }).to_string()).unwrap();
-            let kind = "m.room.message".to_owned();
-            let new = New {
-                recipient,
-                device: 1,
-                room: room.number,
-                kind,
-                state_key: None,
-                content,
-                delay: 1,
-                txn: None,
-            };
-            delayed.schedule(new).await.unwrap()
-        };
-        let sent = async |delay_id: &str| {
-            loop {
-                let row = world.store.delayed(delay_id).await.unwrap().unwrap();
-                if row.finalised_ts.is_some() {
-                    return row.event;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
+        let delayed = delayed_events(&world);
+        let schedule =
+            async |room: &Room, body: &str| delayed.schedule(soon(recipient, room, body)).await.unwrap();
 
         let shutdown = Shutdown::default();
         let running = tokio::spawn(Arc::clone(&delayed).run(shutdown.clone()));
@@ -529,7 +557,7 @@ mod tests {
         schedule(&silent, "second").await;
         for body in ["one", "two"] {
             let delay_id = schedule(&other, body).await;
-            assert!(in_time(sent(&delay_id)).await.is_some(), "{body}");
+            assert!(in_time(sent(&world, &delay_id)).await.is_some(), "{body}");
         }
         let row = world.store.delayed(&held_up).await.unwrap().unwrap();
         assert_eq!(row.finalised_ts, None, "it waits still");
