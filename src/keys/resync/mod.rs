@@ -149,10 +149,11 @@ impl Resyncs {
             let now = self.environment.clock.now_ms();
             let next = {
                 let inner = self.inner.lock();
-                let waiting = inner.servers.values().filter(|server| !server.users.is_empty());
-                waiting.map(|server| server.retry_at).filter(|at| *at > now).min()
+                // Those that are being asked go on by themselves.
+                let waiting = |server: &&Server| !server.users.is_empty() && server.working == 0;
+                inner.servers.values().filter(waiting).map(|server| server.retry_at).min()
             };
-            let wait = next.map_or(LONGEST_WAIT, |at| Duration::from_millis((at - now).max(1) as u64));
+            let wait = next.map_or(LONGEST_WAIT, |at| Duration::from_millis((at - now).max(0) as u64));
             tokio::select! {
                 server = heard.recv() => {
                     if let Ok(server) = server {

@@ -172,6 +172,22 @@ async fn dl_02_a_server_that_fails_is_left_alone_until_it_speaks() {
     assert_eq!(asking.stale().await, 0);
 }
 
+/// The moment may come while its task is busy with something else.
+#[tokio::test]
+async fn dl_02_a_server_that_fails_is_asked_again_when_it_is_time() {
+    let asking = Asking::new(1).await;
+    asking.there.script.lock().down = true;
+    asking.run();
+    asking.until("it is asked", |script| script.asked == 1 && script.at_work == 0).await;
+    while asking.resyncs.inner.lock().servers.values().all(|server| server.failures == 0) {
+        tokio::task::yield_now().await;
+    }
+    asking.there.script.lock().down = false;
+    asking.hands.0.fetch_add(LONGEST_WAIT.as_millis() as i64, Ordering::Relaxed);
+    asking.peers.heard_from(&owned_server_name!("another"));
+    asking.until("it is asked again", |script| script.asked == 2).await;
+}
+
 /// What came while a list was fetched may not be in it.
 #[tokio::test]
 async fn dl_02_a_list_from_before_the_last_change_is_fetched_again() {
