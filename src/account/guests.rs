@@ -68,10 +68,7 @@ impl Accounts {
         if let Some(device) = &mut new.device {
             device.device_id.get_or_insert_with(|| guest.device_id.clone());
         }
-        let recipient = guest.recipient;
-        let registered = self.make(new, Some(guest)).await?;
-        self.sessions.forget(recipient);
-        Ok(registered)
+        self.make(new, Some(guest)).await
     }
 
     /// Ends the sessions of a guest, and the devices but for `kept`.

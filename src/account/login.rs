@@ -64,10 +64,11 @@ impl Accounts {
             return Err(Error::Locked);
         }
         let user_id = Self::user_id(&account)?;
-        let (login, statements) = self.open_session(user_id, device)?;
+        let (login, session) = self.open_session(user_id, device)?;
         // Whoever changes the password ends all sessions that it opened.
-        let mut batch = Batch::from(still_password(account.recipient, account.password_hash));
-        batch.extend(statements);
+        let mut statements = vec![still_password(account.recipient, account.password_hash)];
+        statements.extend(session);
+        let mut batch = self.sessions.changing(account.recipient, statements);
         if self.store.device(account.recipient, login.device_id.as_str()).await?.is_none() {
             // OK-06
             if self.store.is_public_key(login.user_id.as_str(), login.device_id.as_str()).await? {
@@ -91,7 +92,6 @@ impl Accounts {
             }
             other => other?,
         };
-        self.sessions.forget(account.recipient);
         Ok(login)
     }
 
@@ -157,8 +157,8 @@ impl Accounts {
         if row.spent {
             // Either the client lost its state or somebody else has the token: nobody can tell, so all of them end.
             tracing::warn!(user = row.user_id, device = row.device_id, "a spent refresh token was used");
-            self.store.commit(Vec::from(revoke_tokens(row.device))).await?;
-            self.sessions.forget(row.recipient);
+            let ends = Vec::from(revoke_tokens(row.device));
+            self.store.commit(self.sessions.changing(row.recipient, ends)).await?;
             return Err(unknown);
         }
         if row.locked {
@@ -169,11 +169,11 @@ impl Accounts {
         let next = tokens.refresh.as_deref().map(|refresh| encode(hash(refresh))).unwrap_or_default();
         let mut statements = Vec::from(exchange_refresh_token(&token_hash, row.device, &next));
         statements.extend(tokens.statements(&row.user_id, &row.device_id, now));
-        self.store.commit(statements).await.map_err(|cause| match cause {
+        let batch = self.sessions.changing(row.recipient, statements);
+        self.store.commit(batch).await.map_err(|cause| match cause {
             crate::store::Error::Conflict => unknown,
             cause => cause.into(),
         })?;
-        self.sessions.forget(row.recipient);
         Ok(tokens)
     }
 
@@ -213,10 +213,9 @@ impl Accounts {
         recipient: i64,
         devices: &[i64],
     ) -> Result<(), Error> {
-        let mut batch = self.sessions.ending(statements);
+        let mut batch = self.sessions.ending(recipient, statements);
         self.note_gone(&mut batch, recipient, devices).await?;
         self.store.commit(batch).await?;
-        self.sessions.forget(recipient);
         Ok(())
     }
 }
@@ -234,9 +233,6 @@ impl Accounts {
         let Some(account) = self.store.account(recipient).await?.filter(|_| !gone.is_empty()) else {
             return Ok(());
         };
-        // Before word of it wakes their readers: these have no session any more.
-        let sessions = self.sessions.clone();
-        batch.on_commit(move |_| sessions.forget(recipient));
         let gone: Vec<&DeviceId> = gone.iter().map(|row| row.device_id.as_str().into()).collect();
         Ok(self.sessions.device_lists().note(batch, &Self::user_id(&account)?, &gone).await?)
     }

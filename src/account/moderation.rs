@@ -87,8 +87,7 @@ impl Accounts {
             Measure::Suspension => set_suspended(recipient, on),
         };
         // No session ends, but what is known of them is no longer so, in other processes too.
-        self.store.commit(self.sessions.ending(vec![statement])).await?;
-        self.sessions.forget(recipient);
+        self.store.commit(self.sessions.ending(recipient, vec![statement])).await?;
         Ok(())
     }
 
@@ -102,7 +101,7 @@ impl Accounts {
             OwnLimit::Rate { per_1000s, burst } => set(Some((per_1000s, burst))),
         };
         // No session ends, but other processes look again.
-        self.store.commit(self.sessions.ending(vec![statement])).await?;
+        self.store.commit(self.sessions.ending(recipient, vec![statement])).await?;
         Ok(())
     }
 

@@ -94,8 +94,10 @@ impl Accounts {
             }
             None => None,
         };
-        let mut batch =
-            if guest.is_some() { self.sessions.ending(statements) } else { Batch::from(statements) };
+        let mut batch = match &guest {
+            Some(guest) => self.sessions.ending(guest.recipient, statements),
+            None => Batch::from(statements),
+        };
         if let (Some(guest), Some(login)) = (&guest, &login) {
             let mut others = self.store.devices(guest.recipient).await?;
             others.retain(|device| device.device_id != login.device_id.as_str());

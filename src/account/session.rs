@@ -1,7 +1,7 @@
 //! Sessions: from an access token to the account and device that it speaks for.
 //!
 //! This is on the way of every request, so what was found is kept in memory for a moment. Whatever ends sessions in
-//! this process drops it from there at once ([`Sessions::forget`]); what another process did (the command line) is seen
+//! this process drops it from there at once ([`Sessions::changing`]); what another process did (the command line) is seen
 //! within [`FRESH_MS`]. It owns the log of when devices were last seen, which it writes seldom and in bulk.
 
 use std::{
@@ -175,7 +175,7 @@ impl Sessions {
 
     /// Devices of this account lost their tokens, or the account changed: nothing that is known of it holds any more.
     /// Requests that wait look at their session again.
-    pub fn forget(&self, recipient: i64) {
+    fn forget(&self, recipient: i64) {
         self.0.forgotten.fetch_add(1, Ordering::AcqRel);
         {
             let mut known = self.0.known.lock();
@@ -188,9 +188,18 @@ impl Sessions {
         self.0.queues.tails().nudge(recipient);
     }
 
-    /// A batch that ends sessions, or tells of it: other processes notice.
-    pub(super) fn ending(&self, statements: Vec<Statement>) -> Batch {
+    /// A batch with which sessions of an account end or change: what is known of them holds no more, before word of it
+    /// wakes their readers.
+    pub(super) fn changing(&self, recipient: i64, statements: Vec<Statement>) -> Batch {
         let mut batch = Batch::from(statements);
+        let sessions = self.clone();
+        batch.on_commit(move |_| sessions.forget(recipient));
+        batch
+    }
+
+    /// The same for other processes too: they notice.
+    pub(super) fn ending(&self, recipient: i64, statements: Vec<Statement>) -> Batch {
+        let mut batch = self.changing(recipient, statements);
         batch.push(tell_other_processes());
         let inner = Arc::clone(&self.0);
         batch.on_commit(move |_| {
@@ -300,8 +309,7 @@ impl Sessions {
         now: i64,
     ) -> Result<(), Error> {
         let statements = confirm_refresh(refresh_hash, device, now - SPENT_KEPT_MS);
-        self.0.store.commit(Vec::from(statements)).await?;
-        self.forget(recipient);
+        self.0.store.commit(self.changing(recipient, Vec::from(statements))).await?;
         Ok(())
     }
 

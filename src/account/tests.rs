@@ -19,6 +19,7 @@ use crate::{
     environment::{Clock, Environment},
     queue::{Queues, Tails},
     store::{Durability, Store, key_backup::add_backup, statement, token::tell_other_processes},
+    testing::hanging_up::{until_wait, written},
 };
 
 struct Hands(AtomicI64);
@@ -104,6 +105,17 @@ impl World {
             // Whether it goes on is seen in the database.
             let _ = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
         }
+    }
+
+    /// That a token which was just used is worth what the database says, at whichever of its waits `work` was dropped
+    /// that may have ended it. Whether it was done.
+    async fn cut_at<T>(&self, wait: usize, work: impl Future<Output = T>, token: &str) -> bool {
+        assert!(self.is_good(token).await && self.is_good(token).await, "it is kept in memory");
+        let done = until_wait(wait, work).await.is_some();
+        written(&self.store).await;
+        let stored = self.store.session(&session::encode(session::hash(token))).await.unwrap();
+        assert_eq!(self.is_good(token).await, stored.is_some_and(|row| !row.locked), "wait {wait}");
+        done
     }
 
     async fn operation(&self, name: &'static str, user: &str, digest: u8) -> Operation {
@@ -322,6 +334,74 @@ async fn lk_01_a_locked_account_can_only_log_out() {
     assert!(matches!(world.authenticate(&alice.tokens.access).await, Err(Error::Locked)));
     let origin = Origin { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), user_agent: None };
     assert!(world.sessions.authenticate_even_locked(&alice.tokens.access, &origin).await.is_ok());
+}
+
+#[tokio::test]
+async fn lk_01_a_lock_cut_short_is_none_or_holds() {
+    let world = World::new().await;
+    let alice = world.user("alice").await;
+    let recipient = world.authenticate(&alice.tokens.access).await.unwrap().recipient;
+    for wait in 1.. {
+        let lock = world.accounts.set_measure(recipient, Measure::Lock, true);
+        if world.cut_at(wait, lock, &alice.tokens.access).await {
+            break;
+        }
+        world.accounts.set_measure(recipient, Measure::Lock, false).await.unwrap();
+    }
+    assert!(!world.is_good(&alice.tokens.access).await);
+}
+
+#[tokio::test]
+async fn au_05_a_login_cut_short_has_ended_its_devices_old_tokens_if_it_is_one() {
+    let world = World::new().await;
+    world.user("alice").await;
+    let account = world.accounts.check_password("alice", PASSWORD.to_owned()).await.unwrap();
+    let device = DeviceRequest { device_id: Some("PHONE".into()), ..DeviceRequest::default() };
+    let login = || world.accounts.log_in(account.clone(), device.clone());
+    for _ in 0..5 {
+        for wait in 1.. {
+            let old = login().await.unwrap().tokens;
+            if world.cut_at(wait, login(), &old.access).await {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn au_04_a_refresh_cut_short_ends_what_the_database_says() {
+    let world = World::new().await;
+    world.user("alice").await;
+    let account = world.accounts.check_password("alice", PASSWORD.to_owned()).await.unwrap();
+    let device = DeviceRequest { device_id: Some("PHONE".into()), refresh: true, ..DeviceRequest::default() };
+    let refresh =
+        async |tokens: &login::Tokens| world.accounts.refresh(tokens.refresh.as_deref().unwrap()).await;
+    let begin = async || {
+        let first = world.accounts.log_in(account.clone(), device.clone()).await.unwrap().tokens;
+        assert!(world.is_good(&first.access).await);
+        let second = refresh(&first).await.unwrap();
+        (first, second)
+    };
+    // The first use of what a refresh gave, of either token.
+    for wait in 1.. {
+        let (first, second) = begin().await;
+        if world.cut_at(wait, world.authenticate(&second.access), &first.access).await {
+            break;
+        }
+    }
+    for wait in 1.. {
+        let (first, second) = begin().await;
+        if world.cut_at(wait, refresh(&second), &first.access).await {
+            break;
+        }
+    }
+    // A refresh token that was used up before.
+    for wait in 1.. {
+        let (first, second) = begin().await;
+        if world.cut_at(wait, refresh(&first), &second.access).await {
+            break;
+        }
+    }
 }
 
 #[tokio::test]
