@@ -6,7 +6,7 @@
 //!
 //! Specification: [Server-side key backups](https://spec.matrix.org/v1.19/client-server-api/#server-side-key-backups).
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::Instant};
 
@@ -14,7 +14,7 @@ use crate::{
     account::Turns,
     shutdown::Shutdown,
     store::{
-        self, Batch, Store,
+        self, Batch, Statement, Store,
         key_backup::{
             BackedUpKeyRow, BackupRow, add_backup, delete_backup, delete_keys, doom_keys, keys_changed,
             purge_keys, put_key, set_auth_data,
@@ -105,12 +105,12 @@ pub struct KeyBackups {
     limits: Limits,
     /// Of each user's changes one at a time: their clients all have the same keys to upload at the same moment.
     turns: Turns,
-    doomed: Notify,
+    doomed: Arc<Notify>,
 }
 
 impl KeyBackups {
     pub fn new(store: Store, limits: Limits) -> Self {
-        Self { store, limits, turns: Turns::default(), doomed: Notify::new() }
+        Self { store, limits, turns: Turns::default(), doomed: Arc::default() }
     }
 
     /// A new version, to which keys are added from now on. `auth_data` is a JSON object.
@@ -157,9 +157,16 @@ impl KeyBackups {
         let _turn = self.turns.of(recipient).await;
         let (last, _) = self.store.key_backup_versions(recipient).await?;
         let version = number(version).filter(|version| *version <= last).ok_or(Error::UnknownVersion)?;
-        self.store.commit(Vec::from(delete_backup(recipient, version))).await?;
-        self.doomed.notify_one();
+        self.store.commit(self.dooming(Vec::from(delete_backup(recipient, version)))).await?;
         Ok(())
+    }
+
+    /// A batch that dooms keys: the purge hears of it.
+    fn dooming(&self, statements: Vec<Statement>) -> Batch {
+        let mut batch = Batch::from(statements);
+        let doomed = Arc::clone(&self.doomed);
+        batch.on_commit(move |_| doomed.notify_one());
+        batch
     }
 
     /// Adds keys, or puts them in place of worse ones (KB-01). Each room and session may be there once.
@@ -245,8 +252,7 @@ impl KeyBackups {
                 Vec::from(delete_keys(recipient, &backup, room_id, Some(session_id)))
             }
         };
-        self.store.commit(statements).await?;
-        self.doomed.notify_one();
+        self.store.commit(self.dooming(statements)).await?;
         Ok(Held::from(&self.version(recipient, version).await?))
     }
 
@@ -342,12 +348,13 @@ fn check_keys(keys: &[BackedUpKeyRow]) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use futures_util::FutureExt as _;
 
     use super::*;
     use crate::{
         queue::Tails,
         store::{Durability, account::add_account, key_backup::delete_backups},
+        testing::hanging_up::{until_wait, written},
     };
 
     struct World {
@@ -422,6 +429,32 @@ mod tests {
         assert_eq!(world.left().await, 40);
         assert_eq!(world.backups.version(1, &kept).await.unwrap().count, 40);
         assert!(matches!(world.backups.current(2).await, Err(Error::NoBackup)));
+    }
+
+    #[tokio::test]
+    async fn what_was_deleted_is_purged_though_nobody_waited_for_it() {
+        let world = World::new(Limits::default()).await;
+        for all_keys in [false, true] {
+            for wait in 1.. {
+                let version = world.filled(1, 1).await;
+                let deletion = async {
+                    if all_keys {
+                        world.backups.delete_keys(1, &version, Keys::All).await.map(drop)
+                    } else {
+                        world.backups.delete_version(1, &version).await
+                    }
+                };
+                let done = until_wait(wait, deletion).await;
+                written(&world.store).await;
+                let is_doomed = world.store.doomed_keys().await.unwrap().is_some();
+                let is_told = world.backups.doomed.notified().now_or_never().is_some();
+                assert_eq!(is_told, is_doomed, "all keys: {all_keys}, wait {wait}");
+                while world.backups.purge().await.unwrap() {}
+                if done.is_some() {
+                    break;
+                }
+            }
+        }
     }
 
     #[tokio::test]
