@@ -14,7 +14,7 @@ use crate::{
     queue::{Kind, pointer},
     store::{
         Batch,
-        account_data::{DELETED, GLOBAL, forget_deleted, set_account_data},
+        account_data::{DELETED, FULLY_READ, GLOBAL, forget_deleted, set_account_data},
     },
 };
 
@@ -34,7 +34,6 @@ const MAX_TAGS: usize = 200;
 const LOCKS: usize = 64;
 
 const TAGS: &str = "m.tag";
-const FULLY_READ: &str = "m.fully_read";
 
 /// Lets the edits of one user take turns.
 pub struct Turns([tokio::sync::Mutex<()>; LOCKS]);

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use ruma::{OwnedEventId, UserId};
 use serde::Deserialize;
-use serde_json::json;
 
 pub use self::elsewhere::Heard;
 use crate::{
@@ -19,7 +18,7 @@ use crate::{
     room::{Error, Event, Room, Rooms},
     store::{
         Batch, Parts, Store,
-        account_data::set_account_data,
+        account_data::{FULLY_READ, set_fully_read},
         receipt::{ReceiptKey, set_receipt},
         unread::{clear_unread, clear_unread_thread},
     },
@@ -164,8 +163,7 @@ impl Receipts {
         struct Content {
             event_id: OwnedEventId,
         }
-        const TYPE: &str = "m.fully_read";
-        let before = self.store.account_data(owner.recipient, room.number, TYPE).await?;
+        let before = self.store.account_data(owner.recipient, room.number, FULLY_READ).await?;
         let before = before.and_then(|content| serde_json::from_str::<Content>(&content).ok());
         if let Some(before) = before
             && let Some(before) = found(self.rooms.event(room, &before.event_id).await)?
@@ -174,8 +172,7 @@ impl Receipts {
             return Ok(());
         }
         let step = batch.step();
-        let content = json!({ "event_id": event.id() }).to_string();
-        batch.push(set_account_data(owner.recipient, room.number, TYPE, &content, step));
+        batch.push(set_fully_read(owner.recipient, room.number, event.id().as_str(), event.seq, step));
         batch.deliver(queue::pointer([owner.recipient], step, Entry::AccountData, room.number));
         Ok(())
     }
@@ -195,5 +192,36 @@ fn found(result: Result<Arc<Event>, Error>) -> Result<Option<Arc<Event>>, Error>
         Ok(event) => Ok(Some(event)),
         Err(Error::NotFound(_)) => Ok(None),
         Err(cause) => Err(cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::room::tests::{World, user};
+
+    #[tokio::test]
+    async fn the_marker_never_goes_back_though_two_devices_move_it_at_once() {
+        let alice = user("alice");
+        let world = World::new(&[alice.as_str()]).await;
+        let recipient = world.accounts.recipient(&alice).await.unwrap().unwrap();
+        let (rooms, environment) = (Arc::clone(&world.rooms), world.environment.clone());
+        let receipts = Receipts::new(world.store.clone(), rooms, environment);
+        for round in 0..20 {
+            let room = world.room(&alice).await;
+            let (earlier, later) =
+                (world.say(&room, &alice, "earlier").await, world.say(&room, &alice, "later").await);
+            let mark = async |event_id: &OwnedEventId| {
+                let (event_id, thread) = (event_id.clone(), Thread::Unthreaded);
+                let marks = [Mark { kind: Kind::FullyRead, event_id, thread }];
+                receipts.mark(&room, Owner { recipient, user_id: &alice }, &marks).await.unwrap();
+            };
+            let (first, second) = if round % 2 == 0 { (&earlier, &later) } else { (&later, &earlier) };
+            tokio::join!(mark(first), mark(second));
+            let marker = world.store.account_data(recipient, room.number, "m.fully_read").await.unwrap();
+            assert_eq!(marker, Some(json!({ "event_id": later }).to_string()));
+        }
     }
 }

@@ -8,6 +8,9 @@ pub const GLOBAL: i64 = 0;
 /// The content of what was deleted: its row stays for devices that have to hear of it.
 pub const DELETED: &str = "";
 
+/// The type of the marker that says how far its owner has read a room.
+pub const FULLY_READ: &str = "m.fully_read";
+
 #[derive(Clone, Debug)]
 pub struct AccountDataRow {
     pub kind: String,
@@ -26,6 +29,25 @@ pub fn set_account_data(recipient: i64, room: i64, kind: &str, content: &str, st
         kind,
         content,
         Arg::Position(step),
+    )
+}
+
+/// Moves the marker `m.fully_read` of a room on to an event; it never goes back. `step` is the step of the batch whose
+/// position the row shall carry.
+pub fn set_fully_read(recipient: i64, room: i64, event_id: &str, seq: i64, step: u32) -> Statement {
+    statement!(
+        "INSERT INTO account_data (recipient, room, type, content, changed) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (recipient, room, type) DO UPDATE
+         SET content = excluded.content, changed = excluded.changed
+         WHERE NOT EXISTS (
+             SELECT 1 FROM event e
+             WHERE e.event_id = account_data.content ->> 'event_id' AND e.room = account_data.room AND e.seq >= $6)",
+        recipient,
+        room,
+        FULLY_READ,
+        serde_json::json!({ "event_id": event_id }).to_string(),
+        Arg::Position(step),
+        seq,
     )
 }
 
