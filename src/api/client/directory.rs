@@ -12,6 +12,7 @@ use ruma::{
     events::room::history_visibility::HistoryVisibility,
 };
 
+use super::finished::finished;
 use crate::{
     account::Session,
     app::App,
@@ -66,8 +67,11 @@ async fn remove_alias(
     session: Session,
     request: delete_alias::v3::Request,
 ) -> Result<delete_alias::v3::Response, MatrixError> {
-    app.rooms.remove_alias(&request.room_alias, &session.user_id, session.admin).await?;
-    Ok(delete_alias::v3::Response::new())
+    finished(async move {
+        app.rooms.remove_alias(&request.room_alias, &session.user_id, session.admin).await?;
+        Ok(delete_alias::v3::Response::new())
+    })
+    .await
 }
 
 async fn room_aliases(

@@ -165,9 +165,12 @@ async fn forget(
     request: forget_room::v3::Request,
 ) -> Result<forget_room::v3::Response, MatrixError> {
     let room = app.rooms.of_acquaintance(&request.room_id).await?;
-    app.rooms.forget(&room, &session.user_id).await?;
-    app.sliding.forgotten(session.recipient);
-    Ok(forget_room::v3::Response::new())
+    finished(async move {
+        app.rooms.forget(&room, &session.user_id).await?;
+        app.sliding.forgotten(session.recipient);
+        Ok(forget_room::v3::Response::new())
+    })
+    .await
 }
 
 async fn joined(
