@@ -26,7 +26,10 @@ struct Kept {
 impl Kept {
     fn put(&mut self, room: i64, event: Arc<Event>) {
         self.bytes += bytes_of(&event);
-        self.places.insert(event.id().to_owned(), (room, event.seq));
+        let place = (room, event.seq);
+        // An event goes from its place as an outlier to a greater one in the log, and never back.
+        let known = self.places.entry(event.id().to_owned()).or_insert(place);
+        *known = place.max(*known);
         if let Some(before) = self.events.put((room, event.seq), event) {
             self.bytes -= bytes_of(&before);
         }
@@ -107,6 +110,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::store::event::OUTLIER;
 
     fn id(seq: i64) -> OwnedEventId {
         OwnedEventId::try_from(format!("${seq}:localhost")).unwrap()
@@ -132,6 +136,21 @@ mod tests {
         assert_eq!(cache.get(1, &[1]).0[0].redacted_by, Some(2));
         cache.insert_read(2, event(1, "", None));
         assert_eq!(cache.get(2, &[1]).0.len(), 1);
+    }
+
+    #[test]
+    fn a_slow_reader_brings_no_event_back_to_where_it_was_as_an_outlier() {
+        let cache = EventCache::new();
+        let placed = event(5, "", None);
+        let outlier = Arc::new(Event::new(OUTLIER - 1, placed.pdu.clone(), None));
+        cache.insert(1, Arc::clone(&placed));
+        cache.insert_read(1, Arc::clone(&outlier));
+        assert_eq!(cache.find(1, &id(5)).unwrap().seq, 5);
+        // Also when it was pushed out before, and is read again after.
+        cache.remove(1, &[5, OUTLIER - 1]);
+        cache.insert_read(1, outlier);
+        cache.insert_read(1, placed);
+        assert_eq!(cache.find(1, &id(5)).unwrap().seq, 5);
     }
 
     #[test]
