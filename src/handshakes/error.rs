@@ -1,6 +1,6 @@
 //! Why a handshake fails, for a client or for another server.
 
-use hearth_federation::{BuildError, ClientError, PduError, TemplateError, VerifyError};
+use hearth_federation::{BuildError, ClientError, PduError, TemplateError, UnsupportedVersion, VerifyError};
 use ruma::RoomVersionId;
 
 use crate::{account, room, store};
@@ -27,8 +27,8 @@ pub enum Error {
     /// What another server sent isn't JSON that an event can hold (CJ-04).
     #[error("{0}")]
     BadJson(String),
-    /// The other server doesn't know the room's version.
-    #[error("your server doesn't support this room's version")]
+    /// The room is of a version that this server doesn't know, or the other one.
+    #[error("room version {0} is not supported")]
     Incompatible(RoomVersionId),
     /// JN-07: whether a restricted room lets the user in can't be found out here …
     #[error("this server can't tell whether you may join")]
@@ -45,7 +45,7 @@ impl Error {
             Self::Peer(ClientError::Refused { errcode, .. }) => {
                 matches!(errcode.as_str(), "M_INCOMPATIBLE_ROOM_VERSION")
             }
-            Self::Room(_) | Self::Account(_) => true,
+            Self::Room(_) | Self::Account(_) | Self::Incompatible(_) => true,
             _ => false,
         }
     }
@@ -59,7 +59,7 @@ impl Error {
 impl From<TemplateError> for Error {
     fn from(cause: TemplateError) -> Self {
         match cause {
-            TemplateError::Version(version) => Self::Room(version.into()),
+            TemplateError::Version(UnsupportedVersion(version)) => Self::Incompatible(version),
             cause => Self::Answer(cause.to_string()),
         }
     }
@@ -74,7 +74,9 @@ impl From<BuildError> for Error {
 impl From<PduError> for Error {
     fn from(cause: PduError) -> Self {
         match cause {
-            PduError::Signatures(_) | PduError::TooLarge { .. } => Self::Answer(cause.to_string()),
+            PduError::Json(_) | PduError::Signatures(_) | PduError::TooLarge { .. } => {
+                Self::Answer(cause.to_string())
+            }
             cause => Self::Room(cause.into()),
         }
     }

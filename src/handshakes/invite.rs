@@ -139,12 +139,7 @@ impl Handshakes {
         invited: Invited,
     ) -> Result<Box<RawValue>, Error> {
         let invalid = |text: &str| Error::Invalid(text.to_owned());
-        let version = match known_version(&invited.room_version) {
-            Err(Error::Room(room::Error::UnsupportedVersion(version))) => {
-                return Err(Error::Incompatible(version));
-            }
-            version => self.version_here(room_id, version?).await?,
-        };
+        let version = self.version_here(room_id, known_version(&invited.room_version)?).await?;
         let event = self.verify_one(&version, invited.event.get()).await?;
         if event.event_id != event_id || event.room_id != room_id {
             return Err(invalid("the event is not the one that the path names"));

@@ -131,7 +131,10 @@ impl Handshakes {
                 let signed = joined.event.as_deref().map_or("{}", RawValue::get);
                 let by = authorised_via.server_name();
                 let event = event.with_signatures_of(&template.version, by, signed)?;
-                self.verify_one(&template.version, event.json.get()).await?
+                let verified = self.verify_one(&template.version, event.json.get()).await;
+                verified.map_err(|cause| {
+                    Error::Answer(format!("its signature of the join doesn't hold: {cause}"))
+                })?
             }
             None => event,
         };

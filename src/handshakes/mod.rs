@@ -184,9 +184,9 @@ fn text(response: &Response) -> Result<String, Error> {
 
 /// The version of a room, if it is one whose rules are known.
 fn known_version(version: &str) -> Result<RoomVersionId, Error> {
-    let version = RoomVersionId::try_from(version).map_err(|cause| Error::Answer(cause.to_string()))?;
+    let version = RoomVersionId::try_from(version).map_err(|cause| Error::Invalid(cause.to_string()))?;
     match hearth_federation::rules(&version) {
         Ok(_) => Ok(version),
-        Err(_) => Err(Error::Room(crate::room::Error::UnsupportedVersion(version))),
+        Err(_) => Err(Error::Incompatible(version)),
     }
 }

@@ -26,10 +26,6 @@ impl World {
         let joined = self.alice.get("/v3/joined_rooms").await.expect(200);
         assert!(!joined.to_string().contains(id.as_str()), "{what}: {joined}");
     }
-
-    fn sent_joins(&self) -> usize {
-        self.peer.asked("/_matrix/federation/v2/send_join/").len()
-    }
 }
 
 /// A room's id and its creator.
@@ -39,62 +35,10 @@ pub(crate) fn named(room: &Shared) -> (OwnedRoomId, OwnedUserId) {
 }
 
 /// Puts a value at a path of a JSON text, such as `/event/type`.
-fn with(mut value: Value, pointer: &str, new: &Value) -> Value {
+pub(crate) fn with(mut value: Value, pointer: &str, new: &Value) -> Value {
     let (parent, key) = pointer.rsplit_once('/').unwrap();
     value.pointer_mut(parent).unwrap()[key] = new.clone();
     value
-}
-
-/// CVE-2026-24471: nothing but the join that alice asked for is ever signed.
-#[tokio::test(flavor = "multi_thread")]
-async fn jn_02_what_another_server_proposes_is_never_signed() {
-    let world = World::new().await;
-    let room = Room::new(&world.peer, "11", "proposed");
-    world.peer.keeps(&room);
-    let honest = room.lock().proposal(&world.alice.user_id);
-    let (id, alice) = (room.lock().id.clone(), world.alice.user_id.clone());
-    let bob = alice.replace("alice", "bob");
-    for (pointer, lie) in [
-        ("/event/type", json!("m.room.power_levels")),
-        ("/event/type", json!("m.room.message")),
-        ("/event/sender", json!(bob)),
-        ("/event/state_key", json!(bob)),
-        ("/event/state_key", json!("")),
-        ("/event/state_key", Value::Null),
-        ("/event/room_id", json!("!other:elsewhere")),
-        ("/event/content/membership", json!("leave")),
-        ("/event/content/membership", json!("ban")),
-        ("/event/content", json!("join")),
-        ("/event/prev_events", json!("x")),
-        ("/event/prev_events", json!(vec!["$a"; 21])),
-        ("/event/auth_events", json!(vec!["$a"; 11])),
-        ("/event/depth", json!(-1)),
-        ("/event/depth", json!(1.5)),
-        ("/event", json!([])),
-        ("/room_version", json!("org.example.unheard")),
-        ("/room_version", json!(11)),
-    ] {
-        let lying = with(honest.clone(), pointer, &lie);
-        world.peer.on(&format!("/_matrix/federation/v1/make_join/{id}"), move |_| (200, lying.clone()));
-        world.cant_join(&room, &format!("{pointer}: {lie}")).await;
-        assert_eq!(world.sent_joins(), 0, "{pointer}: {lie}");
-    }
-    // What is put besides is not taken over.
-    let mut more = honest.clone();
-    more["event"]["content"]["displayname"] = json!("not my name");
-    more["event"]["content"]["more"] = json!(true);
-    more["event"]["origin_server_ts"] = json!(1);
-    more["event"]["unsigned"] = json!({ "age": 1 });
-    more["event"]["redacts"] = json!("$x");
-    world.peer.on(&format!("/_matrix/federation/v1/make_join/{id}"), move |_| (200, more.clone()));
-    world.join(&room).await;
-    let joins = world.peer.asked("/_matrix/federation/v2/send_join/");
-    let join = &joins[0].body;
-    assert_eq!(join["content"]["membership"], "join");
-    assert_ne!(join["content"]["displayname"], "not my name");
-    assert_eq!(join["content"]["more"], Value::Null);
-    assert_ne!(join["origin_server_ts"], json!(1));
-    assert_eq!((&join["unsigned"], &join["redacts"]), (&Value::Null, &Value::Null));
 }
 
 /// JN-07: that a server can't let alice in is no fault of any server's: she may not join.
@@ -438,6 +382,7 @@ async fn jn_12_invites_that_lie_are_not_signed() {
             body(wire(&honest), "11"),
         ),
         ("another version", id.to_string(), honest.event_id.to_string(), body(wire(&honest), "nonsense")),
+        ("no version", id.to_string(), honest.event_id.to_string(), body(wire(&honest), &"x".repeat(33))),
         ("no event", id.to_string(), honest.event_id.to_string(), body(json!(7), "11")),
     ];
     for (what, pdu) in [

@@ -18,6 +18,7 @@ mod hanging_up;
 mod kept;
 mod messages;
 mod peer;
+mod proposals;
 mod room;
 mod silent;
 mod splits;

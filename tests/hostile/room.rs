@@ -207,7 +207,7 @@ pub(crate) fn message(text: &str) -> Value {
 }
 
 /// The last part of a path.
-fn last(asked: &Asked) -> &str {
+pub(crate) fn last(asked: &Asked) -> &str {
     asked.path.rsplit('/').next().unwrap()
 }
 
