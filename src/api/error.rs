@@ -134,7 +134,7 @@ impl From<backup::Error> for MatrixError {
                 Self::new(StatusCode::FORBIDDEN, "M_WRONG_ROOM_KEYS_VERSION", text)
                     .with("current_version", current.to_string())
             }
-            E::OtherAlgorithm => Self::invalid_param(text),
+            E::OtherAlgorithm | E::NoSession => Self::invalid_param(text),
             E::TooLarge(_) => Self::too_large(text),
             E::TooMany { .. } => Self::new(StatusCode::FORBIDDEN, "M_RESOURCE_LIMIT_EXCEEDED", text),
             E::Store(cause) => cause.into(),

@@ -49,6 +49,8 @@ pub enum Error {
     WrongVersion { current: i64 },
     #[error("the algorithm of a version can't be changed")]
     OtherAlgorithm,
+    #[error("a session has no id")]
+    NoSession,
     #[error("{0} is too large")]
     TooLarge(&'static str),
     #[error("there can't be more than {limit} {what}: delete some")]
@@ -336,6 +338,10 @@ fn check_auth_data(algorithm: &str, auth_data: &str) -> Result<(), Error> {
 
 fn check_keys(keys: &[BackedUpKeyRow]) -> Result<(), Error> {
     for key in keys {
+        // No path names it, so it could neither be got nor deleted alone.
+        if key.session_id.is_empty() {
+            return Err(Error::NoSession);
+        }
         if key.session_id.len() > MAX_NAME {
             return Err(Error::TooLarge("the id of a session"));
         }

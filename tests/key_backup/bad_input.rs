@@ -103,6 +103,11 @@ async fn keys_of_wrong_shapes_are_refused_and_nothing_of_the_upload_stays() {
     }
     put(&alice, "/!a:x", &version, json!({ "sessions": 5 })).await.expect_error(400, "M_BAD_JSON");
     put(&alice, "/nonsense/one", &version, key(false, 0, 0, "x")).await.expect_error(400, "M_INVALID_PARAM");
+    // No path names a session without an id.
+    let nameless = json!({ "sessions": { "a": key(false, 0, 0, "x"), "": key(false, 0, 0, "x") } });
+    put(&alice, "/!a:x", &version, nameless.clone()).await.expect_error(400, "M_INVALID_PARAM");
+    let nameless = json!({ "rooms": { "!a:x": nameless } });
+    put(&alice, "", &version, nameless).await.expect_error(400, "M_INVALID_PARAM");
 
     // A byte too much.
     let size = 16 * 1024 - json!({ "ephemeral": "YWJj", "ciphertext": "", "mac": "ZGVm" }).to_string().len();
