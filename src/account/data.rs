@@ -241,3 +241,51 @@ fn tags_of(content: Option<Map<String, Value>>) -> Map<String, Value> {
         _ => Map::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{account::tests::World, store::statement};
+
+    fn content() -> Map<String, Value> {
+        Map::from_iter([("a".to_owned(), json!(1))])
+    }
+
+    /// I8: there is an end to how many types of account data one user has, over all rooms. What is there can be
+    /// changed, and what is deleted makes room.
+    #[tokio::test]
+    async fn i8_a_user_has_a_bounded_number_of_types() {
+        let world = World::new().await;
+        let mut users = Vec::new();
+        for name in ["alice", "bob"] {
+            let user_id = world.register(name).await.unwrap().user_id;
+            users.push(world.accounts.recipient(&user_id).await.unwrap().unwrap());
+        }
+        let [alice, bob] = users[..] else { unreachable!() };
+        let before = world.store.account_data_size(alice).await.unwrap().0;
+        let rows = statement!(
+            "WITH RECURSIVE number (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM number WHERE value < $2)
+             INSERT INTO account_data (recipient, room, type, content, changed)
+             SELECT $1, value % 7, 'org.example.' || value, '{}', 0 FROM number",
+            alice,
+            MAX_ROWS - 1 - before,
+        );
+        world.store.commit(rows).await.unwrap();
+        let set = async |recipient: i64, room: i64, kind: &str| {
+            world.accounts.set_data(recipient, room, kind, &content()).await
+        };
+        set(alice, GLOBAL, "last").await.unwrap();
+        for room in [GLOBAL, 1] {
+            let refused = set(alice, room, "one too many").await;
+            assert!(matches!(refused, Err(Error::TooLarge { limit: 20_000, .. })), "{refused:?}");
+        }
+        set(alice, 1, "org.example.1").await.unwrap();
+        set(bob, GLOBAL, "one too many").await.unwrap();
+        world.accounts.delete_data(alice, 1, "org.example.1").await.unwrap();
+        set(alice, GLOBAL, "in its place").await.unwrap();
+        let refused = set(alice, GLOBAL, "one too many").await;
+        assert!(matches!(refused, Err(Error::TooLarge { limit: 20_000, .. })), "{refused:?}");
+    }
+}

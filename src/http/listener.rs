@@ -195,3 +195,46 @@ impl Connections {
 pub fn announce(address: SocketAddr, tls: bool) {
     info!(%address, tls, "listening");
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, extract::Request, routing::post};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::http::route;
+
+    /// Threats: a body that comes byte by byte is given up in the end, and its connection with it, though bytes come still.
+    #[tokio::test]
+    async fn a_body_that_comes_too_slowly_ends_its_connection() {
+        let takes = |request: Request| async move {
+            let (parts, body) = request.into_parts();
+            route::read_within(Duration::from_millis(50), route::MAX_BODY, &parts, body).await
+        };
+        let connections = Connections {
+            tls: None,
+            site: Site::new(Router::new().route("/takes", post(takes)), false, false, 0),
+            shutdown: Shutdown::default(),
+            alive: mpsc::channel(1).0,
+            http1: http1_builder(),
+        };
+        let (client, server) = tokio::io::duplex(1024);
+        let (mut answers, mut requests) = tokio::io::split(client);
+        let served = connections.speak_http1(TokioIo::new(server), SocketAddr::from(([127, 0, 0, 1], 1)));
+        let asks = async {
+            let head = "POST /takes HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\n\r\n";
+            let mut taken = requests.write_all(head.as_bytes()).await;
+            // Until the other end is gone.
+            while taken.is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                taken = requests.write_all(b" ").await;
+            }
+        };
+        let mut answer = String::new();
+        let all = async { tokio::join!(served, asks, answers.read_to_string(&mut answer)) };
+        timeout(Duration::from_mins(5), all).await.expect("the connection ends").2.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+        assert!(answer.contains("M_UNKNOWN"), "{answer}");
+    }
+}

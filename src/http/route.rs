@@ -306,8 +306,18 @@ pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, MatrixError> {
 }
 
 /// [`read`] with a limit of its own, in bytes.
-pub async fn read_up_to(most: usize, parts: &Parts, mut body: Body) -> Result<Bytes, MatrixError> {
-    let end = tokio::time::Instant::now() + BODY_TIMEOUT;
+pub async fn read_up_to(most: usize, parts: &Parts, body: Body) -> Result<Bytes, MatrixError> {
+    read_within(BODY_TIMEOUT, most, parts, body).await
+}
+
+/// [`read_up_to`] for a body that may take another time to arrive.
+pub(super) async fn read_within(
+    time: Duration,
+    most: usize,
+    parts: &Parts,
+    mut body: Body,
+) -> Result<Bytes, MatrixError> {
+    let end = tokio::time::Instant::now() + time;
     let too_large = || MatrixError::too_large(format!("the body is larger than the limit of {most} bytes"));
     let announced = parts
         .headers

@@ -318,6 +318,15 @@ async fn bf_01_questions_have_bounds() {
     assert_eq!(answer["events"].as_array().unwrap().len(), 20);
     assert_eq!(missing(&[&last], json!(-5)).await.expect(200)["events"], json!([]));
     assert_eq!(missing(&[&last], json!("x")).await.status, 400);
+    let deepest = 9_007_199_254_740_991_i64;
+    for (min_depth, count) in [(-deepest, 20), (-1, 20), (deepest, 0)] {
+        let body = json!({
+            "latest_events": [last], "earliest_events": [], "limit": 100, "min_depth": min_depth,
+        });
+        let uri = format!("/_matrix/federation/v1/get_missing_events/{room}");
+        let answer = world.peer.request(&world.here, Method::POST, &uri, Some(&body)).await.expect(200);
+        assert_eq!(answer["events"].as_array().unwrap().len(), count, "{min_depth}");
+    }
     assert_eq!(
         missing(&vec![last.as_str(); 5000], json!(10)).await.expect(200)["events"].as_array().unwrap().len(),
         10

@@ -562,3 +562,36 @@ async fn rd_02_a_redaction_that_comes_as_history_is_applied() {
     assert!(world.sees(&room, of_early.event_id.as_str()).await);
     assert!(!world.sees(&room, of_stays.event_id.as_str()).await);
 }
+
+/// What looks like a command is a message, whoever it is from.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_of_another_servers_user_is_a_text() {
+    let world = World::new().await;
+    let room = world.shared("11", "commands").await;
+    let (id, creator) = named(&room);
+    let here = &world.here.name;
+    let commands = [
+        format!("!admin users deactivate {}", world.alice.user_id),
+        "\\!admin server shutdown".to_owned(),
+        format!("/op {creator}"),
+        format!("@hearth:{here}: user list"),
+    ];
+    for command in &commands {
+        let said = room.lock().say(command);
+        world.peer.send(&world.here, &[wire(&said)], &[]).await.expect(200);
+        world.sees_soon(&room, said.event_id.as_str()).await;
+    }
+    let page = world.alice.get(&format!("/v3/rooms/{id}/messages?dir=b&limit=4")).await.expect(200);
+    let shown = page["chunk"].as_array().unwrap().iter().rev().map(|event| &event["content"]["body"]);
+    assert_eq!(shown.collect::<Vec<_>>(), commands.each_ref());
+    // Whoever answered would have done so before alice does.
+    world.alice.send_text(id.as_str(), "nothing happened").await;
+    let sent = eventually("the other server is sent something", || async {
+        let transactions = world.peer.asked("/_matrix/federation/v1/send/");
+        let pdus = transactions.iter().filter_map(|asked| asked.body["pdus"].as_array().cloned()).flatten();
+        let sent: Vec<Value> = pdus.collect();
+        (!sent.is_empty()).then_some(sent)
+    })
+    .await;
+    assert_eq!(sent[0]["content"]["body"], "nothing happened");
+}

@@ -130,6 +130,53 @@ async fn hv_07_paging_goes_on_below_a_hole_that_was_filled() {
     assert_eq!(room.snapshot().last_hole(joined, i64::MAX), None, "nothing is missing there any more");
 }
 
+/// HV-08: what is given as history goes through the same verifier as all else, and is of the room or nothing.
+#[tokio::test]
+async fn hv_08_history_that_is_not_signed_or_of_another_room_is_dropped() {
+    let meeting = Meeting::new().await;
+    let (mut elsewhere, mut other) = (Story::new().await, Story::new().await);
+    let (state, ends, rita) =
+        (elsewhere.room.snapshot().state.clone(), elsewhere.ends(), elsewhere.rita.clone());
+    // All of them follow and cite what is in the room.
+    let said = |story: &mut Story, body: &str| {
+        story.event_under(&state, &rita, "m.room.message", None, text(body), &ends)
+    };
+    let [good, unsigned, forged] =
+        ["good", "not signed", "signed as another"].map(|body| said(&mut elsewhere, body));
+    let strange = said(&mut other, "of another room");
+    let all = [&good, &unsigned, &forged, &strange];
+    let bob = owned_user_id!("@bob:localhost");
+    let (key, join) = (Some(bob.as_str()), json!({ "membership": "join" }));
+    let join = elsewhere.event(&bob, "m.room.member", key, join, &all.map(|pdu| pdu.event_id.clone()));
+    let entry = entry_into(&elsewhere, &join).await;
+    meeting.there.keeps(&entry.before.state, &[]);
+    let rooms = Arc::clone(&meeting.story.world.rooms);
+    let room = rooms.enter(entry).await.unwrap();
+
+    let mut given = all.map(wire);
+    given[1]["signatures"] = json!({});
+    given[2]["signatures"] = given[0]["signatures"].clone();
+    *meeting.there.lies.lock() = Some(json!({ "pdus": given }));
+    let (filter, history) = (EventFilter::default(), &meeting.inbound.history);
+    let shown = async || {
+        let (page, _) = history.page(&room, &bob, back(i64::MAX, 10, &filter)).await.unwrap();
+        page.events.iter().map(|event| event.id().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown().await, [join.event_id.clone(), good.event_id.clone()]);
+    let mut kept = Vec::new();
+    for pdu in all {
+        kept.push(rooms.event(&room, &pdu.event_id).await.is_ok());
+    }
+    assert_eq!(kept, [true, false, false, false]);
+
+    // What was forged is no worse for it: as it is it comes.
+    *meeting.there.lies.lock() = None;
+    meeting.there.has(&[&unsigned, &forged]);
+    let shown = shown().await;
+    assert!(shown.contains(&unsigned.event_id) && shown.contains(&forged.event_id), "{shown:?}");
+    assert!(!shown.contains(&strange.event_id), "{shown:?}");
+}
+
 /// I7: what others say while somebody here comes in, and their server has taken the join already, is there afterwards.
 #[tokio::test]
 async fn i7_what_comes_while_somebody_comes_in_waits_for_them() {

@@ -53,7 +53,7 @@ pub(super) struct There {
     slow: Mutex<Option<Arc<Semaphore>>>,
     /// What it answers as a policy server.
     policy: Mutex<Option<Result<SigningKey, Value>>>,
-    /// Instead of missing events.
+    /// Instead of missing events, or of history.
     lies: Mutex<Option<Value>>,
 }
 
@@ -92,15 +92,13 @@ impl There {
 
     fn answer(&self, uri: &str, body: &Value) -> Value {
         let state = self.state.lock();
+        let lie = self.lies.lock().clone();
         match (uri.split('/').nth(4), &*state) {
-            (Some("get_missing_events"), _) => {
-                let lie = self.lies.lock().clone();
-                lie.unwrap_or_else(|| self.missing_events(body))
-            }
+            (Some("get_missing_events"), _) => lie.unwrap_or_else(|| self.missing_events(body)),
             (Some("state_ids"), Some((ids, _))) => json!({ "pdu_ids": ids, "auth_chain_ids": [] }),
-            (Some("backfill"), _) => {
-                json!({ "pdus": self.events.lock().iter().map(wire).collect::<Vec<_>>() })
-            }
+            (Some("backfill"), _) => lie.unwrap_or_else(
+                || json!({ "pdus": self.events.lock().iter().map(wire).collect::<Vec<_>>() }),
+            ),
             (Some("event"), Some((_, events))) => {
                 let wanted = uri.split('/').nth(5).unwrap().trim_start_matches("%24");
                 let id = |event: &&Value| event["wanted"] == wanted;
