@@ -28,6 +28,7 @@ test: setup lint ## formatting, lints and all tests, real clients among them
 
 test-more: setup ## all tests with their longer versions: more rounds, more data
 	HEARTH_TEST_MORE=1 cargo test --workspace --locked --lib --bins --tests
+	HEARTH_TEST_MORE=1 cargo test --locked --test clients --test encryption -- --ignored matrix_sdk_
 
 # How often: KILLS of processes, LOSSES of power, UPGRADES that are killed.
 KILLS ?= 1000
