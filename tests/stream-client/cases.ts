@@ -1,17 +1,57 @@
 /**
- * What lines and servers may do to the client that is hard to have from real ones: sockets and requests are made up here, and
- * time passes twenty times as fast. What didn't go as it should is posted to `/report`.
+ * What lines and servers may do to the client that is hard to have from real ones: sockets, requests and time are made up here.
+ * What didn't go as it should is posted to `/report`.
  */
 
 import { HearthStream, type Json, type Options, type Status } from "./stream.js";
 
 const HASTE = 20;
+/** Of the machine's own time. */
+const LONGEST_STEP_MS = 25;
+const HOUR_MS = 3_600_000;
 const HOST = "hearth.example";
-const realTimeout = globalThis.setTimeout.bind(globalThis);
 const realInterval = globalThis.setInterval.bind(globalThis);
-const realNow = Date.now.bind(Date);
+const realNow = performance.now.bind(performance);
 const realFetch = globalThis.fetch.bind(globalThis);
-const began = realNow();
+const began = Date.now();
+
+interface Timer {
+  due: number;
+  work: () => void;
+  every?: number;
+}
+
+/** Time as the client has it, in milliseconds. It passes in haste, and not at all while the machine stands still. */
+class Time {
+  now = 0;
+  private readonly timers = new Map<number, Timer>();
+  private last = 0;
+  private stepped = realNow();
+
+  start(work: () => void, ms = 0, every?: number): number {
+    this.timers.set(++this.last, { work, due: this.now + ms, every });
+    return this.last;
+  }
+
+  clear(timer: number): void {
+    this.timers.delete(timer);
+  }
+
+  step(): void {
+    const now = realNow();
+    this.now += HASTE * Math.min(now - this.stepped, LONGEST_STEP_MS);
+    this.stepped = now;
+    for (const [number, timer] of [...this.timers].sort(([, one], [, other]) => one.due - other.due)) {
+      if (timer.due > this.now || !this.timers.has(number)) continue;
+      if (timer.every === undefined) this.timers.delete(number);
+      else timer.due = this.now + timer.every;
+      timer.work();
+    }
+  }
+}
+
+const time = new Time();
+realInterval(() => time.step(), 1);
 
 /** The other end of a socket. */
 class Socket {
@@ -20,7 +60,7 @@ class Socket {
   onmessage?: (event: { data: string }) => void;
   onclose?: (event: { code: number; reason: string }) => void;
   readonly heard: Json[] = [];
-  readonly at = Date.now();
+  readonly at = time.now;
 
   constructor(readonly url: string) {
     const { protocol } = new URL(url);
@@ -65,6 +105,8 @@ interface Call {
 class Network {
   readonly sockets: Socket[] = [];
   readonly calls: Call[] = [];
+  /** How wrong the clock on the wall is, in milliseconds. */
+  clockIsOff = 0;
 
   open(socket: Socket): void {
     socket.end(1006);
@@ -97,13 +139,15 @@ let network = new Network();
 
 Object.assign(globalThis, {
   WebSocket: Socket,
-  setTimeout: (work: () => void, ms = 0) => realTimeout(work, ms / HASTE),
-  setInterval: (work: () => void, ms = 0) => realInterval(work, ms / HASTE),
+  setTimeout: (work: () => void, ms = 0) => time.start(work, ms),
+  setInterval: (work: () => void, ms = 0) => time.start(work, ms, ms),
+  clearTimeout: (timer: number) => time.clear(timer),
+  clearInterval: (timer: number) => time.clear(timer),
   fetch: (address: string, { method = "GET", signal }: RequestInit = {}): Promise<Response> => {
     const { host, pathname, searchParams } = new URL(address);
     if (host !== HOST) return Promise.reject(new TypeError("nobody is there"));
     const path = decodeURIComponent(pathname.replace("/_matrix/client/v3/", ""));
-    const call = { method, path, query: searchParams, at: Date.now() };
+    const call = { method, path, query: searchParams, at: time.now };
     network.calls.push(call);
     return new Promise((resolve, reject) => {
       signal?.addEventListener("abort", () => reject(new TypeError("aborted")));
@@ -111,7 +155,8 @@ Object.assign(globalThis, {
     });
   },
 });
-Date.now = () => began + (realNow() - began) * HASTE;
+performance.now = () => time.now;
+Date.now = () => Math.round(began + time.now + network.clockIsOff);
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 const forever = new Promise<never>(() => {});
@@ -121,9 +166,9 @@ function check(holds: boolean, what: string): void {
 }
 
 async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadline = Date.now() + 2_000_000;
+  const deadline = time.now + 2_000_000;
   while (!condition()) {
-    check(Date.now() < deadline, `never: ${what}`);
+    check(time.now < deadline, `never: ${what}`);
     await sleep(20);
   }
 }
@@ -151,6 +196,21 @@ function client(options: Partial<Options> = {}): { client: HearthStream; statuse
 
 const say = (client: HearthStream) => client.send("!r", "m.room.message", { body: "hello" });
 const expired: [number, Json] = [401, { errcode: "M_UNKNOWN_TOKEN", error: "expired", soft_logout: true }];
+
+/** The clock is set amid a stream. */
+async function whileStreamingTheClockGoes(by: number): Promise<void> {
+  network.accept();
+  const { client: it, statuses } = client();
+  await until("streaming", () => statuses.at(-1) === "streaming");
+  const socket = network.sockets[0]!;
+  const hears = (method: string) => until(method, () => socket.heard.some((frame) => frame.method === method));
+  socket.say({ type: "sync", from: "p0", to: "p1", body: {} });
+  await until("the sync is applied", () => it.since === "p1");
+  network.clockIsOff = by;
+  await hears("ack");
+  await hears("ping");
+  check(network.sockets.length === 1, `${network.sockets.length} sockets`);
+}
 
 const pausesOf = (all: { at: number }[]) => all.slice(1).map(({ at }, index) => at - all[index]!.at);
 
@@ -396,23 +456,36 @@ const cases: { [name: string]: () => Promise<void> } = {
   async "a line on which nothing is heard is asked once a heartbeat, and given up after two that went unheard"() {
     network.accept();
     const { hear } = network;
-    const pings = new Map<Socket, number[]>();
-    const asked = (socket: Socket) => pings.get(socket) ?? [];
+    const pings: { at: number }[] = [];
     network.hear = (socket, frame) => {
       if (frame.method !== "ping") hear(socket, frame);
-      else pings.set(socket, [...asked(socket), Date.now() - socket.at]);
+      else if (socket === network.sockets[0]) pings.push({ at: time.now });
     };
-    const givenUp = () => network.sockets.slice(0, -1);
     client();
-    // While the machine stands still nobody is asked.
-    await until("one that was asked twice", () => givenUp().some((socket) => asked(socket).length === 2));
-    for (const [index, socket] of givenUp().entries()) {
-      const after = asked(socket);
-      check(after.length <= 2, `${after.length} pings`);
-      check(after.every((ms, ping) => ms >= (ping + 1) * 30_000), `asked after ${after} ms`);
-      const silent = network.sockets[index + 1]!.at - socket.at;
-      check(silent >= 90_000, `given up after ${silent} ms`);
-    }
+    await until("another socket", () => network.sockets.length > 1);
+    check(pings.length === 2, `${pings.length} pings`);
+    const [pause] = pausesOf(pings);
+    check(pause! > 28_000, `pause: ${pause}`);
+    const silent = network.sockets[1]!.at - network.sockets[0]!.at;
+    check(silent >= 90_000, `given up after ${silent} ms`);
+  },
+
+  async "a clock that is set back makes no line silent"() {
+    await whileStreamingTheClockGoes(-HOUR_MS);
+  },
+
+  async "a clock that is set ahead cuts no line"() {
+    await whileStreamingTheClockGoes(HOUR_MS);
+  },
+
+  async "a clock that is set back makes nobody wait for the next socket"() {
+    const { statuses } = client();
+    await until("polling", () => statuses.includes("polling") && network.calls.length > 0);
+    const before = network.sockets.length;
+    network.clockIsOff = -HOUR_MS;
+    await until("another socket", () => network.sockets.length > before);
+    const timeouts = network.calls.map(({ query }) => query.get("timeout") ?? "");
+    check(timeouts.every((timeout) => /^[0-9]+$/.test(timeout)), `timeouts: ${timeouts}`);
   },
 
   async "an empty position is none"() {

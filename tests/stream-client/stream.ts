@@ -1,6 +1,7 @@
 /**
  * A client of Hearth's stream (api-spec/stream.md): one WebSocket for syncs and requests, and `/sync` with REST where no
- * socket can be had, from the same position. No framework; whatever has `WebSocket` and `fetch` runs it.
+ * socket can be had, from the same position. No framework; whatever has `WebSocket`, `fetch` and `performance.now` runs it,
+ * which is the clock it goes by: people and networks set the other one.
  *
  * What it promises: `onSync` is called with each body once and in order, whatever happens to the line; a position is
  * kept only after `onSync` is done. A request is answered once; those with a transaction id are tried again until they
@@ -217,7 +218,7 @@ export class HearthStream {
       const socket = new WebSocket(this.base.replace(/^http/, "ws") + PATH, SUBPROTOCOL);
       const authId = this.prefix + this.next++;
       let heartbeat = OPEN_WITHIN_MS;
-      let heard = Date.now();
+      let heard = performance.now();
       /** Pings since then. */
       let pings = 0;
       let delay: number | undefined;
@@ -226,7 +227,7 @@ export class HearthStream {
       let worked = false;
       let opened: number | undefined;
       let unacknowledged = 0;
-      let acknowledgedAt = Date.now();
+      let acknowledgedAt = performance.now();
       let failed = false;
       let over = false;
       this.socket = socket;
@@ -238,7 +239,7 @@ export class HearthStream {
       const acknowledge = () => {
         if (unacknowledged > 0) say({ method: "ack", params: { pos: this.position } });
         unacknowledged = 0;
-        acknowledgedAt = Date.now();
+        acknowledgedAt = performance.now();
       };
       const finish = (code: number, reason: string) => {
         if (over) return;
@@ -248,12 +249,12 @@ export class HearthStream {
           this.socket = undefined;
           this.authenticated = false;
         }
-        if (opened !== undefined && Date.now() - opened > OPEN_WITHIN_MS) worked = true;
+        if (opened !== undefined && performance.now() - opened > OPEN_WITHIN_MS) worked = true;
         // Only what was applied is behind this client; the rest comes again.
         void this.applied.then(() => resolve({ code, reason, delay, worked: worked && !failed, refused }));
       };
       const watch = setInterval(() => {
-        const silent = Date.now() - heard;
+        const silent = performance.now() - heard;
         if (silent > 3 * heartbeat) {
           // A line that is dead may take minutes to say so.
           socket.close();
@@ -262,12 +263,12 @@ export class HearthStream {
           pings++;
           say({ method: "ping" });
         }
-        if (Date.now() - acknowledgedAt > ACK_AFTER_MS) acknowledge();
+        if (performance.now() - acknowledgedAt > ACK_AFTER_MS) acknowledge();
       }, 1_000);
 
       socket.onclose = (event) => finish(event.code, event.reason);
       socket.onmessage = (event) => {
-        heard = Date.now();
+        heard = performance.now();
         pings = 0;
         if (over || run !== this.running) return;
         const frame = JSON.parse(event.data as string) as Json;
@@ -284,7 +285,7 @@ export class HearthStream {
           say({ id: authId, method: "auth", params });
         } else if (frame.id === authId) {
           if (frame.result) {
-            opened = Date.now();
+            opened = performance.now();
             this.authenticated = true;
             this.setStatus("streaming");
             this.flush();
@@ -451,15 +452,15 @@ export class HearthStream {
   private async poll(run: number, during: number): Promise<void> {
     this.setStatus("polling");
     this.flush();
-    const until = Date.now() + during;
+    const until = performance.now() + during;
     let failures = 0;
     for (;;) {
       const from = this.position;
-      const left = until - Date.now();
+      const left = until - performance.now();
       if (!this.alive(run) || left <= 0) return;
       let told = 0;
       this.polling = new AbortController();
-      const query = new URLSearchParams({ timeout: from ? String(left) : "0" });
+      const query = new URLSearchParams({ timeout: from ? String(Math.ceil(left)) : "0" });
       const { filter, useStateAfter } = this.options;
       if (from) query.set("since", from);
       if (filter) query.set("filter", typeof filter === "string" ? filter : JSON.stringify(filter));
