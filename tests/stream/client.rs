@@ -2,7 +2,7 @@
 //! direction is held against its JSON Schema, and every sync against the one before.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::LazyLock,
 };
 
@@ -30,17 +30,10 @@ static SCHEMAS: LazyLock<BTreeMap<String, Validator>> = LazyLock::new(|| {
     schemas.collect()
 });
 
-/// That a frame is as its schema says.
+/// That a frame is as a schema says.
 #[track_caller]
-fn check(frame: &Value, request: bool) {
-    let name = match (frame["type"].as_str(), frame["method"].as_str()) {
-        (Some(kind), None) => kind.to_owned(),
-        (None, Some(method @ ("ping" | "pong" | "ack"))) => method.to_owned(),
-        (None, Some(method)) if request => format!("request-{method}"),
-        _ if frame.get("error").is_some() => "error".to_owned(),
-        _ => "result".to_owned(),
-    };
-    let schema = SCHEMAS.get(&name).unwrap_or_else(|| panic!("no schema for {frame}"));
+fn check(frame: &Value, schema: &str) {
+    let schema = SCHEMAS.get(schema).unwrap_or_else(|| panic!("no schema for {frame}"));
     if let Err(cause) = schema.validate(frame) {
         panic!("{cause}: {frame}");
     }
@@ -65,6 +58,8 @@ pub(crate) struct Line {
     pub(crate) deflate: bool,
     /// How many messages came compressed, and how many not.
     pub(crate) compressed: (usize, usize),
+    /// The methods of requests, by their ids.
+    pub(crate) asked: HashMap<String, String>,
 }
 
 impl Line {
@@ -133,7 +128,7 @@ impl Line {
             assert!(lower.contains("server_no_context_takeover"), "{head}");
             assert!(lower.contains("client_no_context_takeover"), "{head}");
         }
-        Some(Ok(Self { stream, read, deflate, compressed: (0, 0) }))
+        Some(Ok(Self { stream, read, deflate, compressed: (0, 0), asked: HashMap::new() }))
     }
 
     /// One frame of any kind, masked.
@@ -214,7 +209,7 @@ impl Line {
                     self.compressed.1 += 1;
                 }
                 let frame: Value = serde_json::from_slice(&payload).expect("frames are JSON");
-                check(&frame, false);
+                check(&frame, &self.schema_of(&frame));
                 Received::Frame(frame)
             }
             8 if payload.len() >= 2 => {
@@ -225,6 +220,20 @@ impl Line {
             9 => Received::Ping(payload),
             10 => Received::Pong(payload),
             opcode => panic!("a frame with opcode {opcode}"),
+        }
+    }
+
+    /// The name of the schema of a frame that came.
+    fn schema_of(&self, frame: &Value) -> String {
+        match (frame["type"].as_str(), frame["method"].as_str()) {
+            (Some(kind), None) => kind.to_owned(),
+            (None, Some(method)) => method.to_owned(),
+            _ if frame.get("error").is_some() => "error".to_owned(),
+            _ => {
+                let method = frame["id"].as_str().and_then(|id| self.asked.get(id));
+                let own = format!("result-{}", method.unwrap_or_else(|| panic!("nobody asked for {frame}")));
+                if SCHEMAS.contains_key(&own) { own } else { "result".to_owned() }
+            }
         }
     }
 
@@ -332,9 +341,11 @@ impl Client {
 
     pub(crate) async fn begin_as(&mut self, id: &str, method: &str, params: Value) {
         let frame = json!({ "id": id, "method": method, "params": params });
-        if SCHEMAS.contains_key(&format!("request-{method}")) {
-            check(&frame, true);
+        let schema = format!("request-{method}");
+        if SCHEMAS.contains_key(&schema) {
+            check(&frame, &schema);
         }
+        self.line.asked.insert(id.to_owned(), method.to_owned());
         self.line.text(&frame.to_string()).await;
     }
 
@@ -342,6 +353,7 @@ impl Client {
     pub(crate) async fn begin_unchecked(&mut self, method: &str, params: Value) -> String {
         self.next_id += 1;
         let id = self.next_id.to_string();
+        self.line.asked.insert(id.clone(), method.to_owned());
         self.line.text(&json!({ "id": id, "method": method, "params": params }).to_string()).await;
         id
     }
@@ -421,7 +433,7 @@ impl Client {
 
     pub(crate) async fn ack(&mut self) {
         let ack = json!({ "method": "ack", "params": { "pos": self.pos } });
-        check(&ack, true);
+        check(&ack, "ack");
         self.line.text(&ack.to_string()).await;
     }
 

@@ -204,6 +204,7 @@ async fn messages_are_compressed_if_the_client_can_and_it_pays() {
         assert_eq!(texts(&client.sync().await, &room), [long]);
         // And in the other direction.
         let ack = json!({ "id": "x", "method": "send", "params": text(&room, &"cake ".repeat(500)) });
+        client.line.asked.insert("x".to_owned(), "send".to_owned());
         client.line.write(0xc1, &deflate(ack.to_string().as_bytes())).await.expect("a line");
         client.answer("x").await.expect("sent");
     }
