@@ -12,6 +12,7 @@ mod input;
 mod lists;
 mod membership;
 mod merged;
+mod presence;
 mod profiles;
 mod rooms;
 
