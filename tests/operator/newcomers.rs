@@ -62,6 +62,45 @@ async fn ed_03_whoever_comes_in_is_seen_by_servers_that_are_there() {
     assert_eq!(sees(&bob, &alice).await, "online");
 }
 
+/// Word of others is heard all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_keeps_presence_to_itself_tells_no_other_of_it() {
+    let authority = Authority::new();
+    let mut here = Federating::start(&authority, Table::new()).await;
+    here.server.stop().await;
+    here.configure(|config| {
+        let presence = toml! { federate = false };
+        config.insert("presence".to_owned(), presence.into());
+    });
+    here.start_again().await;
+    let there = Federating::start(&authority, Table::new()).await;
+    let (alice, carol) = (here.server.register("alice").await, here.server.register("carol").await);
+    let bob = there.server.register("bob").await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    carol.join(&room).await;
+    alice.sync(None, 0).await;
+    join(&bob, &room, &here).await;
+    bob.sync(None, 0).await;
+    sees(&alice, &bob).await;
+    let of_alice = format!("/v3/presence/{}/status", alice.user_id);
+    alice.put(&of_alice, json!({ "presence": "unavailable", "status_msg": "at lunch" })).await.expect(200);
+    eventually("who is on her server sees it", async || {
+        let seen = carol.get(&of_alice).await.expect(200);
+        (seen["status_msg"] == "at lunch").then_some(())
+    })
+    .await;
+    // Whatever there was to tell came before this, or along with it.
+    let event = alice.send_text(&room, "hello").await;
+    let heard = eventually("the message comes", async || {
+        let heard = bob.sync(None, 0).await;
+        heard["rooms"].to_string().contains(&event).then_some(heard)
+    })
+    .await;
+    let mut events = heard["presence"]["events"].as_array().into_iter().flatten();
+    assert!(events.all(|event| event["sender"] != alice.user_id), "{heard}");
+    assert_eq!(bob.get(&of_alice).await.expect(404)["errcode"], "M_NOT_FOUND");
+}
+
 /// MB-05: whoever is invited already may be invited again, also from another server, and nobody hears of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn mb_05_somebody_of_another_server_is_invited_twice() {
