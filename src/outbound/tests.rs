@@ -7,13 +7,14 @@ use std::collections::{BTreeSet, HashSet};
 
 use futures_util::FutureExt as _;
 use hearth_federation::{ClientError, Response, ServerRequest, SigningKey, Task};
-use ruma::{OwnedEventId, ServerName, owned_server_name};
+use ruma::{OwnedEventId, ServerName, UserId, owned_server_name};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
     config,
     peers::{OwnKeys, Wire},
+    presence::{Hearers, Outward},
     receipts::{Kind, Mark, Owner, Receipts, Thread},
     room::{
         received_tests::{SEED, Story},
@@ -52,6 +53,8 @@ struct Script {
     read: Vec<(String, String, String)>,
     /// The messages to devices among it.
     messages: Vec<Value>,
+    /// Of whom it says who types, and who is there.
+    faded: Vec<Value>,
     at_work: usize,
     most_at_work: usize,
 }
@@ -108,9 +111,18 @@ impl Wire for There {
             }
             script.taken.extend(texts.into_iter().filter(|text| !text.is_empty()));
             script.read.extend(receipts(&body));
-            let edus = body["edus"].as_array().unwrap().iter();
-            let messages = edus.filter(|edu| edu["edu_type"] == "m.direct_to_device");
-            script.messages.extend(messages.map(|edu| edu["content"].clone()));
+            for edu in body["edus"].as_array().unwrap() {
+                let content = &edu["content"];
+                match edu["edu_type"].as_str() {
+                    Some("m.direct_to_device") => script.messages.push(content.clone()),
+                    Some("m.typing") => script.faded.push(content["user_id"].clone()),
+                    Some("m.presence") => {
+                        let push = content["push"].as_array().unwrap().iter();
+                        script.faded.extend(push.map(|one| one["user_id"].clone()));
+                    }
+                    _ => {}
+                }
+            }
             let (status, headers) = (http::StatusCode::OK, http::HeaderMap::new());
             Ok(Response { status, headers, body: json!({ "pdus": {} }).to_string().into() })
         })
@@ -193,6 +205,16 @@ impl Sending {
             })
             .collect();
         receipts.mark(room, Owner { recipient, user_id: alice }, &marks).await.unwrap();
+    }
+
+    /// Tells who is there, as far as it can be told.
+    async fn tell_of(&self, user_id: &UserId) {
+        let (sender, news) = mpsc::unbounded_channel();
+        let hearers = Hearers::Of(vec![self.story.room.number]);
+        let content = json!({ "user_id": user_id, "presence": "online" });
+        sender.send(Outward { user_id: user_id.to_owned(), hearers, content }).unwrap();
+        drop(sender);
+        Arc::clone(&self.outbound).tell_presence(news).await;
     }
 
     async fn until(&self, what: &str, condition: impl Fn(&Script) -> bool) {

@@ -130,3 +130,22 @@ async fn tx_06_a_server_that_was_down_hears_that_an_invite_was_taken_back() {
         script.attempts
     );
 }
+
+/// ED-02, ED-03: by the time that a server is back, who typed and who was there while it was down has faded.
+#[tokio::test]
+async fn a_server_that_was_down_hears_nothing_of_who_typed_and_who_was_there_meanwhile() {
+    let sending = Sending::new().await;
+    let Story { room, alice, .. } = &sending.story;
+    let [before, after] = [ruma::user_id!("@before:localhost"), ruma::user_id!("@after:localhost")];
+    sending.there.script.lock().down = true;
+    sending.say([0]).await;
+    sending.is_behind().await;
+    sending.outbound.typing(room, alice, true);
+    sending.tell_of(before).await;
+    sending.there.script.lock().down = false;
+    sending.peers.heard_from(&owned_server_name!("elsewhere"));
+    sending.has_caught_up().await;
+    sending.tell_of(after).await;
+    sending.until("it hears who is there", |script| !script.faded.is_empty()).await;
+    assert_eq!(sending.there.script.lock().faded, [json!(after)]);
+}
