@@ -99,6 +99,9 @@ pub(super) struct Order {
     numbers: HashMap<OwnedRoomId, i64>,
     direct: Option<Arc<HashSet<OwnedRoomId>>>,
     tags: Option<HashMap<i64, HashSet<String>>>,
+    /// How many rooms were looked at.
+    #[cfg(test)]
+    looked: AtomicU64,
 }
 
 /// The orders of all users.
@@ -137,6 +140,8 @@ impl Order {
             numbers: HashMap::new(),
             direct: None,
             tags: None,
+            #[cfg(test)]
+            looked: AtomicU64::new(0),
         }
     }
 
@@ -209,6 +214,8 @@ impl Order {
     }
 
     fn insert(&mut self, room: i64, listed: Listed) {
+        #[cfg(test)]
+        self.looked.fetch_add(1, Ordering::Relaxed);
         self.by_activity.insert((Reverse(listed.last), room));
         self.numbers.insert(listed.room_id.clone(), room);
         if let Some(before) = self.rooms.insert(room, listed)
@@ -277,6 +284,8 @@ impl Order {
 
     /// Looks at a room whose state changed.
     async fn look_at(&mut self, syncs: &Syncs, session: &Session, room: i64, at: i64) -> Result<(), Error> {
+        #[cfg(test)]
+        self.looked.fetch_add(1, Ordering::Relaxed);
         let found = syncs.rooms.by_number(room).await?;
         let snapshot = found.snapshot();
         let Some(member) = snapshot.member(&session.user_id) else {
@@ -307,6 +316,8 @@ impl Order {
 
     /// Whether a list has a room.
     pub(super) fn holds(&self, filters: &Filters, room: i64, reading: &Reading<'_>) -> bool {
+        #[cfg(test)]
+        self.looked.fetch_add(1, Ordering::Relaxed);
         let Some(listed) = self.rooms.get(&room) else { return false };
         // SY-19, MB-11: an invite that the user doesn't want is as if it weren't there.
         let unwanted = |by: &OwnedUserId| {
@@ -437,4 +448,64 @@ pub(super) async fn rooms_of_space(
     let named = children
         .filter(|(_, event)| event.pdu.content_as::<Content>().is_ok_and(|content| !content.via.is_empty()));
     Ok(named.filter_map(|(room_id, _)| OwnedRoomId::try_from(room_id).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        live::{
+            brief_tests::{log_in, syncs_of},
+            sliding::{Config, Form, Request, Sliding, Wishes},
+        },
+        room::tests::World,
+    };
+
+    /// How many rooms are looked at for a message to somebody in so many rooms whose list shows those up to each of these.
+    async fn looked_at(rooms: usize, shown: [u64; 2]) -> Vec<u64> {
+        let world = World::new(&[]).await;
+        let session = log_in(&world, "alice").await;
+        let oldest = world.room(&session.user_id).await;
+        for _ in 1..rooms {
+            world.room(&session.user_id).await;
+        }
+        let sliding = Sliding::new(syncs_of(&world));
+        let ask = async |last: u64, pos: Option<&str>| {
+            let config = Config { timeline_limit: 1, state: Vec::new() };
+            let list = List { config, ranges: vec![(0, last)], filters: Filters::default() };
+            let request = Request {
+                form: Form::Merged,
+                conn_id: last.to_string(),
+                txn_id: None,
+                pos: pos.map(str::to_owned),
+                timeout: Duration::ZERO,
+                wishes: Wishes { lists: BTreeMap::from([("all".to_owned(), list)]), ..Wishes::default() },
+                mail: None,
+            };
+            let answer = sliding.sync(session.clone(), request).await.unwrap();
+            serde_json::from_slice::<Value>(&answer).unwrap()
+        };
+        let begun = [ask(shown[0], None).await, ask(shown[1], None).await];
+        world.say(&oldest, &session.user_id, "hello").await;
+        let order = sliding.orders.of(session.recipient);
+        let mut looked = Vec::new();
+        for (last, begun) in shown.into_iter().zip(begun) {
+            order.lock().await.looked.store(0, Ordering::Relaxed);
+            let answer = ask(last, begun["pos"].as_str()).await;
+            let told: Vec<&String> = answer["rooms"].as_object().unwrap().keys().collect();
+            assert_eq!(told, [oldest.room_id.as_str()]);
+            looked.push(order.lock().await.looked.load(Ordering::Relaxed));
+        }
+        looked
+    }
+
+    #[tokio::test]
+    async fn a_message_costs_the_same_however_many_rooms_there_are() {
+        for rooms in [20, 200] {
+            // Its own; and where not all are shown, the five that are now.
+            assert_eq!(looked_at(rooms, [u64::MAX, 4]).await, [1, 5], "of {rooms} rooms");
+        }
+    }
 }
