@@ -139,7 +139,9 @@ impl Accounts {
         loop {
             let mut batch = Batch::new();
             let step = batch.step();
-            change(step).into_iter().for_each(|statement| batch.push(statement));
+            for statement in change(step) {
+                batch.push(statement);
+            }
             batch.deliver(pointer(told.iter().copied(), step, Kind::Profile, 0));
             self.store.commit(batch).await?;
             // Whoever came meanwhile may have read the profile as it was.

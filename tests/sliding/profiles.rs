@@ -176,7 +176,8 @@ async fn profiles_of_some_rooms_over_a_restart() {
     bob.set_field("m.tz", json!("Europe/Paris")).await;
     carol.set_field("m.tz", json!("Asia/Tokyo")).await;
     let (with_bob, with_carol) = (public_room(&alice, &[&bob]).await, public_room(&alice, &[&carol]).await);
-    let config = json!({ "timeline_limit": 1, "required_state": { "include": [{ "type": "m.room.member" }] } });
+    let config =
+        json!({ "timeline_limit": 1, "required_state": { "include": [{ "type": "m.room.member" }] } });
     let mut body = json!({
         "lists": {},
         "room_subscriptions": { &with_bob: config, &with_carol: config },
@@ -197,7 +198,6 @@ async fn profiles_of_some_rooms_over_a_restart() {
     let told = json!({ &carol.user_id: { "updated": { "m.tz": "Asia/Tokyo" } } });
     assert_eq!(profiles(&answer), told);
 }
-
 
 #[tokio::test]
 async fn bad_wishes_are_refused() {

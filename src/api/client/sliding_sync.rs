@@ -16,7 +16,8 @@ use crate::{
     keys::to_device::PAGE,
     limits::Class,
     live::sliding::{
-        Config, Extensions, Fields, Filters, Form, Key, List, Mail, Profiles, Request, Required, Scope, Wishes,
+        Config, Extensions, Fields, Filters, Form, Key, List, Mail, Profiles, Request, Required, Scope,
+        Wishes,
     },
     presence::State,
 };

@@ -70,7 +70,8 @@ impl Extending<'_> {
         }
         let mut asked = HashSet::new();
         for chosen in self.chosen {
-            let Some(sent) = self.sent(draft, chosen.room).filter(|sent| sent.told & told::PROFILES != 0) else {
+            let Some(sent) = self.sent(draft, chosen.room).filter(|sent| sent.told & told::PROFILES != 0)
+            else {
                 continue;
             };
             let (all, body) = (lacking.contains(&chosen.room), self.rooms.get(&chosen.room_id));
