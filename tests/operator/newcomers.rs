@@ -27,8 +27,8 @@ async fn start(authority: &Authority) -> Federating {
     federating.server.stop().await;
     federating.configure(|config| {
         let presence = toml! {
-            idle_after_ms = 3600000
-            offline_after_ms = 3600000
+            idle_after_ms = 3_600_000
+            offline_after_ms = 3_600_000
         };
         config.insert("presence".to_owned(), presence.into());
     });

@@ -8,8 +8,8 @@ async fn is_seen_as_it_says(request: impl Fn(&str) -> (String, Value)) {
     // Whoever has asked once stays for as long as the test takes.
     let server = Server::start(toml::toml! {
         [presence]
-        idle_after_ms = 3600000
-        offline_after_ms = 3600000
+        idle_after_ms = 3_600_000
+        offline_after_ms = 3_600_000
     })
     .await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);

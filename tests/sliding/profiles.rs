@@ -5,7 +5,7 @@ use super::*;
 const NAME: &str = "org.matrix.msc4262.profiles";
 
 /// One list of all rooms, all members of which are shown, with the profiles of these.
-fn with_profiles(wish: Value) -> Value {
+fn with_profiles(wish: &Value) -> Value {
     let mut body = all_rooms(json!({ "required_state": [["m.room.member", "*"]] }));
     body["extensions"] = json!({ NAME: wish });
     body
@@ -35,7 +35,7 @@ async fn profiles_come_with_a_room_and_then_as_they_change() {
     bob.set_field("org.example.mood", json!({ "face": "glad" })).await;
     server.register("stranger").await.set_field("displayname", json!("Nobody")).await;
     public_room(&alice, &[&bob]).await;
-    let mut sliding = Sliding::new(&alice, with_profiles(json!({ "enabled": true })));
+    let mut sliding = Sliding::new(&alice, with_profiles(&json!({ "enabled": true })));
     let answer = sliding.next().await;
     let told = json!({ "updated": { "displayname": "Bob", "org.example.mood": { "face": "glad" } } });
     assert_eq!(profiles(&answer), json!({ &bob.user_id: told }));
@@ -62,7 +62,7 @@ async fn changes_come_whatever_rooms_are_seen() {
     let server = server().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     public_room(&alice, &[&bob]).await;
-    let mut body = with_profiles(json!({ "enabled": true }));
+    let mut body = with_profiles(&json!({ "enabled": true }));
     body["lists"] = json!({});
     let mut sliding = Sliding::new(&alice, body);
     assert_eq!(profiles(&sliding.next().await), json!({}));
@@ -82,7 +82,7 @@ async fn only_fields_that_are_asked_for_come_and_more_when_more_are() {
     bob.set_field("displayname", json!("Bob")).await;
     bob.set_field("m.tz", json!("Europe/Paris")).await;
     public_room(&alice, &[&bob]).await;
-    let wish = |fields: Value| with_profiles(json!({ "enabled": true, "fields": fields }));
+    let wish = |fields: Value| with_profiles(&json!({ "enabled": true, "fields": fields }));
     let mut sliding = Sliding::new(&alice, wish(json!(["m.tz"])));
     let zone = json!({ &bob.user_id: { "updated": { "m.tz": "Europe/Paris" } } });
     assert_eq!(profiles(&sliding.next().await), zone);
@@ -102,13 +102,13 @@ async fn profiles_that_were_not_asked_for_come_anew() {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     bob.set_field("m.tz", json!("Europe/Paris")).await;
     public_room(&alice, &[&bob]).await;
-    let mut sliding = Sliding::new(&alice, with_profiles(json!({ "enabled": true })));
+    let mut sliding = Sliding::new(&alice, with_profiles(&json!({ "enabled": true })));
     sliding.next().await;
-    sliding.body = with_profiles(json!({ "enabled": false }));
+    sliding.body = with_profiles(&json!({ "enabled": false }));
     assert_eq!(profiles(&sliding.next().await), json!({}));
     bob.set_field("m.tz", json!("Asia/Tokyo")).await;
     assert_eq!(profiles(&sliding.next().await), json!({}));
-    sliding.body = with_profiles(json!({ "enabled": true }));
+    sliding.body = with_profiles(&json!({ "enabled": true }));
     let told = json!({ &bob.user_id: { "updated": { "m.tz": "Asia/Tokyo" } } });
     assert_eq!(profiles(&sliding.next().await), told);
 }
@@ -152,7 +152,7 @@ async fn who_comes_is_told_of_and_who_shares_no_room_any_more() {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     bob.set_field("m.tz", json!("Europe/Paris")).await;
     let (one, two) = (public_room(&alice, &[]).await, public_room(&alice, &[]).await);
-    let mut sliding = Sliding::new(&alice, with_profiles(json!({ "enabled": true })));
+    let mut sliding = Sliding::new(&alice, with_profiles(&json!({ "enabled": true })));
     assert_eq!(profiles(&sliding.next().await), json!({}));
     bob.join(&one).await;
     let told = json!({ &bob.user_id: { "updated": { "m.tz": "Europe/Paris" } } });
@@ -204,10 +204,10 @@ async fn bad_wishes_are_refused() {
     let server = server().await;
     let alice = server.register("alice").await;
     for wish in [json!({ "enabled": true, "fields": "m.tz" }), json!({ "enabled": true, "fields": [1] })] {
-        let sliding = Sliding::new(&alice, with_profiles(wish));
+        let sliding = Sliding::new(&alice, with_profiles(&wish));
         sliding.ask(0).await.expect_error(400, "M_BAD_JSON");
     }
     let many: Vec<String> = (0..1000).map(|number| format!("org.example.field{number}")).collect();
-    let sliding = Sliding::new(&alice, with_profiles(json!({ "enabled": true, "fields": many })));
+    let sliding = Sliding::new(&alice, with_profiles(&json!({ "enabled": true, "fields": many })));
     sliding.ask(0).await.expect_error(400, "M_INVALID_PARAM");
 }
