@@ -487,10 +487,8 @@ impl Connection {
 
     fn heard_something(&mut self, now: Instant) {
         self.beats = 0;
-        // A tenth to either side, so that sockets that opened together don't beat together.
-        let heartbeat = self.streams.settings.heartbeat;
-        let jitter = self.streams.environment.entropy.number() % 201;
-        self.beat = now + heartbeat * (900 + jitter as u32) / 1000;
+        let random = self.streams.environment.entropy.number();
+        self.beat = now + jittered(self.streams.settings.heartbeat, random);
     }
 
     /// Whether frames of the client are read.
@@ -586,6 +584,11 @@ impl Connection {
     }
 }
 
+/// A heartbeat that is up to a tenth shorter or longer, so that sockets that opened together don't beat together.
+fn jittered(heartbeat: Duration, random: u64) -> Duration {
+    heartbeat * (900 + (random % 201) as u32) / 1000
+}
+
 /// What the client asked for in its `auth`.
 async fn wanted(syncs: &Syncs, auth: &Auth, session: &Session) -> Result<Wanted, Error> {
     let state = if auth.use_state_after { StateForm::After } else { StateForm::Before };
@@ -628,7 +631,20 @@ fn next_batch(body: &Bytes) -> Option<Token> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn heartbeats_differ_by_a_tenth_to_either_side() {
+        let random = (0..1_000).chain(u64::MAX - 1_000..=u64::MAX);
+        let beats: BTreeSet<_> = random.map(|random| jittered(Duration::from_secs(30), random)).collect();
+        assert_eq!(
+            beats.first().zip(beats.last()),
+            Some((&Duration::from_secs(27), &Duration::from_secs(33)))
+        );
+        assert!(beats.len() > 100, "{beats:?}");
+    }
 
     /// What an idle socket costs is this, its reader, its buffers and what the network keeps for it.
     #[test]
