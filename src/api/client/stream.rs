@@ -286,3 +286,49 @@ fn json(error: MatrixError) -> Box<RawValue> {
     // Of strings and numbers alone: it can't fail.
     to_raw_value(&error.into_body()).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::{
+        api,
+        app::Hearth,
+        config::{Api, Config},
+        environment::Environment,
+        http::Peer,
+    };
+
+    #[tokio::test]
+    async fn many_sockets_that_have_not_said_who_they_are_keep_more_out_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!(
+            r#"
+            server_name = "example.org"
+            data_dir = "{}"
+            federation.enabled = false
+            "#,
+            folder.path().display()
+        );
+        let config = Config::parse(&config, "", std::iter::empty()).unwrap();
+        let (app, _) = Hearth::start(config, Environment::real()).await.unwrap();
+        let router = api::router(Arc::clone(&app), &[Api::Client].into(), None);
+        let open = async || {
+            let mut request = Request::get(PATH).body(Body::empty()).unwrap();
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+            request.extensions_mut().insert(Peer { address, secure: true });
+            router.clone().call(request).await.unwrap().status()
+        };
+        let mut newcomers: Vec<_> = std::iter::from_fn(|| app.streams.admit()).take(10_000).collect();
+        assert_eq!(newcomers.len(), 4096);
+        for _ in 0..2 {
+            assert_eq!(open().await, StatusCode::SERVICE_UNAVAILABLE);
+        }
+        newcomers.pop();
+        // No socket, for there is no connection; but there was a place.
+        for _ in 0..2 {
+            assert_eq!(open().await, StatusCode::UPGRADE_REQUIRED);
+        }
+    }
+}
