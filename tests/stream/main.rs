@@ -31,3 +31,10 @@ async fn room(creator: &User, members: &[&User]) -> String {
 fn text(room: &str, text: &str) -> Value {
     json!({ "room_id": room, "type": "m.room.message", "content": { "msgtype": "m.text", "body": text } })
 }
+
+/// KiB of memory that the server has had at its most.
+fn most_resident(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
+    line.trim().trim_end_matches("kB").trim().parse().expect("a number")
+}

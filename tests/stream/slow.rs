@@ -212,9 +212,49 @@ async fn who_begins_anew_again_and_again_without_reading_is_told_when_to_come_ba
     assert!(matches!(&end, Received::Close(4010, wait) if wait == "1000") || end == Received::Eof, "{end:?}");
 }
 
-/// KiB of memory that the server has had at its most.
-fn most_resident(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
-    line.trim().trim_end_matches("kB").trim().parse().expect("a number")
+/// What fades is kept for nobody: however often it changed, who catches up hears what has become of it.
+#[tokio::test]
+async fn who_catches_up_hears_once_who_types_now() {
+    let server = Server::start(toml::toml! {
+        [stream]
+        patience_ms = 600_000
+        [presence]
+        offline_after_ms = 3_000
+    })
+    .await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = room(&alice, &[&bob]).await;
+    let mut reader = Client::ready(&server, &bob).await;
+    reader.acks = false;
+    let mut talker = Client::ready(&server, &alice).await;
+    let long = "x".repeat(60_000);
+    for count in 0..5 {
+        talker.request("send", text(&room, &format!("{count} {long}"))).await.expect("sent");
+    }
+    // From here on its window is closed.
+    reader.sync_with(|body| texts(body, &room).iter().any(|text| text.starts_with('4')).then_some(())).await;
+    for count in 0..1_001 {
+        let typing = json!({ "room_id": room, "typing": count % 2 == 0, "timeout": 120_000 });
+        talker.request("typing", typing).await.expect("done");
+        let presence = json!({ "presence": "online", "status_msg": count.to_string() });
+        talker.request("presence", presence).await.expect("done");
+    }
+    talker.request("send", text(&room, "the end")).await.expect("sent");
+
+    reader.ack().await;
+    reader.acks = true;
+    let (mut typing, mut ended, mut status) = (Vec::new(), false, None);
+    while !ended || status.as_deref() != Some("1000") {
+        let body = reader.sync().await;
+        let events = body["rooms"]["join"][&room]["ephemeral"]["events"].as_array();
+        let events = events.into_iter().flatten().filter(|event| event["type"] == "m.typing");
+        typing.extend(events.map(|event| event["content"]["user_ids"].clone()));
+        ended |= texts(&body, &room).contains(&"the end".to_owned());
+        let people = body["presence"]["events"].as_array().into_iter().flatten();
+        let of_alice = people.filter(|event| event["sender"] == json!(alice.user_id));
+        for event in of_alice {
+            status = event["content"]["status_msg"].as_str().map(str::to_owned);
+        }
+    }
+    assert_eq!(typing, [json!([alice.user_id])]);
 }
