@@ -94,19 +94,28 @@ async fn content_that_is_nested_without_end_is_an_error_of_its_request() {
 async fn a_message_without_end_is_cut_off() {
     let server = server().await;
     let mut line = Line::open(&server, &[]).await.unwrap_or_else(|answer| panic!("{answer:?}"));
+    let before = most_resident(&server);
     line.write(0x01, b"{").await.expect("a line");
     let part = vec![b' '; 60_000];
-    let end = loop {
+    let mut end = None;
+    // More than the server may grow by.
+    for _ in 0..2_000 {
         if line.write(0x00, &part).await.is_err() {
-            break line.closed().await;
+            break;
         }
         let read = tokio::time::timeout(std::time::Duration::from_millis(1), line.receive()).await;
-        match read {
-            Ok(Received::Frame(_)) | Err(_) => {}
-            Ok(end) => break end,
+        if let Ok(received @ (Received::Close(..) | Received::Eof)) = read {
+            end = Some(received);
+            break;
         }
+    }
+    let end = match end {
+        Some(end) => end,
+        None => line.closed().await,
     };
     assert_eq!(code(&end), Some(1009), "{end:?}");
+    let grown = most_resident(&server).saturating_sub(before);
+    assert!(grown < 64 * 1024, "{grown} KiB more for one message");
 }
 
 #[tokio::test]
@@ -130,8 +139,11 @@ async fn a_small_message_that_inflates_to_a_large_one_is_cut_off() {
     let mut client = Client::open_with(&server, &offer).await;
     let bomb = deflate(&vec![b' '; 100 * 1024 * 1024]);
     assert!(bomb.len() < 512 * 1024, "{} bytes", bomb.len());
+    let before = most_resident(&server);
     client.line.write(0xc1, &bomb).await.expect("a line");
     assert_eq!(code(&client.line.closed().await), Some(1009));
+    let grown = most_resident(&server).saturating_sub(before);
+    assert!(grown < 64 * 1024, "{grown} KiB more for one message");
 
     let mut client = Client::open_with(&server, &offer).await;
     client.line.write(0xc1, b"this is not deflated").await.expect("a line");
@@ -144,6 +156,7 @@ async fn floods_are_ended_with_when_to_come_back() {
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
     let room = room(&alice, &[&bob]).await;
     let mut bystander = Client::ready(&server, &bob).await;
+    let before = most_resident(&server);
     // Pings of the protocol and of WebSocket.
     for first in [0x81, 0x89] {
         let mut client = Client::ready(&server, &alice).await;
@@ -167,6 +180,8 @@ async fn floods_are_ended_with_when_to_come_back() {
         client.line.text(&format!(r#"{{"id":"{count}","method":"dance"}}"#)).await;
     }
     assert_eq!(code(&client.line.closed().await), Some(4001));
+    let grown = most_resident(&server).saturating_sub(before);
+    assert!(grown < 32 * 1024, "{grown} KiB more");
     alice.send_text(&room, "still here").await;
     let told = |body: &Value| texts(body, &room).pop();
     assert_eq!(bystander.sync_with(told).await, "still here");

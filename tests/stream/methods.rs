@@ -187,18 +187,23 @@ async fn rate_limits_are_shared_with_rest() {
 #[tokio::test]
 async fn a_thousand_requests_without_waiting_are_answered_in_the_order_of_their_room() {
     let server = server().await;
-    let alice = server.register("alice").await;
-    let room = room(&alice, &[]).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let (room, elsewhere) = (room(&alice, &[]).await, room(&bob, &[]).await);
     let mut client = Client::ready(&server, &alice).await;
+    let mut bystander = Client::ready(&server, &bob).await;
+    let before = most_resident(&server);
     let (mut seqs, mut told) = (Vec::new(), Vec::new());
     let mut ids = Vec::new();
     for count in 0..1_000 {
         ids.push(client.begin("send", text(&room, &count.to_string())).await);
     }
+    bystander.request("send", text(&elsewhere, "others don't notice")).await.expect("sent");
     for id in ids {
         seqs.push(client.answer(&id).await.expect("sent")["seq"].as_i64().expect("a number"));
         told.extend(client.syncs_read().await.iter().flat_map(|body| texts(body, &room)));
     }
+    let grown = most_resident(&server).saturating_sub(before);
+    assert!(grown < 64 * 1024, "{grown} KiB more for one socket");
     assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1), "{seqs:?}");
     // It was told in between, of many at once where it was slow.
     while !told.contains(&"999".to_owned()) {
