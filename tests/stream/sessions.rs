@@ -1,5 +1,10 @@
 //! Whose socket it is, and how long.
 
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
 use super::*;
 
 fn config() -> toml::Table {
@@ -7,6 +12,32 @@ fn config() -> toml::Table {
         [stream]
         heartbeat_ms = 2_000
     }
+}
+
+/// A new device of a user whose access tokens end, and its refresh token.
+async fn log_in_to_refresh(server: &Server, name: &str) -> (User, String) {
+    let login = json!({ "type": "m.login.password", "password": common::PASSWORD, "refresh_token": true,
+        "identifier": { "type": "m.id.user", "user": name } });
+    let answer = server.http().post("/v3/login", None, login).await.expect(200);
+    let token = answer["refresh_token"].as_str().expect("a token").to_owned();
+    (User::new(server.http().clone(), &answer), token)
+}
+
+/// The same device with the access token that a refresh token gives.
+async fn refresh(user: &User, token: &str) -> User {
+    let answer = user.http.post("/v3/refresh", None, json!({ "refresh_token": token })).await.expect(200);
+    let access_token = answer["access_token"].as_str().expect("a token").to_owned();
+    User { access_token, ..user.clone() }
+}
+
+/// Has the access tokens that a device has by now end at that time.
+fn end_tokens(server: &Server, device: &User, at: SystemTime) {
+    let database = rusqlite::Connection::open(server.data_dir().join("hearth.db")).expect("a database");
+    database.busy_timeout(common::PATIENCE).expect("patience");
+    let at = at.duration_since(UNIX_EPOCH).expect("a time after 1970").as_millis() as i64;
+    let change = "UPDATE access_token SET expires_ts = ?1
+                  WHERE device = (SELECT id FROM device WHERE device_id = ?2)";
+    assert_eq!(database.execute(change, (at, &device.device_id)).expect("the time changes"), 1);
 }
 
 #[tokio::test]
@@ -74,38 +105,63 @@ async fn a_bad_token_closes_it_with_the_errcode() {
     assert_eq!(client.line.closed().await, Received::Close(4004, "M_UNKNOWN_TOKEN".to_owned()));
 }
 
+/// Ends the session of a user's device in one of the ways there are. `spent` is a refresh token that it had before.
+async fn end_session(server: &Server, name: &str, user: &User, spent: &str, end: &str) {
+    let auth = json!({ "type": "m.login.password", "password": common::PASSWORD,
+        "identifier": { "type": "m.id.user", "user": user.user_id } });
+    match end {
+        "lock" => {
+            let locked = server.run(&["user", "lock", &user.user_id]);
+            assert!(locked.status.success(), "{locked:?}");
+        }
+        "password of another device" => {
+            let other = server.login(name).await;
+            let body = json!({ "new_password": "another long password", "auth": auth });
+            other.post("/v3/account/password", body).await.expect(200);
+        }
+        "deletion by another device" => {
+            let other = server.login(name).await;
+            let path = format!("/v3/devices/{}", user.device_id);
+            other.delete(&path, Some(json!({ "auth": auth }))).await.expect(200);
+        }
+        "spent refresh token" => {
+            let again = json!({ "refresh_token": spent });
+            server.http().post("/v3/refresh", None, again).await.expect_error(401, "M_UNKNOWN_TOKEN");
+        }
+        path => {
+            user.post(&format!("/v3/{path}"), json!({ "auth": auth })).await.expect(200);
+        }
+    }
+}
+
 /// threats: access token of a deleted device on an open socket
 #[tokio::test]
-async fn whatever_ends_a_session_closes_its_sockets() {
+async fn whatever_ends_a_session_closes_its_sockets_within_a_second() {
     let server = server().await;
-    let ends: [(&str, &str); 4] = [
+    let ends = [
         ("logout", "M_UNKNOWN_TOKEN"),
         ("logout/all", "M_UNKNOWN_TOKEN"),
-        ("password", "M_UNKNOWN_TOKEN"),
+        ("password of another device", "M_UNKNOWN_TOKEN"),
         ("lock", "M_USER_LOCKED"),
+        ("account/deactivate", "M_UNKNOWN_TOKEN"),
+        ("deletion by another device", "M_UNKNOWN_TOKEN"),
+        ("spent refresh token", "M_UNKNOWN_TOKEN"),
     ];
     for (index, (end, errcode)) in ends.into_iter().enumerate() {
-        let user = server.register(&format!("user{index}")).await;
-        let mut client = Client::ready(&server, &user).await;
-        match end {
-            "lock" => {
-                let locked = server.run(&["user", "lock", &user.user_id]);
-                assert!(locked.status.success(), "{locked:?}");
-            }
-            "password" => {
-                let other = server.login(&format!("user{index}")).await;
-                let auth = json!({ "type": "m.login.password", "password": common::PASSWORD,
-                    "identifier": { "type": "m.id.user", "user": user.user_id } });
-                let body = json!({ "new_password": "another long password", "auth": auth });
-                other.post("/v3/account/password", body).await.expect(200);
-            }
-            path => {
-                user.post(&format!("/v3/{path}"), json!({})).await.expect(200);
-            }
+        let mut took = Vec::new();
+        // Of several times one is enough: the machine may be what was slow.
+        while took.iter().all(|took| *took >= Duration::from_secs(1)) {
+            assert!(took.len() < 10, "{end}: {took:?}");
+            let name = format!("user{index}_{}", took.len());
+            server.register(&name).await;
+            let (user, spent) = log_in_to_refresh(&server, &name).await;
+            let user = refresh(&user, &spent).await;
+            let mut client = Client::ready(&server, &user).await;
+            end_session(&server, &name, &user, &spent, end).await;
+            let answered = Instant::now();
+            assert_eq!(client.line.closed().await, Received::Close(4004, errcode.to_owned()), "{end}");
+            took.push(answered.elapsed());
         }
-        let start = std::time::Instant::now();
-        assert_eq!(client.line.closed().await, Received::Close(4004, errcode.to_owned()), "{end}");
-        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{end}: {:?}", start.elapsed());
     }
     let user = server.register("bystander").await;
     let other = server.login("bystander").await;
@@ -116,27 +172,55 @@ async fn whatever_ends_a_session_closes_its_sockets() {
 }
 
 #[tokio::test]
-async fn a_token_that_expires_closes_it_unless_it_is_refreshed() {
-    let server = server().await;
+async fn a_token_that_expires_closes_it() {
+    // Nothing else happens on it by which the server might notice.
+    let server = Server::start(toml::toml! {
+        [stream]
+        heartbeat_ms = 600_000
+    })
+    .await;
     server.register("alice").await;
-    let login = json!({ "type": "m.login.password", "password": common::PASSWORD, "refresh_token": true,
-        "identifier": { "type": "m.id.user", "user": "alice" } });
-    let answer = server.http().post("/v3/login", None, login).await.expect(200);
-    let alice = User::new(server.http().clone(), &answer);
-    let mut client = Client::ready(&server, &alice).await;
-    let refresh = json!({ "refresh_token": answer["refresh_token"] });
-    let fresh = server.http().post("/v3/refresh", None, refresh).await.expect(200);
-    client.request("token", json!({ "access_token": fresh["access_token"] })).await.expect("the same device");
-    // The first use of the new token has ended the old one.
-    server.http().get("/v3/account/whoami", Some(&alice.access_token)).await.expect(401);
-    let room = {
-        let token = fresh["access_token"].as_str().expect("a token");
-        let room = server.http().post("/v3/createRoom", Some(token), json!({})).await.expect(200);
-        room["room_id"].as_str().expect("an id").to_owned()
+    let (alice, token) = log_in_to_refresh(&server, "alice").await;
+    end_tokens(&server, &alice, SystemTime::now() + Duration::from_secs(1));
+    let mut client = Client::open(&server).await;
+    // On a machine that is slow it may have ended by then; that is no other case for the client.
+    client.begin("auth", json!({ "access_token": alice.access_token })).await;
+    let end = client.line.closed().await;
+    assert!(matches!(end, Received::Close(4013, _)), "{end:?}");
+    let answer = alice.get("/v3/account/whoami").await.expect_error(401, "M_UNKNOWN_TOKEN");
+    assert_eq!(answer["soft_logout"], true);
+    Client::ready(&server, &refresh(&alice, &token).await).await;
+}
+
+#[tokio::test]
+async fn a_refreshed_token_keeps_it_open_beyond_the_end_of_the_one_before() {
+    let server = server().await;
+    let bob = server.register("bob").await;
+    let room = room(&server.register("alice").await, &[]).await;
+    let mut good_for = Duration::from_secs(2);
+    let (mut client, old, end) = loop {
+        let (old, token) = log_in_to_refresh(&server, "alice").await;
+        let mut client = Client::open(&server).await;
+        let end = SystemTime::now() + good_for;
+        end_tokens(&server, &old, end);
+        let fresh = refresh(&old, &token).await;
+        let opened = client.begin("auth", json!({ "access_token": old.access_token })).await;
+        let renewed = client.begin("token", json!({ "access_token": fresh.access_token })).await;
+        if let Some(Ok(_)) = client.try_answer(&opened).await
+            && let Some(Ok(_)) = client.try_answer(&renewed).await
+        {
+            break (client, old, end);
+        }
+        // The machine took so long.
+        good_for *= 2;
+        assert!(good_for < common::PATIENCE, "a token that can't be refreshed");
     };
+    // The first use of the new token has ended the old one.
+    old.get("/v3/account/whoami").await.expect_error(401, "M_UNKNOWN_TOKEN");
+    common::eventually("the old one would be over", || async { (SystemTime::now() > end).then_some(()) })
+        .await;
     client.request("send", text(&room, "still here")).await.expect("sent");
 
-    let bob = server.register("bob").await;
     let error = client.request("token", json!({ "access_token": bob.access_token })).await;
     assert_eq!(error.expect_err("another device")["errcode"], "M_INVALID_PARAM");
     client.request("send", text(&room, "and still")).await.expect("sent");
@@ -147,22 +231,17 @@ async fn what_was_asked_before_a_refreshed_token_is_done_under_the_old_one() {
     let server = server().await;
     server.register("alice").await;
     for method in ["token", "auth"] {
-        let login = json!({ "type": "m.login.password", "password": common::PASSWORD, "refresh_token": true,
-            "identifier": { "type": "m.id.user", "user": "alice" } });
-        let answer = server.http().post("/v3/login", None, login).await.expect(200);
-        let alice = User::new(server.http().clone(), &answer);
+        let (alice, token) = log_in_to_refresh(&server, "alice").await;
         let room = room(&alice, &[]).await;
         let mut client = Client::ready(&server, &alice).await;
-        let refresh = json!({ "refresh_token": answer["refresh_token"] });
-        let fresh = server.http().post("/v3/refresh", None, refresh).await.expect(200);
+        let fresh = refresh(&alice, &token).await;
         let mut ids = Vec::new();
         for count in 0..20 {
             ids.push(client.begin("send", text(&room, &count.to_string())).await);
         }
-        let token = json!({ "access_token": fresh["access_token"], "since": client.pos });
         let token = match method {
-            "token" => json!({ "access_token": fresh["access_token"] }),
-            _ => token,
+            "token" => json!({ "access_token": fresh.access_token }),
+            _ => json!({ "access_token": fresh.access_token, "since": client.pos }),
         };
         let renewed = client.begin(method, token).await;
         for id in ids {
@@ -267,28 +346,70 @@ async fn a_server_that_stops_says_when_to_come_back() {
     );
 }
 
+/// Clients that all come back at once would be a storm.
 #[tokio::test]
-async fn a_device_that_opens_many_sockets_keeps_its_newest() {
+async fn a_server_that_stops_spreads_when_its_sockets_come_back() {
+    let mut server = server().await;
+    let mut sockets = Vec::new();
+    for name in ["alice", "bob", "carol", "dave", "erin"] {
+        let user = server.register(name).await;
+        for _ in 0..10 {
+            sockets.push(Client::ready(&server, &user).await);
+        }
+    }
+    server.signal(rustix::process::Signal::TERM);
+    let mut delays = Vec::new();
+    for client in &mut sockets {
+        let end = loop {
+            match client.line.next().await {
+                Received::Frame(frame) if frame["type"] == "reconnect" => {
+                    delays.push(frame["delay_ms"].as_u64().expect("milliseconds"));
+                }
+                Received::Frame(_) => {}
+                end => break end,
+            }
+        };
+        assert!(matches!(end, Received::Close(4011, _)), "{end:?}");
+    }
+    assert_eq!(delays.len(), 50);
+    // So few can be back soon: it is two milliseconds for each, and half a second at least.
+    assert!(delays.iter().all(|delay| *delay < 500), "{delays:?}");
+    let different: BTreeSet<_> = delays.iter().collect();
+    assert!(different.len() > 20, "{delays:?}");
+    let status = server.ended().await;
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn a_device_that_opens_a_thousand_sockets_keeps_its_newest_and_costs_no_more() {
     let server = server().await;
     let (alice, bob) = (server.register("alice").await, server.register("bob").await);
-    let mut sockets = Vec::new();
+    let room = room(&alice, &[&bob]).await;
     let mut bystander = Client::ready(&server, &bob).await;
-    for _ in 0..20 {
-        sockets.push(Client::ready(&server, &alice).await);
+    let before = most_resident(&server);
+    let mut sockets = VecDeque::new();
+    for count in 1..=1_000 {
+        sockets.push_back(Client::ready(&server, &alice).await);
+        if count % 50 == 0 {
+            let answer = bystander.request("send", text(&room, &count.to_string())).await;
+            answer.expect("others don't notice");
+            bystander.syncs_read().await;
+            for mut old in sockets.drain(..sockets.len() - 16) {
+                let end = old.line.closed().await;
+                assert!(matches!(end, Received::Close(4010, _)), "{end:?}");
+            }
+        }
     }
-    for old in &mut sockets[..4] {
-        assert!(matches!(old.line.closed().await, Received::Close(4010, _)));
-    }
+    let grown = most_resident(&server).saturating_sub(before);
+    assert!(grown < 32 * 1024, "{grown} KiB more for sixteen sockets");
     common::eventually("those that were closed don't count", || async {
         let metrics = server.http().get("/metrics", None).await.text();
-        metrics.contains("hearth_stream_sockets 17").then_some(())
+        metrics.contains("hearth_stream_sockets 17\n").then_some(())
     })
     .await;
-    let room = room(&alice, &[&bob]).await;
-    for socket in &mut sockets[4..] {
-        socket.sync_with(|body| body["rooms"]["join"].get(&room).map(|_| ())).await;
+    for socket in &mut sockets {
+        socket.sync_with(|body| texts(body, &room).contains(&"1000".to_owned()).then_some(())).await;
     }
-    bystander.sync_with(|body| body["rooms"]["join"].get(&room).map(|_| ())).await;
 }
 
 #[tokio::test]
