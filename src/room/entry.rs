@@ -219,8 +219,10 @@ impl Work<'_> {
         let state = given_state(before, &known)?;
         self.note_lack(&mut batch, before, &known);
         let mut references = self.references(pdu).await?;
-        let unjudged: Vec<OwnedEventId> =
-            references.missing.iter().filter(|id| pdu.auth_events.contains(id)).cloned().collect();
+        // What it cites and follows may be known without a place: that is enough to judge by.
+        let judged = |id: &OwnedEventId| references.auth.iter().any(|event| event.id() == id);
+        let unjudged = references.missing.iter().filter(|id| pdu.auth_events.contains(id) && !judged(id));
+        let unjudged: Vec<OwnedEventId> = unjudged.cloned().collect();
         if !unjudged.is_empty() {
             self.batch().append(batch);
             return Ok(Outcome::Missing(unjudged));

@@ -3,6 +3,7 @@
 #![allow(clippy::cloned_ref_to_slice_refs)]
 
 use super::*;
+use crate::room::{Event, State};
 
 /// A line of events, each following the one before; none of them has come.
 pub(super) fn line(meeting: &mut Meeting, length: usize) -> Vec<Pdu> {
@@ -147,6 +148,29 @@ async fn bf_02_a_gap_that_stays_is_bridged_with_the_state_after_it() {
     // The next event here follows both, and life goes on.
     let next = meeting.story.world.say(room, &meeting.story.alice, "together again").await;
     assert_eq!(meeting.story.ends(), [next]);
+}
+
+/// BF-02: the first words of a guest, whose join is in the gap, follow what they cite. That is known as part of the state.
+#[tokio::test]
+async fn bf_02_what_follows_what_it_cites_is_bridged() {
+    let mut meeting = Meeting::new().await;
+    let guest = owned_user_id!("@guest:elsewhere");
+    let (key, join) = (Some(guest.as_str()), json!({ "membership": "join" }));
+    let join = meeting.story.event(&guest, "m.room.member", key, join, &[]);
+    let joined = Arc::new(Event::new(0, join.clone(), None));
+    let state: State = meeting.story.room.snapshot().state.iter().cloned().chain([joined]).collect();
+    let follows = [join.event_id.clone()];
+    let said = meeting.story.event_under(&state, &guest, "m.room.message", None, text("hello"), &follows);
+    assert!(said.auth_events.contains(&join.event_id));
+    let ids: Vec<OwnedEventId> = state.iter().map(|event| event.pdu.event_id.clone()).collect();
+    meeting.there.keeps(&ids, &[(&join.event_id, wire(&join))]);
+    let answer = meeting.take("1", &[wire(&said)]).await;
+    assert_eq!(answer["pdus"], json!({ said.event_id.as_str(): {} }));
+    let (rooms, room) = (&meeting.story.world.rooms, &meeting.story.room);
+    assert!(rooms.event(room, &said.event_id).await.unwrap().is_visible());
+    assert_eq!(room.snapshot().membership(&guest), MembershipState::Join);
+    let holes = rooms.holes(room).await.unwrap();
+    assert_eq!(holes.iter().map(|hole| &hole.ends[..]).collect::<Vec<_>>(), [&follows[..]]);
 }
 
 /// Threats: a state without a beginning, with what is unsigned, or what nobody can have: nothing is believed for its sake.
