@@ -8,10 +8,13 @@
 //!
 //! Specification: [Joining Rooms](https://spec.matrix.org/v1.19/server-server-api/#joining-rooms).
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use hearth_federation::Pdu;
-use ruma::{OwnedEventId, OwnedRoomId, RoomVersionId, events::StateEventType};
+use ruma::{
+    OwnedEventId, OwnedRoomId, RoomVersionId, UserId,
+    events::{StateEventType, room::member::MembershipState},
+};
 use serde_json::{json, value::RawValue};
 
 use super::{
@@ -33,6 +36,9 @@ use crate::store::{
 
 /// Places that are left free for what a log lacks in the middle.
 const HOLE: i64 = 1 << 20;
+
+/// Memberships heard of from outside, one following the other, that are looked at to find out what is missing before them.
+const MOST_HEARD: usize = 10;
 
 /// The newest event from `first` to `end` before which history was missing when it came, whether it still is or not.
 pub fn last_after_hole(first: i64, end: i64) -> Option<i64> {
@@ -151,6 +157,8 @@ impl Work<'_> {
 
         let last = self.snapshot.last_seq;
         let gone = self.not_in_log(&entry.event.prev_events).await?;
+        let followed = self.known(entry.event.prev_events.iter().collect()).await?;
+        let gone = self.with_missing_before(gone, followed.into_values().collect()).await?;
         let (floor, before) = match last {
             0 => (OUTLIER, 0),
             last => (last, last + HOLE),
@@ -237,6 +245,7 @@ impl Work<'_> {
         let now = self.resolved(vec![self.snapshot.state.clone(), state.clone()]).await?;
         let floor = self.snapshot.last_seq;
         let gone = std::mem::take(&mut references.missing);
+        let gone = self.with_missing_before(gone, references.previous.clone()).await?;
         if !gone.is_empty() {
             let seq = (floor / HOLE + 2) * HOLE;
             self.snapshot.last_seq = seq - 1;
@@ -267,6 +276,40 @@ impl Work<'_> {
             self.batch().append(batch);
         }
         Ok(outcome)
+    }
+
+    /// Adds to what is missing that which is so before memberships that were heard of from outside ([`Self::hear`]), if some
+    /// of the followed events are that. They are in the log without what they follow, and without a hole that says so.
+    async fn with_missing_before(
+        &self,
+        mut missing: Vec<OwnedEventId>,
+        followed: Vec<Arc<Event>>,
+    ) -> Result<Vec<OwnedEventId>, Error> {
+        let (mut seen, mut wave) = (HashSet::new(), followed);
+        while let Some(event) = wave.pop() {
+            if !self.may_be_heard(&event) || seen.len() >= MOST_HEARD || !seen.insert(event.seq) {
+                continue;
+            }
+            let before = self.known(event.pdu.prev_events.iter().collect()).await?;
+            for id in &event.pdu.prev_events {
+                match before.get(id).filter(|event| !event.is_outlier()) {
+                    Some(event) => wave.push(Arc::clone(event)),
+                    None => missing.push(id.clone()),
+                }
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        Ok(missing)
+    }
+
+    fn may_be_heard(&self, event: &Event) -> bool {
+        let user_id = event.pdu.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok());
+        let is_own = user_id.is_some_and(|user_id| user_id.server_name() == self.core.server_name);
+        !event.is_outlier()
+            && is_own
+            && event.pdu.membership().is_some_and(|membership| membership != MembershipState::Join)
+            && !self.snapshot.holes.iter().any(|(_, seq)| *seq == event.seq)
     }
 
     /// Writes the whole current state at a place above a hole, so that nothing that is put into that later shines through.

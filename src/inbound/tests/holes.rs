@@ -281,3 +281,57 @@ async fn ev_09_an_event_does_not_replace_itself() {
     assert!(shown["unsigned"].get("replaces_state").is_none(), "{shown}");
     assert!(shown["unsigned"].get("prev_content").is_none(), "{shown}");
 }
+
+/// HV-08: what was before an invite is missing where the join follows that, for the invite alone says nothing of it.
+#[tokio::test]
+async fn hv_08_what_was_before_an_invite_is_fetched_when_a_join_follows_it() {
+    let meeting = Meeting::new().await;
+    let mut elsewhere = Story::new().await;
+    let bob = owned_user_id!("@bob:localhost");
+    let said = elsewhere.by_rita("m.room.message", None, text("before"), &[]);
+    elsewhere.bring(&[said.clone()]).await;
+    let state = state_ids(&elsewhere);
+    let key = Some(bob.as_str());
+    let invite = elsewhere.by_rita("m.room.member", key, json!({ "membership": "invite" }), &[]);
+    elsewhere.bring(&[invite.clone()]).await;
+    let join = elsewhere.event(&bob, "m.room.member", key, json!({ "membership": "join" }), &[]);
+    assert_eq!(join.prev_events, [invite.event_id.clone()]);
+    let rooms = Arc::clone(&meeting.story.world.rooms);
+    let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
+    rooms.hear(Hearsay { room_id, version, event: invite.clone(), about: None }).await.unwrap();
+    let room = rooms.enter(entry_into(&elsewhere, &join).await).await.unwrap();
+    meeting.there.keeps(&state, &[]);
+    meeting.there.has(&[&said]);
+    let (filter, history) = (EventFilter::default(), &meeting.inbound.history);
+    let (page, _) = history.page(&room, &bob, back(i64::MAX, 10, &filter)).await.unwrap();
+    let shown: Vec<_> = page.events.iter().map(|event| event.id().to_owned()).collect();
+    assert!(shown.contains(&said.event_id), "{shown:?}");
+}
+
+/// HV-08: the same for what follows the invite on another way than the join.
+#[tokio::test]
+async fn hv_08_what_was_before_an_invite_is_fetched_when_a_bridge_follows_it() {
+    let meeting = Meeting::new().await;
+    let mut elsewhere = Story::new().await;
+    let bob = owned_user_id!("@bob:localhost");
+    let (ends, state) = (elsewhere.ends(), state_ids(&elsewhere));
+    let key = Some(bob.as_str());
+    let said = elsewhere.by_rita("m.room.message", None, text("before"), &ends);
+    let invite =
+        elsewhere.by_rita("m.room.member", key, json!({ "membership": "invite" }), &[said.event_id.clone()]);
+    let after = elsewhere.by_rita("m.room.message", None, text("after"), &[invite.event_id.clone()]);
+    let join = elsewhere.event(&bob, "m.room.member", key, json!({ "membership": "join" }), &ends);
+    let rooms = Arc::clone(&meeting.story.world.rooms);
+    let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
+    rooms.hear(Hearsay { room_id, version, event: invite.clone(), about: None }).await.unwrap();
+    let room = rooms.enter(entry_into(&elsewhere, &join).await).await.unwrap();
+    meeting.there.keeps(&[state.clone(), vec![invite.event_id.clone()]].concat(), &[]);
+    let answer = meeting.take("1", &[wire(&after)]).await;
+    assert_eq!(answer["pdus"][after.event_id.as_str()], json!({}), "{answer}");
+    meeting.there.keeps(&state, &[]);
+    meeting.there.has(&[&said]);
+    let (filter, history) = (EventFilter::default(), &meeting.inbound.history);
+    let (page, _) = history.page(&room, &bob, back(i64::MAX, 10, &filter)).await.unwrap();
+    let shown: Vec<_> = page.events.iter().map(|event| event.id().to_owned()).collect();
+    assert!(shown.contains(&said.event_id), "{shown:?}");
+}
