@@ -146,7 +146,7 @@ impl Accounts {
             self.store.commit(batch).await?;
             // Whoever came meanwhile may have read the profile as it was.
             let near = self.store.recipients_near(&account.user_id, false).await?;
-            if near.iter().all(|recipient| told.contains(recipient)) {
+            if near.iter().all(|recipient| told.binary_search(recipient).is_ok()) {
                 return Ok(());
             }
             told = near;

@@ -1,5 +1,7 @@
 //! Profiles of the people whom a user shares rooms with (MSC4262).
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 const NAME: &str = "org.matrix.msc4262.profiles";
@@ -210,4 +212,31 @@ async fn bad_wishes_are_refused() {
     let many: Vec<String> = (0..1000).map(|number| format!("org.example.field{number}")).collect();
     let sliding = Sliding::new(&alice, with_profiles(&json!({ "enabled": true, "fields": many })));
     sliding.ask(0).await.expect_error(400, "M_INVALID_PARAM");
+}
+
+/// Profiles may be large, and rooms many: what is too much for one answer comes with the next.
+#[tokio::test]
+async fn large_profiles_come_in_several_answers() {
+    let server = server().await;
+    let alice = server.register("alice").await;
+    let mood = "sad".repeat(20_000);
+    let mut people = BTreeSet::new();
+    for number in 0..12 {
+        let other = server.register(&format!("other{number}")).await;
+        other.set_field("org.example.mood", json!(mood)).await;
+        public_room(&alice, &[&other]).await;
+        people.insert(other.user_id.clone());
+    }
+    let mut sliding = Sliding::new(&alice, with_profiles(&json!({ "enabled": true })));
+    let mut answers = 0;
+    while !people.is_empty() {
+        let told = profiles(&sliding.next().await);
+        assert!(told.to_string().len() < 600_000, "{} bytes", told.to_string().len());
+        for user_id in told.as_object().expect("users").keys() {
+            assert!(people.remove(user_id), "{user_id} twice");
+        }
+        answers += 1;
+        assert!(answers < 5, "{people:?} are missing");
+    }
+    assert!(answers > 1);
 }

@@ -3,8 +3,8 @@
 //! It is one more reader of the user's queue. A `pos` is a place in it, as the tokens of `/sync` are, with the number of
 //! the answer that it came with: [`connection`] knows by that what the client has. [`order`] keeps the user's rooms by
 //! their last events, [`answer`] chooses those of the windows and waits, [`room`] tells what is new in one of them,
-//! [`extensions`] and [`profiles`] what isn't rooms. A change in one room costs the same however many there are: as long as the windows
-//! show all rooms and the client has them all, only rooms that the queue speaks of are looked at.
+//! [`extensions`] and [`profiles`] what isn't rooms. A change in one room costs the same however many there are: as long as
+//! the windows show all rooms and the client has them all, only rooms that the queue speaks of are looked at.
 //!
 //! Both wire forms are the same question here ([`request`]) and nearly the same answer ([`body`]).
 
