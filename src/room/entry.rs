@@ -181,7 +181,7 @@ impl Work<'_> {
             });
         }
         let changes = forks::changes(&self.snapshot.state, &state);
-        self.become_state(&mut batch, before, &changes, state).await?;
+        self.wishes.entered = self.become_state(&mut batch, before, &changes, state).await?;
         // Nothing was here before that a first entry wouldn't have written.
         if !gone.is_empty() && last > 0 {
             self.repeat_state(&mut batch, before);

@@ -48,6 +48,8 @@ pub(super) struct Wishes {
     pub(super) outward: Outward,
     /// Their numbers.
     pub(super) servers: Vec<i64>,
+    /// Members with an account here whose membership the state changed that came with the event.
+    pub(super) entered: Vec<LocalMember>,
     /// Who doesn't want the invite that is being fanned out.
     pub(super) uninviting: Option<i64>,
     /// The event that is being fanned out is redacted already: there is nothing to be notified of.

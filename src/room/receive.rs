@@ -281,11 +281,16 @@ impl Work<'_> {
             None if follows_all => Vec::new(),
             _ => forks::changes(&before.state, &state),
         };
-        let members = if changes.is_empty() {
+        let mut members = if changes.is_empty() {
             Vec::new()
         } else {
             self.become_state(batch, event.seq, &changes, state).await?
         };
+        for member in std::mem::take(&mut self.wishes.entered) {
+            if !members.contains(&member) {
+                members.push(member);
+            }
+        }
         let touched = Touched { members: &members, state: !changes.is_empty() };
         if let Some(related) = &related
             && event.verdict == Verdict::Accepted

@@ -181,11 +181,16 @@ async fn rd_02_an_event_whose_redaction_came_first_comes_redacted() {
     }
 }
 
-/// SY-02: whoever joins a room that this server was out of gets all of it, also if the room took them for joined already: the
-/// answer to an earlier join may have been lost.
+/// SY-02: whoever is in a room that this server was out of and enters gets all of it, whoever of them enters, also if the room
+/// took them for joined already: the answer to an earlier join may have been lost.
 #[tokio::test]
 async fn sy_02_a_join_that_the_room_knew_of_before_brings_the_room() {
-    for form in [StateForm::Before, StateForm::After] {
+    for (form, by_another) in [
+        (StateForm::Before, false),
+        (StateForm::After, false),
+        (StateForm::Before, true),
+        (StateForm::After, true),
+    ] {
         let mut story = Story::new().await;
         let mut carol = Reader::joined(&story, "carol", form).await;
         let (id, alice) = (carol.session.user_id.clone(), story.alice.clone());
@@ -199,8 +204,8 @@ async fn sy_02_a_join_that_the_room_knew_of_before_brings_the_room() {
         let lost = story.event_under(&state, &id, "m.room.member", Some(id.as_str()), join.clone(), &[]);
         state.insert(Arc::new(Event::new(1_000_000, lost.clone(), None)));
         let given = state.iter().map(|event| event.pdu.event_id.clone()).collect();
-        let ends = [lost.event_id.clone()];
-        let event = story.event_under(&state, &id, "m.room.member", Some(id.as_str()), join, &ends);
+        let (ends, enters) = ([lost.event_id.clone()], if by_another { &alice } else { &id });
+        let event = story.event_under(&state, enters, "m.room.member", Some(enters.as_str()), join, &ends);
         let (room_id, version) = (story.room.room_id.clone(), story.room.version.clone());
         let before = Given { state: given, events: vec![lost] };
         story.world.rooms.enter(Entry { room_id, version, event: event.clone(), before }).await.unwrap();
