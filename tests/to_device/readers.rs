@@ -57,6 +57,17 @@ fn of(extension: &Value) -> Vec<u64> {
         .collect()
 }
 
+/// The numbers of so many messages, which come by pages.
+async fn pages(socket: &mut Client, count: usize) -> Vec<u64> {
+    let mut got = Vec::new();
+    while got.len() < count {
+        let page = numbers(&socket.sync().await);
+        assert!(page.len() <= 100);
+        got.extend(page);
+    }
+    got
+}
+
 #[tokio::test]
 async fn td_01_a_socket_gets_pages_and_acknowledges_them() {
     let server = server().await;
@@ -64,13 +75,7 @@ async fn td_01_a_socket_gets_pages_and_acknowledges_them() {
     let mut socket = Client::ready(&server, &bob).await;
     socket.acks = false;
     send(&alice, &bob, 0..250).await;
-    let mut got = Vec::new();
-    while got.len() < 250 {
-        let page = numbers(&socket.sync().await);
-        assert!(page.len() <= 100);
-        got.extend(page);
-    }
-    assert_eq!(got, (0..250).collect::<Vec<_>>());
+    assert_eq!(pages(&mut socket, 250).await, (0..250).collect::<Vec<_>>());
     // Nothing was acknowledged: another socket gets all of it, and so does one that goes on from before.
     drop(socket);
     let mut socket = Client::open(&server).await;
@@ -79,11 +84,7 @@ async fn td_01_a_socket_gets_pages_and_acknowledges_them() {
     assert_eq!(numbers(&first), (0..100).collect::<Vec<_>>());
     drop(socket);
     let mut socket = Client::resumed(&server, &bob, next_batch(&first)).await;
-    let mut got = Vec::new();
-    while got.len() < 150 {
-        got.extend(numbers(&socket.sync().await));
-    }
-    assert_eq!(got, (100..250).collect::<Vec<_>>());
+    assert_eq!(pages(&mut socket, 150).await, (100..250).collect::<Vec<_>>());
     // An acknowledgement is before whatever the socket asks after it.
     socket.request("presence", json!({ "presence": "online" })).await.unwrap();
     assert!(numbers(&bob.sync(None, 0).await).is_empty());
@@ -107,13 +108,7 @@ async fn td_01_a_socket_gets_page_after_page() {
     send(&alice, &bob, 0..250).await;
     let mut socket = Client::resumed(&server, &bob, &since).await;
     socket.acks = false;
-    let mut got = Vec::new();
-    while got.len() < 250 {
-        let page = numbers(&socket.sync().await);
-        assert!(page.len() <= 100);
-        got.extend(page);
-    }
-    assert_eq!(got, (0..250).collect::<Vec<_>>());
+    assert_eq!(pages(&mut socket, 250).await, (0..250).collect::<Vec<_>>());
 }
 
 #[tokio::test]

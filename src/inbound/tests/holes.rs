@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use ruma::UserId;
+
 use super::*;
-use crate::room::{Chunk, Direction, Entry, EventFilter, Given, Paging, Reader};
+use crate::room::{Chunk, Direction, Entry, EventFilter, Given, Paging, Reader, Room};
 
 fn state_ids(story: &Story) -> Vec<OwnedEventId> {
     story.room.snapshot().state.iter().map(|event| event.pdu.event_id.clone()).collect()
@@ -18,6 +20,15 @@ async fn entry_into(elsewhere: &Story, event: &Pdu) -> Entry {
     let before = Given { state, events: log.iter().map(|event| event.pdu.clone()).collect() };
     let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
     Entry { room_id, version, event: event.clone(), before }
+}
+
+impl Meeting {
+    /// The newest events of a room that somebody gets to see, those included that are asked for then.
+    async fn newest_shown(&self, room: &Arc<Room>, user_id: &UserId) -> Vec<OwnedEventId> {
+        let filter = EventFilter::default();
+        let (page, _) = self.inbound.history.page(room, user_id, back(i64::MAX, 10, &filter)).await.unwrap();
+        page.events.iter().map(|event| event.id().to_owned()).collect()
+    }
 }
 
 fn back(from: i64, limit: usize, filter: &EventFilter) -> Paging<'_> {
@@ -302,9 +313,7 @@ async fn hv_08_what_was_before_an_invite_is_fetched_when_a_join_follows_it() {
     let room = rooms.enter(entry_into(&elsewhere, &join).await).await.unwrap();
     meeting.there.keeps(&state, &[]);
     meeting.there.has(&[&said]);
-    let (filter, history) = (EventFilter::default(), &meeting.inbound.history);
-    let (page, _) = history.page(&room, &bob, back(i64::MAX, 10, &filter)).await.unwrap();
-    let shown: Vec<_> = page.events.iter().map(|event| event.id().to_owned()).collect();
+    let shown = meeting.newest_shown(&room, &bob).await;
     assert!(shown.contains(&said.event_id), "{shown:?}");
 }
 
@@ -330,8 +339,6 @@ async fn hv_08_what_was_before_an_invite_is_fetched_when_a_bridge_follows_it() {
     assert_eq!(answer["pdus"][after.event_id.as_str()], json!({}), "{answer}");
     meeting.there.keeps(&state, &[]);
     meeting.there.has(&[&said]);
-    let (filter, history) = (EventFilter::default(), &meeting.inbound.history);
-    let (page, _) = history.page(&room, &bob, back(i64::MAX, 10, &filter)).await.unwrap();
-    let shown: Vec<_> = page.events.iter().map(|event| event.id().to_owned()).collect();
+    let shown = meeting.newest_shown(&room, &bob).await;
     assert!(shown.contains(&said.event_id), "{shown:?}");
 }
