@@ -108,6 +108,10 @@ impl Handshakes {
         user_id: &UserId,
         said: Option<&JsonObject>,
     ) -> Result<Arc<Room>, Error> {
+        let forks = match self.rooms.by_id(room_id).await {
+            Ok(room) => self.rooms.is_untold(&room, server).await?,
+            Err(_) => false,
+        };
         let template = self.proposed(server, room_id, user_id, &MembershipState::Join).await?;
         let mut content = self.rooms.join_content(user_id, said).await?;
         if let Some(authorised_via) = &template.authorised_via {
@@ -151,7 +155,7 @@ impl Handshakes {
         let mut events: Vec<Pdu> = state.into_iter().chain(auth_chain).collect();
         self.close_gaps(server, &version, &event, &mut events, given).await?;
         let before = Given { state: ids, events };
-        let room = self.rooms.enter(Entry { room_id, version, event, before }).await?;
+        let room = self.rooms.enter(Entry { room_id, version, event, before, forks }).await?;
         self.rooms.settle_in(&room, user_id).await;
         Ok(room)
     }

@@ -55,6 +55,8 @@ pub struct Entry {
     pub event: Pdu,
     /// The state before it.
     pub before: Given,
+    /// That server hasn't been told of the last that was said here, so its history and this server's fork: the state is a side.
+    pub forks: bool,
 }
 
 /// A membership of somebody here in a room that this server isn't in, as far as it goes.
@@ -123,9 +125,14 @@ impl Work<'_> {
     }
 
     /// Puts a join, and the state before it, into the log. If somebody here is in the room already, what it is isn't for
-    /// others to say: the state is a side of it, as that of any event that they send.
+    /// others to say: the state is a side of it, as that of any event that they send. So it is if they don't know yet that all
+    /// have left: what is said here from now on has to follow that, or they would hear of it as something newer.
     pub(super) async fn enter_room(&mut self, entry: &Entry) -> Result<(), Error> {
-        if !self.snapshot.local.is_empty() {
+        if self.snapshot.hearsay.take().is_some() {
+            let number = self.snapshot.number;
+            self.batch().push(room_table::set_hearsay(number, None));
+        }
+        if entry.forks || !self.snapshot.local.is_empty() {
             if entry.version != self.snapshot.version {
                 self.check_unknown(&entry.version)?;
             }
@@ -185,9 +192,6 @@ impl Work<'_> {
         // Nothing was here before that a first entry wouldn't have written.
         if !gone.is_empty() && last > 0 {
             self.repeat_state(&mut batch, before);
-        }
-        if self.snapshot.hearsay.take().is_some() {
-            batch.push(room_table::set_hearsay(self.snapshot.number, None));
         }
         self.snapshot.last_seq = before;
         self.snapshot.extremities = Arc::from([]);

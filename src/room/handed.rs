@@ -112,6 +112,23 @@ impl Rooms {
         self.core.join_content(user_id, said).await
     }
 
+    /// Whether a server that was in a room with this one hasn't taken all that was said here.
+    pub async fn is_untold(&self, room: &Room, server: &ServerName) -> Result<bool, Error> {
+        let snapshot = room.snapshot();
+        let Some(recipient) = snapshot.remote.iter().find(|(_, name)| name == server) else {
+            return Ok(false);
+        };
+        let Some(destination) = self.core.store.destination(recipient.0).await? else { return Ok(false) };
+        for end in snapshot.extremities.iter() {
+            let event = self.event(room, &end.event_id).await?;
+            let is_own = event.pdu.sender.server_name() == self.core.server_name;
+            if is_own && self.core.store.position_of(room.number, event.seq).await? > destination.position {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// What is done after somebody has come in.
     pub async fn settle_in(&self, room: &Room, user_id: &UserId) {
         self.carry_settings(room, user_id).await;

@@ -153,7 +153,7 @@ impl Model {
         let states: Vec<&State> = previous.iter().map(|id| &self.after[id]).collect();
         let before = self.resolved(&states);
         let (sender, kind, state_key, content) = self.deed(number);
-        self.story.time = u32::try_from(self.chance.below(1_000)).unwrap();
+        self.story.time = u64::try_from(self.chance.below(1_000)).unwrap();
         let pdu = self.story.event_under(&before, &sender, kind, state_key.as_deref(), content, &previous);
         let allowed = self.allows(&before, &pdu);
         // Most of what isn't allowed nobody sends.

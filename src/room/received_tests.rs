@@ -27,7 +27,7 @@ pub(crate) struct Story {
     pub(crate) alice: OwnedUserId,
     pub(crate) rita: OwnedUserId,
     /// That the last event of Rita gives.
-    pub(crate) time: u32,
+    pub(crate) time: u64,
     /// What the next event redacts.
     pub(crate) redacts: Option<OwnedEventId>,
 }
@@ -112,7 +112,7 @@ impl Story {
         let auth = draft.auth_types(version).unwrap();
         let auth = auth.iter().filter_map(|(kind, key)| Some(state.get(kind, key)?.pdu.event_id.clone()));
         self.time += 1;
-        let time = MilliSecondsSinceUnixEpoch(UInt::from(self.time));
+        let time = MilliSecondsSinceUnixEpoch(UInt::try_from(self.time).unwrap());
         let position = Position::new(previous, auth.collect(), 50, time);
         let (key, server) = (SigningKey::from_text(SEED).unwrap(), sender.server_name());
         let made = draft.build(version, position, server, &key, Limits::FEDERATED).unwrap();

@@ -419,7 +419,7 @@ async fn times_of_others_hide_and_keep_nobodys_events() {
     assert_eq!(kept.pdu.content.get(), "{}");
     assert_eq!(story.ends(), std::slice::from_ref(&ancient.event_id), "it is part of the history");
     // From the future: it keeps nothing, and goes with the others.
-    story.time = u32::try_from(100 * HOUR).unwrap();
+    story.time = u64::try_from(100 * HOUR).unwrap();
     let future = story.by_rita("m.room.message", None, text("future"), &[]);
     assert_eq!(story.bring(std::slice::from_ref(&future)).await, [Outcome::Accepted]);
     assert!(shown(&story, &future.event_id).await);
@@ -479,7 +479,7 @@ async fn a_clock_that_goes_back_hides_nothing() {
 async fn ends_of_a_forked_history_survive_a_purge() {
     let (hands, environment) = clock(10 * HOUR);
     let mut story = Story::keeping(environment, Some(keeping(Some(HOUR)))).await;
-    story.time = u32::try_from(10 * HOUR).unwrap();
+    story.time = u64::try_from(10 * HOUR).unwrap();
     let start = story.ends();
     let middle = story.world.say(&story.room, &story.alice, "middle").await;
     story.set("m.room.topic", json!({ "topic": "here" })).await;
@@ -487,7 +487,7 @@ async fn ends_of_a_forked_history_survive_a_purge() {
     let there = story.by_rita("m.room.message", None, text("there"), &start);
     assert_eq!(story.bring(std::slice::from_ref(&there)).await, [Outcome::Accepted]);
     hands.pass(HOUR);
-    story.time = u32::try_from(11 * HOUR).unwrap();
+    story.time = u64::try_from(11 * HOUR).unwrap();
     story.world.rooms.purge(&Shutdown::default()).await;
     let ends = story.ends();
     assert_eq!(ends, [here, there.event_id.clone()]);

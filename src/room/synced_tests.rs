@@ -208,7 +208,12 @@ async fn sy_02_a_join_that_the_room_knew_of_before_brings_the_room() {
         let event = story.event_under(&state, enters, "m.room.member", Some(enters.as_str()), join, &ends);
         let (room_id, version) = (story.room.room_id.clone(), story.room.version.clone());
         let before = Given { state: given, events: vec![lost] };
-        story.world.rooms.enter(Entry { room_id, version, event: event.clone(), before }).await.unwrap();
+        story
+            .world
+            .rooms
+            .enter(Entry { room_id, version, event: event.clone(), before, forks: false })
+            .await
+            .unwrap();
 
         let news = carol.next().await;
         let room = &news["rooms"]["join"][story.room.room_id.as_str()];
@@ -237,7 +242,7 @@ async fn sr_01_state_that_gets_its_place_later_stays_the_state() {
         let (room_id, version) = (story.room.room_id.clone(), story.room.version.clone());
         let before = Given { state: given, events: vec![topic.clone()] };
         let ends = [event.event_id.clone(), start[0].clone()];
-        story.world.rooms.enter(Entry { room_id, version, event, before }).await.unwrap();
+        story.world.rooms.enter(Entry { room_id, version, event, before, forks: false }).await.unwrap();
         assert!(story.world.rooms.event(&story.room, &topic.event_id).await.unwrap().is_outlier());
         let fork = story.by_rita("m.room.message", None, text("on a fork"), &ends);
         let outcomes = if one_batch {

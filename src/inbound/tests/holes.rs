@@ -2,7 +2,7 @@
 
 #![allow(clippy::cloned_ref_to_slice_refs)]
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use ruma::UserId;
 
@@ -19,7 +19,7 @@ async fn entry_into(elsewhere: &Story, event: &Pdu) -> Entry {
     let log = elsewhere.world.rooms.log_backwards(&elsewhere.room, i64::MAX, 100).await.unwrap();
     let before = Given { state, events: log.iter().map(|event| event.pdu.clone()).collect() };
     let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
-    Entry { room_id, version, event: event.clone(), before }
+    Entry { room_id, version, event: event.clone(), before, forks: false }
 }
 
 impl Meeting {
@@ -232,7 +232,7 @@ async fn sr_11_the_state_of_who_comes_back_stays_when_history_comes() {
     let event = meeting.story.event(&alice, "m.room.member", key, join, &ends);
     let (room_id, version) = (room.room_id.clone(), room.version.clone());
     let before = Given { state: ids.clone(), events: Vec::new() };
-    rooms.enter(Entry { room_id, version, event, before: before.clone() }).await.unwrap();
+    rooms.enter(Entry { room_id, version, event, before: before.clone(), forks: false }).await.unwrap();
     assert_eq!(meeting.story.topic().as_deref(), Some("holds"));
 
     let hole = rooms.holes(&room).await.unwrap().remove(0);
@@ -341,4 +341,35 @@ async fn hv_08_what_was_before_an_invite_is_fetched_when_a_bridge_follows_it() {
     meeting.there.has(&[&said]);
     let shown = meeting.newest_shown(&room, &bob).await;
     assert!(shown.contains(&said.event_id), "{shown:?}");
+}
+
+/// SR-01: whoever comes back by a server that hasn't heard of their leave says all else after both, so that no server takes the
+/// leave for the newer of the two.
+#[tokio::test]
+async fn sr_01_who_comes_back_before_the_leave_was_heard_of_follows_both() {
+    let mut meeting = Meeting::new().await;
+    let (alice, elsewhere) = (meeting.story.alice.clone(), owned_server_name!("elsewhere"));
+    let (rooms, room) = (Arc::clone(&meeting.story.world.rooms), Arc::clone(&meeting.story.room));
+    let (start, ids) = (meeting.story.ends(), state_ids(&meeting.story));
+    let state = room.snapshot().state.clone();
+    rooms.leave(&room, &alice, None).await.unwrap();
+    let leave = meeting.story.ends();
+    let forks = rooms.is_untold(&room, &elsewhere).await.unwrap();
+    assert!(forks, "nothing has been sent");
+    let (key, join) = (Some(alice.as_str()), json!({ "membership": "join" }));
+    meeting.story.time = meeting.story.world.environment.clock.now_ms().unsigned_abs();
+    let event = meeting.story.event_under(&state, &alice, "m.room.member", key, join, &start);
+    let (room_id, version) = (room.room_id.clone(), room.version.clone());
+    let before = Given { state: ids, events: Vec::new() };
+    rooms.enter(Entry { room_id, version, event: event.clone(), before, forks }).await.unwrap();
+    assert!(room.snapshot().is_joined(&alice));
+    let said = meeting.story.world.say(&room, &alice, "back").await;
+    let said = rooms.event(&room, &said).await.unwrap();
+    let followed: HashSet<_> = said.pdu.prev_events.iter().collect();
+    assert_eq!(followed, HashSet::from([&leave[0], &event.event_id]));
+
+    let Story { world, .. } = &meeting.story;
+    let recipient = world.destinations.known(&elsewhere).unwrap();
+    world.store.commit(store::destination::sent(recipient, world.queues.head())).await.unwrap();
+    assert!(!rooms.is_untold(&room, &elsewhere).await.unwrap(), "all has been sent");
 }
