@@ -133,9 +133,16 @@ impl Judge {
                 .filter(|(index, room)| room.is_inside(&self.world.hosts[*index].name))
                 .collect();
             for (one, room) in &inside {
+                let name = &self.world.hosts[*one].name;
                 // Who is in a room for one server is in it for their own.
                 for (other, host) in self.world.hosts.iter().enumerate() {
                     let there = kept[other].rooms.get(room_id);
+                    // Whoever has left doesn't hear who came then, and tells them nothing. If all have gone who were told, none knows.
+                    if there.is_some_and(|there| {
+                        !there.is_inside(&host.name) && there.joined_of(name).next().is_none()
+                    }) {
+                        continue;
+                    }
                     for user in room.joined_of(&host.name) {
                         if !there.is_some_and(|there| there.joined.contains(user)) {
                             let key = ("m.room.member".to_owned(), user.clone());
