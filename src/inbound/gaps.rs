@@ -28,7 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{Inbound, transaction::Few};
 use crate::{
     peers::path,
-    room::{Error, Outcome, Room},
+    room::{Error, Given, Outcome, Room},
 };
 
 /// Events of one answer.
@@ -164,7 +164,13 @@ impl Inbound {
                 Ok(before) => before,
                 Err(cause) => {
                     tracing::info!(%origin, room_id = %room.room_id, cause, "the state at a gap can't be had");
-                    break;
+                    // Whom something keeps out isn't let see what led to that, and hears nothing more. So it's judged by the
+                    // room as it is here; all else may come again.
+                    if !self.rooms.keeps_out_own(&event) {
+                        gap.held.retain(|event| self.rooms.keeps_out_own(event));
+                        continue;
+                    }
+                    Given::now(room)
                 }
             };
             let event_id = event.event_id.clone();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ruma::{ServerName, UserId, events::room::member::MembershipState};
+use ruma::ServerName;
 
 use crate::{
     queue::Queues,
@@ -166,7 +166,7 @@ impl Backlog<'_> {
         events.retain(|event| {
             let (sender, is_member) = (event.pdu.sender.server_name(), event.pdu.membership().is_some());
             event.seq > from
-                && (stays.may_see(event.seq) || keeps_out(event, server))
+                && (stays.may_see(event.seq) || Event::keeps_out(&event.pdu) == Some(server))
                 && (sender == us || (is_member && sender != server))
         });
         events.truncate(most);
@@ -186,11 +186,4 @@ impl Backlog<'_> {
         }
         Ok(missed)
     }
-}
-
-/// Whether an event takes an invite or a knock from somebody of a server, or bans them.
-fn keeps_out(event: &Event, server: &ServerName) -> bool {
-    let target = event.pdu.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok());
-    matches!(event.pdu.membership(), Some(MembershipState::Leave | MembershipState::Ban))
-        && target.is_some_and(|target| target.server_name() == server)
 }

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use hearth_federation::{Pdu, PduError};
-use ruma::{EventId, OwnedEventId, RoomVersionId, events::room::member::MembershipState};
+use ruma::{EventId, OwnedEventId, RoomVersionId, ServerName, UserId, events::room::member::MembershipState};
 
 use super::Error;
 use crate::store::event::{OUTLIER, StoredEvent};
@@ -123,6 +123,13 @@ impl Event {
     /// Whether clients get to see it at all.
     pub fn is_visible(&self) -> bool {
         self.verdict == Verdict::Accepted && !self.is_dummy()
+    }
+
+    /// The server of whoever it keeps out of the room: whom it bans, or from whom it takes their place, an invite or a knock.
+    pub fn keeps_out(pdu: &Pdu) -> Option<&ServerName> {
+        let target = <&UserId>::try_from(pdu.state_key.as_deref()?).ok()?;
+        matches!(pdu.membership()?, MembershipState::Leave | MembershipState::Ban)
+            .then(|| target.server_name())
     }
 
     fn is_dummy(&self) -> bool {

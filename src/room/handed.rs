@@ -129,6 +129,11 @@ impl Rooms {
         Ok(false)
     }
 
+    /// Whether an event keeps somebody of this server out of a room.
+    pub fn keeps_out_own(&self, event: &Pdu) -> bool {
+        Event::keeps_out(event) == Some(&self.core.server_name)
+    }
+
     /// What is done after somebody has come in.
     pub async fn settle_in(&self, room: &Room, user_id: &UserId) {
         self.carry_settings(room, user_id).await;

@@ -356,11 +356,8 @@ impl<'a> Work<'a> {
         }
         let present = before.remote.iter().chain(self.snapshot.remote.iter());
         let mut servers: Vec<i64> = present.map(|(number, _)| *number).collect();
-        if let (Some(MembershipState::Leave | MembershipState::Ban), Some(Ok(target))) =
-            (event.pdu.membership(), event.pdu.state_key.as_deref().map(<&UserId>::try_from))
-            && target.server_name() != self.core.server_name
-        {
-            servers.push(self.core.destinations.number(target.server_name()).await?);
+        if let Some(server) = Event::keeps_out(&event.pdu).filter(|server| *server != self.core.server_name) {
+            servers.push(self.core.destinations.number(server).await?);
         }
         servers.sort_unstable();
         servers.dedup();

@@ -88,6 +88,35 @@ async fn a_line_without_an_end_is_given_up() {
     }
 }
 
+/// TX-05, I7: whoever is banned is out, although their server isn't let see what led to that; nothing else is judged so.
+#[tokio::test]
+async fn tx_05_whom_a_server_bans_that_shows_nothing_more_is_out() {
+    let mut meeting = Meeting::new().await;
+    let bob = owned_user_id!("@bob:localhost");
+    let join = async |story: &Story| story.world.rooms.join(&story.room, &bob, None).await.unwrap();
+    join(&meeting.story).await;
+    let unseen = meeting.story.by_rita("m.room.message", None, text("unseen"), &[]);
+    let after = [unseen.event_id.clone()];
+    let said = meeting.story.by_rita("m.room.message", None, text("said"), &after);
+    let content = json!({ "membership": "ban" });
+    let ban = meeting.story.by_rita("m.room.member", Some(bob.as_str()), content, &[said.event_id.clone()]);
+    let answer = meeting.take("1", &[wire(&said), wire(&ban)]).await;
+    assert!(answer["pdus"][said.event_id.as_str()]["error"].is_string(), "{answer}");
+    assert_eq!(answer["pdus"][ban.event_id.as_str()], json!({}), "{answer}");
+    let snapshot = meeting.story.room.snapshot();
+    assert_eq!(snapshot.state.membership(&bob), MembershipState::Ban);
+
+    // One who may not do so gets nothing by it.
+    let mut meeting = Meeting::new().await;
+    join(&meeting.story).await;
+    let stranger = owned_user_id!("@stranger:elsewhere");
+    let content = json!({ "membership": "leave" });
+    let previous = [unseen.event_id.clone()];
+    let kick = meeting.story.event(&stranger, "m.room.member", Some(bob.as_str()), content, &previous);
+    meeting.take("1", &[wire(&kick)]).await;
+    assert!(meeting.story.room.snapshot().is_joined(&bob));
+}
+
 /// Rita has set a topic of which nothing is known here, and then said many things; of these the server has the last.
 struct Gap {
     topic: Pdu,
