@@ -137,15 +137,16 @@ impl Judge {
                 // Who is in a room for one server is in it for their own.
                 for (other, host) in self.world.hosts.iter().enumerate() {
                     let there = kept[other].rooms.get(room_id);
-                    // Whoever has left doesn't hear who came then, and tells them nothing. If all have gone who were told, none knows.
-                    if there.is_some_and(|there| {
-                        !there.is_inside(&host.name) && there.joined_of(name).next().is_none()
-                    }) {
-                        continue;
-                    }
                     for user in room.joined_of(&host.name) {
                         if !there.is_some_and(|there| there.joined.contains(user)) {
                             let key = ("m.room.member".to_owned(), user.clone());
+                            let out = there.and_then(|there| there.event(there.state.get(&key)?));
+                            // Whoever has left doesn't hear who comes after that, and tells them nothing.
+                            if out.map(|event| event.time) < room.came(name)
+                                && there.is_some_and(|there| !there.is_inside(&host.name))
+                            {
+                                continue;
+                            }
                             let known = room.state.get(&key).zip(there);
                             if !known.is_some_and(|(id, there)| there.ids.contains_key(id)) {
                                 ghosts.push((user.clone(), room_id.clone()));
@@ -184,12 +185,13 @@ impl Judge {
                     let is_own = |event: &&KeptEvent| {
                         event.kind == "m.room.member" && event.sender.ends_with(&format!(":{host}"))
                     };
+                    let missing = there.missing(room);
                     let lacks: Vec<&String> = room
                         .events
                         .iter()
                         .filter(|event| event.seq > since && event.verdict == SHOWN && !is_own(event))
                         .map(|event| &event.id)
-                        .filter(|id| !there.ids.contains_key(*id))
+                        .filter(|id| !there.ids.contains_key(*id) && !missing.contains(id.as_str()))
                         .collect();
                     if !lacks.is_empty() {
                         found.push(format!(

@@ -8,7 +8,11 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
-use crate::{device::text, host::Host, os};
+use crate::{
+    device::{list, text},
+    host::Host,
+    os,
+};
 
 /// The verdict on events that are shown.
 pub(crate) const SHOWN: i64 = 0;
@@ -36,6 +40,10 @@ pub(crate) struct KeptEvent {
     /// It came to a place before others that were there; or it waited for what it redacts, unseen.
     pub(crate) late: bool,
     pub(crate) redacts: Option<String>,
+    /// When it was made, by its own account.
+    pub(crate) time: i64,
+    /// What it follows.
+    previous: Vec<String>,
 }
 
 #[derive(Default)]
@@ -166,6 +174,8 @@ impl KeptRoom {
                 what,
                 late: false,
                 redacts,
+                time: pdu["origin_server_ts"].as_i64().unwrap_or_default(),
+                previous: list(&pdu["prev_events"]).iter().map(text).collect(),
             });
         }
         // What came later than what is after it was put before that.
@@ -253,6 +263,23 @@ impl KeptRoom {
         let path: Vec<(i64, bool)> = own.map(|(seq, _, is)| (*seq, is == "join")).collect();
         let out = path.iter().rposition(|(_, joined)| !joined).map_or(0, |at| at + 1);
         path.get(out).map(|(seq, _)| *seq)
+    }
+
+    /// When a server came into the room where it is now, by its own account.
+    pub(crate) fn came(&self, server: &str) -> Option<i64> {
+        let since = self.inside_since(server)?;
+        self.events.iter().find(|event| event.seq >= since).map(|event| event.time)
+    }
+
+    /// What another server has that comes before the holes of this log.
+    pub(crate) fn missing<'a>(&'a self, other: &'a Self) -> BTreeSet<&'a str> {
+        let above = self.events.iter().filter(|event| self.holes.contains(&event.seq));
+        let (mut wave, mut missing) = (Vec::from_iter(above), BTreeSet::new());
+        while let Some(event) = wave.pop() {
+            let before = event.previous.iter().filter_map(|id| other.event(id));
+            wave.extend(before.filter(|event| missing.insert(event.id.as_str())));
+        }
+        missing
     }
 
     /// The first event of a log since which a server has been in the room by its own account, and lacks nothing.
