@@ -1,6 +1,6 @@
 //! What readers of `/sync` hear of a room whose history forks.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ruma::{OwnedUserId, events::room::member::MembershipState, owned_user_id};
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use crate::{
     live::{
         self, StateForm, SyncFilter, Syncs, Wanted,
         brief_tests::{log_in, syncs_of},
+        sliding::{Config, Filters, Form, Key, List, Request, Required, Sliding, Wishes},
     },
     queue::{Token, flags},
 };
@@ -221,6 +222,43 @@ async fn sy_02_a_join_that_the_room_knew_of_before_brings_the_room() {
         assert!(room[key].to_string().contains("m.room.create"), "{room}");
         assert_eq!(ids(&room["timeline"]["events"]), [event.event_id.as_str()]);
     }
+}
+
+/// SR-01: whoever reads by sliding sync what lost to another branch, hears what the state is.
+#[tokio::test]
+async fn sr_01_sliding_sync_tells_the_state_beside_what_lost_to_it() {
+    let mut story = Story::new().await;
+    let session = log_in(&story.world, "carol").await;
+    story.world.rooms.join(&story.room, &session.user_id, None).await.unwrap();
+    let branch = story.ends();
+    let holds = story.set("m.room.topic", json!({ "topic": "holds" })).await;
+    let sliding = Sliding::new(syncs_of(&story.world));
+    let ask = async |pos: Option<&str>| {
+        let key = Key { kind: Some("m.room.topic".to_owned()), state_key: Some(String::new()) };
+        let state = vec![Required { include: vec![key], exclude: Vec::new(), lazy_members: false }];
+        let config = Config { timeline_limit: 10, state };
+        let list = List { config, ranges: vec![(0, 9)], filters: Filters::default() };
+        let request = Request {
+            form: Form::Merged,
+            conn_id: String::new(),
+            txn_id: None,
+            pos: pos.map(str::to_owned),
+            timeout: Duration::ZERO,
+            wishes: Wishes { lists: BTreeMap::from([("all".to_owned(), list)]), ..Wishes::default() },
+            mail: None,
+        };
+        let answer = sliding.sync(session.clone(), request).await.unwrap();
+        serde_json::from_slice::<Value>(&answer).unwrap()
+    };
+    let begun = ask(None).await;
+    // It is older, by its own account.
+    let lost = story.by_rita("m.room.topic", Some(""), json!({ "topic": "lost" }), &branch);
+    assert_eq!(story.bring(std::slice::from_ref(&lost)).await, [Outcome::Accepted]);
+    assert_eq!(story.topic().as_deref(), Some("holds"));
+    let news = ask(begun["pos"].as_str()).await;
+    let room = &news["rooms"][story.room.room_id.as_str()];
+    assert_eq!(ids(&room["timeline"]), [lost.event_id.as_str()], "{room}");
+    assert_eq!(ids(&room["required_state"]), [holds.as_str()], "{room}");
 }
 
 /// SR-01: state of which a room was told when somebody entered is the same event once it comes with a place of its own, for what

@@ -70,6 +70,11 @@ struct Changed {
 }
 
 impl Changed {
+    fn is_of(&self, kind: &TimelineEventType, state_key: &str) -> bool {
+        self.events.iter().any(|event| event.pdu.state() == Some((kind, state_key)))
+            || self.gone.iter().any(|(gone, key)| *gone == kind.to_string() && key == state_key)
+    }
+
     fn has(&self, kind: &TimelineEventType) -> bool {
         self.events.iter().any(|event| event.pdu.kind == *kind)
             || self.gone.iter().any(|(gone, _)| *gone == kind.to_string())
@@ -212,10 +217,13 @@ impl RoomWish<'_> {
             Some(sent) => sent.limit,
         };
         let sight = sync.sight(&slice).await?;
-        let changed = match sent {
+        let mut changed = match sent {
             Some(sent) if behind || sync.changes.state => self.changed(sent.seq, slice.end).await?,
             _ => Changed::default(),
         };
+        if sent.is_some() {
+            changed.events.extend(self.instead(&slice, &changed).await?);
+        }
         let mut body = self.body(&MembershipState::Join);
         body.initial = arrived;
         body.is_dm = self.is_dm(arrived);
@@ -337,6 +345,22 @@ impl RoomWish<'_> {
             }
         }
         Ok(changed)
+    }
+
+    /// What is the room's state in place of events of the timeline that aren't, since another branch of its history won. Whoever
+    /// reads a kick in there has to hear that they are in still.
+    async fn instead(&self, slice: &Slice, changed: &Changed) -> Result<Vec<Arc<Event>>, Error> {
+        let mut instead: Vec<Arc<Event>> = Vec::new();
+        for event in &slice.events {
+            let Some((kind, state_key)) = event.pdu.state() else { continue };
+            if changed.is_of(kind, state_key) || !self.wants(event) {
+                continue;
+            }
+            let (kind, view) = (StateEventType::from(kind.to_string()), View { at: slice.end });
+            let state = self.sync.syncs.rooms.state_entry(&self.sync.room, &kind, state_key, view).await?;
+            instead.extend(state.filter(|state| state.seq != event.seq));
+        }
+        Ok(instead)
     }
 
     async fn show_timeline(
