@@ -558,6 +558,7 @@ impl Core {
             snapshot.hearsay = Some(hearsay.map_err(|cause| damaged(cause.to_string()))?.into());
         }
         (snapshot.last_relation, snapshot.early_relations) = self.store.relations_extent(number).await?;
+        snapshot.early_redactions = self.store.has_held_redactions(number).await?;
         let state = self.store.state_events_at(number, snapshot.last_seq).await?;
         let state = state.into_iter().map(|row| Event::from_stored(row, &snapshot.version).map(Arc::new));
         snapshot.enter(state.collect::<Result<_, _>>()?);

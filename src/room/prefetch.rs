@@ -71,8 +71,10 @@ impl Work<'_> {
             }
         }
         let new: Vec<&OwnedEventId> = pdus.iter().map(|pdu| &pdu.event_id).collect();
-        let awaited = self.core.store.awaited_by_redactions(number, json!(new).to_string()).await?;
-        self.fetched.awaited.extend(awaited.into_iter().filter_map(|id| OwnedEventId::try_from(id).ok()));
+        if self.snapshot.early_redactions {
+            let awaited = self.core.store.awaited_by_redactions(number, json!(new).to_string()).await?;
+            self.fetched.awaited.extend(awaited.into_iter().filter_map(|id| OwnedEventId::try_from(id).ok()));
+        }
         self.fetched.asked.extend(unknown.into_iter().chain(new).cloned());
         Ok(())
     }

@@ -396,7 +396,7 @@ impl Work<'_> {
     /// Redactions that waited for this event and may redact it.
     pub(super) async fn held_redactions(&self, event: &Event) -> Result<Vec<Arc<Event>>, Error> {
         let room = self.snapshot.number;
-        let mut waiting = if self.fetched.is_unawaited(event.id()) {
+        let mut waiting = if !self.snapshot.early_redactions || self.fetched.is_unawaited(event.id()) {
             Vec::new()
         } else {
             self.core.store.held_redactions(room, event.id().as_str()).await?
@@ -440,6 +440,7 @@ impl Work<'_> {
             && self.knows(target).await?.is_none()
         {
             batch.push(fork::hold_redaction(room, target.as_str(), event.seq));
+            self.snapshot.early_redactions = true;
         }
         for redaction in redactions {
             batch.extend(fork::release_redaction(room, event.id().as_str(), redaction.seq));

@@ -142,6 +142,8 @@ pub struct Snapshot {
     pub hearsay: Option<Arc<[Box<RawValue>]>>,
     /// Some events came before the one that they relate to, which may have come since or may not.
     pub early_relations: bool,
+    /// Some redactions came before the event that they redact, and wait for it or did.
+    pub early_redactions: bool,
 }
 
 impl Snapshot {
@@ -170,6 +172,7 @@ impl Snapshot {
             outliers: OUTLIER,
             hearsay: None,
             early_relations: false,
+            early_redactions: false,
         })
     }
 

@@ -39,6 +39,14 @@ impl Store {
         Ok(rows.into_iter().map(|(target,)| target).collect())
     }
 
+    /// Whether any redaction of a room waits for its target.
+    pub async fn has_held_redactions(&self, room: i64) -> Result<bool, Error> {
+        let (any,): (bool,) = self
+            .one(statement!("SELECT EXISTS (SELECT 1 FROM held_redaction WHERE room = $1)", room))
+            .await?;
+        Ok(any)
+    }
+
     /// The `seq` of the redactions that wait for an event.
     pub async fn held_redactions(&self, room: i64, target: &str) -> Result<Vec<i64>, Error> {
         let rows: Vec<(i64,)> = self
