@@ -54,8 +54,9 @@ const LONGEST_ID: usize = 255;
 /// Answers of one server that are kept.
 const SLOTS: i64 = 32;
 
-/// Transactions without events whose ids are kept, of all servers.
+/// Answers that are kept in memory, of all servers, and the bytes of the longest of them.
 const RECENT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+const SHORT: usize = 1024;
 
 /// Why a transaction isn't taken. Its server sends it again.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -88,8 +89,8 @@ pub struct Inbound {
     running: Mutex<Running>,
     gaps: Gaps,
     doubts: Doubts,
-    /// Transactions that had no events: their answer needs no database.
-    recent: Mutex<LruCache<(OwnedServerName, String), ()>>,
+    /// The last short answers: those of transactions without events are nowhere else, and others get into the database soon.
+    recent: Mutex<LruCache<(OwnedServerName, String), Arc<str>>>,
     /// How long the events of a transaction may keep its answer waiting.
     deadline: Duration,
 }
@@ -190,12 +191,12 @@ impl Inbound {
     ) -> Result<Arc<str>, store::Error> {
         let slot = i64::from(Sha256::digest(txn_id)[0]) % SLOTS;
         let has_events = !transaction.pdus.0.is_empty();
-        if has_events {
-            if let Some(answer) = self.store.server_txn(origin.as_str(), slot, txn_id).await? {
-                return Ok(answer.into());
-            }
-        } else if self.recent.lock().contains(&(origin.to_owned(), txn_id.to_owned())) {
-            return Ok(answer_of(&Verdicts::new()));
+        let key = (origin.to_owned(), txn_id.to_owned());
+        if let Some(answer) = self.recent.lock().get(&key) {
+            return Ok(Arc::clone(answer));
+        }
+        if has_events && let Some(answer) = self.store.server_txn(origin.as_str(), slot, txn_id).await? {
+            return Ok(answer.into());
         }
         let mut edus = Edus::read(origin, &transaction.edus.0);
         let events = self.events(origin, transaction.pdus.0);
@@ -212,11 +213,18 @@ impl Inbound {
             lists.hear(origin, std::mem::take(&mut edus.lists)).await?;
         }
         let answer = answer_of(&verdicts);
+        let is_short = answer.len() <= SHORT;
+        if is_short {
+            self.recent.lock().put(key, Arc::clone(&answer));
+        }
         if has_events {
             let row = set_server_txn(origin.as_str(), slot, txn_id, Arc::clone(&answer));
-            self.store.commit(row).await?;
-        } else {
-            self.recent.lock().put((origin.to_owned(), txn_id.to_owned()), ());
+            // All that it says has been done is durable. Were it lost, the same would be found done.
+            if is_short {
+                self.store.commit_soon(row);
+            } else {
+                self.store.commit(row).await?;
+            }
         }
         Ok(answer)
     }

@@ -69,6 +69,9 @@ struct Inner {
     peers: HashMap<i64, Peer>,
     /// When to try again whom, in Unix milliseconds.
     agenda: BTreeSet<(i64, i64)>,
+    /// Up to where servers have everything that took the last transaction. Of others, and after a start, the database knows; a
+    /// position of these may not be written down yet.
+    sent: HashMap<i64, i64>,
 }
 
 /// A server that something is the matter with.

@@ -90,15 +90,19 @@ impl Outbound {
             if let Some(peer) = self.inner.lock().peers.get_mut(&recipient) {
                 peer.fading = Fading::default();
             }
+            self.inner.lock().sent.remove(&recipient);
             self.store.commit(sent(recipient, self.queues.head())).await?;
             return Ok(());
         }
-        let row = self.store.destination(recipient).await?;
-        let Some(row) = row else { return Ok(()) };
-        let mut position = row.position;
-        if row.behind {
-            position = self.catch_up(recipient, server, position).await?;
-        }
+        let known = self.inner.lock().sent.get(&recipient).copied();
+        let mut position = match known {
+            Some(position) => position,
+            None => match self.store.destination(recipient).await? {
+                Some(row) if row.behind => self.catch_up(recipient, server, row.position).await?,
+                Some(row) => row.position,
+                None => return Ok(()),
+            },
+        };
         let mut most = MOST_PDUS;
         loop {
             let (fades, unanswered) = {
@@ -130,7 +134,9 @@ impl Outbound {
             }
             if let Some((last, _)) = waiting.last() {
                 position = *last;
-                self.store.commit(sent(recipient, position)).await?;
+                self.inner.lock().sent.insert(recipient, position);
+                // Were it lost, the server would get something again that it has.
+                self.store.commit_soon(sent(recipient, position));
             }
         }
     }
@@ -273,6 +279,7 @@ impl Outbound {
         let now = self.environment.clock.now_ms();
         let (failures, failing_since, retry_at, behind) = {
             let inner = &mut *self.inner.lock();
+            inner.sent.remove(&recipient);
             let peer = inner.peers.entry(recipient).or_default();
             peer.failures = peer.failures.saturating_add(1);
             peer.in_vain = peer.in_vain.saturating_add(u32::from(peer.upon_word));

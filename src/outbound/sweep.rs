@@ -60,10 +60,12 @@ impl Outbound {
     /// Stops trying a server, unless a task is at work for it.
     fn let_go(&self, recipient: i64) -> bool {
         let inner = &mut *self.inner.lock();
-        let Some(peer) = inner.peers.get(&recipient) else { return true };
-        if peer.sending {
+        let peer = inner.peers.get(&recipient);
+        if peer.is_some_and(|peer| peer.sending) {
             return false;
         }
+        inner.sent.remove(&recipient);
+        let Some(peer) = peer else { return true };
         inner.agenda.remove(&(peer.retry_at, recipient));
         inner.peers.remove(&recipient);
         true

@@ -147,6 +147,13 @@ impl Store {
         self.writer.commit(batch.into()).await
     }
 
+    /// Writes a batch along with the next that is made durable, or a second later. Until then it may be lost, with the process or
+    /// because nothing can be written: it is for what is as true without being written down. It is before whatever is handed in
+    /// after it, and a server that stops has written it.
+    pub fn commit_soon(&self, batch: impl Into<Batch>) {
+        self.writer.commit_soon(batch.into());
+    }
+
     /// Waits until all that was delivered before this call is in the tables `queue` and `unread`, as far as it is of these
     /// parts. They may be behind by some deliveries at any other moment.
     pub async fn settled(&self, parts: Parts) -> Result<(), Error> {

@@ -4,7 +4,8 @@
 //!
 //! It has a thread and a connection of its own, because a commit is a dozen short statements: each would cost more to
 //! hand to another thread than to run. A batch that conflicts with what is stored takes nobody with it: it is undone
-//! alone, and the rest of its group is committed.
+//! alone, and the rest of its group is committed. What may as well be written a little later goes along with whatever
+//! comes next, and costs no commit of its own.
 
 use std::{
     path::Path,
@@ -12,8 +13,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
+use parking_lot::Mutex;
 use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior, params};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -38,6 +41,9 @@ use crate::{
 /// The most batches in a group: bounds how long the first of them waits for the last.
 const GROUP: usize = 256;
 
+/// How long what is to be written soon waits for something to go along with.
+const SOON: Duration = Duration::from_secs(1);
+
 /// What a commit did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
@@ -58,9 +64,26 @@ struct Job {
     done: oneshot::Sender<Result<Committed, Error>>,
 }
 
+impl Job {
+    fn new(mut batch: Batch) -> (Self, oneshot::Receiver<Result<Committed, Error>>) {
+        let (done, result) = oneshot::channel();
+        let adopt = batch.adopt.take();
+        (Self { batch, adopt, done }, result)
+    }
+}
+
 #[derive(Clone)]
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
+    soon: Arc<Mutex<Soon>>,
+}
+
+/// What is to be written along with the next batch.
+#[derive(Default)]
+struct Soon {
+    batches: Vec<Batch>,
+    /// A task sees to it that there is a next one.
+    ticking: bool,
 }
 
 impl Writer {
@@ -76,18 +99,63 @@ impl Writer {
         let connection = open::connect(path, durability, file_system)?;
         let mut database = Database::new(connection, unsettled)?;
         let (jobs, waiting) = mpsc::channel(4 * GROUP);
+        let soon = Arc::<Mutex<Soon>>::default();
+        let handed = Handed { jobs: waiting, soon: Arc::clone(&soon) };
         let task = match machine {
-            None => tokio::task::spawn_blocking(move || run(&mut database, waiting, &*subscriber)),
-            Some(machine) => tokio::spawn(run_on(machine, database, waiting, subscriber)),
+            None => tokio::task::spawn_blocking(move || run(&mut database, handed, &*subscriber)),
+            Some(machine) => tokio::spawn(run_on(machine, database, handed, subscriber)),
         };
-        Ok((Self { jobs }, task))
+        Ok((Self { jobs, soon }, task))
     }
 
-    pub(super) async fn commit(&self, mut batch: Batch) -> Result<Committed, Error> {
-        let (done, result) = oneshot::channel();
-        let adopt = batch.adopt.take();
-        self.jobs.send(Job { batch, adopt, done }).await.map_err(|_| Error::Closed)?;
+    pub(super) async fn commit(&self, batch: Batch) -> Result<Committed, Error> {
+        let (job, result) = Job::new(batch);
+        self.jobs.send(job).await.map_err(|_| Error::Closed)?;
         result.await.map_err(|_| Error::Closed)?
+    }
+
+    pub(super) fn commit_soon(&self, batch: Batch) {
+        let mut soon = self.soon.lock();
+        soon.batches.push(batch);
+        if !std::mem::replace(&mut soon.ticking, true) {
+            tokio::spawn(tick(self.jobs.downgrade(), Arc::clone(&self.soon)));
+        }
+    }
+}
+
+/// Has what is to be written soon written, until there is nothing more. It keeps no writer from ending.
+async fn tick(jobs: mpsc::WeakSender<Job>, soon: Arc<Mutex<Soon>>) {
+    loop {
+        tokio::time::sleep(SOON).await;
+        {
+            let mut soon = soon.lock();
+            if soon.batches.is_empty() {
+                soon.ticking = false;
+                return;
+            }
+        }
+        let Some(jobs) = jobs.upgrade() else { return };
+        let (job, result) = Job::new(Batch::new());
+        if jobs.send(job).await.is_err() {
+            return;
+        }
+        drop(jobs);
+        // Whether anything could be written, the log says.
+        let _ = result.await;
+    }
+}
+
+/// What the writer is to write.
+struct Handed {
+    jobs: mpsc::Receiver<Job>,
+    soon: Arc<Mutex<Soon>>,
+}
+
+impl Handed {
+    /// Puts what was to be written soon before a group: it was handed in before some of it.
+    fn complete(&self, group: &mut Vec<Job>) {
+        let batches = std::mem::take(&mut self.soon.lock().batches);
+        group.splice(0..0, batches.into_iter().map(|batch| Job::new(batch).0));
     }
 }
 
@@ -104,11 +172,18 @@ struct Database {
     txns: Txns,
 }
 
-fn run(database: &mut Database, mut waiting: mpsc::Receiver<Job>, subscriber: &dyn Subscriber) {
+fn run(database: &mut Database, mut handed: Handed, subscriber: &dyn Subscriber) {
     let (mut group, mut health) = (Vec::with_capacity(GROUP), Health::default());
-    while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
-        let done = database.commit(&group);
-        health.tell(&mut group, done, &database.behind, subscriber);
+    loop {
+        let is_last = handed.jobs.blocking_recv_many(&mut group, GROUP) == 0;
+        handed.complete(&mut group);
+        if !group.is_empty() {
+            let done = database.commit(&group);
+            health.tell(&mut group, done, &database.behind, subscriber);
+        }
+        if is_last {
+            return;
+        }
     }
 }
 
@@ -116,15 +191,22 @@ fn run(database: &mut Database, mut waiting: mpsc::Receiver<Job>, subscriber: &d
 async fn run_on(
     machine: Arc<dyn Machine>,
     mut database: Database,
-    mut waiting: mpsc::Receiver<Job>,
+    mut handed: Handed,
     subscriber: Arc<dyn Subscriber>,
 ) {
     let (mut group, mut health) = (Vec::with_capacity(GROUP), Health::default());
-    while waiting.recv_many(&mut group, GROUP).await > 0 {
-        machine.pause(Work::Writing).await;
-        let done = database.commit(&group);
-        machine.pause(Work::Writing).await;
-        health.tell(&mut group, done, &database.behind, &*subscriber);
+    loop {
+        let is_last = handed.jobs.recv_many(&mut group, GROUP).await == 0;
+        handed.complete(&mut group);
+        if !group.is_empty() {
+            machine.pause(Work::Writing).await;
+            let done = database.commit(&group);
+            machine.pause(Work::Writing).await;
+            health.tell(&mut group, done, &database.behind, &*subscriber);
+        }
+        if is_last {
+            return;
+        }
     }
 }
 
@@ -419,8 +501,6 @@ fn insert_rows(
 mod tests {
     use std::{path::PathBuf, sync::atomic::AtomicBool};
 
-    use parking_lot::Mutex;
-
     use super::*;
     use crate::store::{Delivery, Item, Kind, Parts, Store, statement};
 
@@ -456,8 +536,7 @@ mod tests {
     }
 
     fn job(batch: Batch) -> (Job, oneshot::Receiver<Result<Committed, Error>>) {
-        let (done, result) = oneshot::channel();
-        (Job { batch, adopt: None, done }, result)
+        Job::new(batch)
     }
 
     #[tokio::test]
@@ -512,6 +591,27 @@ mod tests {
         settles.settle(Parts::ALL);
         database.commit(&[job(settles).0]).unwrap();
         assert_eq!(store.queue(1, 0, i64::MAX).await.unwrap(), queue);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_soon_is_written_with_the_next_batch_or_alone_or_at_the_end() {
+        let (_dir, path, store, recorder) = store().await;
+        store.commit_soon(alias("#before:x"));
+        store.commit(alias("#next:x")).await.unwrap();
+        assert_eq!(store.aliases(1).await.unwrap(), ["#before:x", "#next:x"]);
+
+        store.commit_soon(alias("#alone:x"));
+        while store.aliases(1).await.unwrap().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (other, writer) =
+            Store::open(&path.with_file_name("other.db"), Durability::Full, recorder).await.unwrap();
+        other.commit_soon(alias("#last:x"));
+        drop(other);
+        writer.await.unwrap();
+        let connection = open::connect(&path.with_file_name("other.db"), Durability::Full, None).unwrap();
+        let count: i64 = connection.query_row("SELECT COUNT(*) FROM alias", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 1);
     }
 
     #[tokio::test]
