@@ -19,7 +19,7 @@ mod transaction;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroUsize,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -58,6 +58,13 @@ const SLOTS: i64 = 32;
 const RECENT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 const SHORT: usize = 1024;
 
+/// What was answered to a transaction.
+enum Answered {
+    So(Arc<str>),
+    /// The database has it.
+    AtLength,
+}
+
 /// Why a transaction isn't taken. Its server sends it again.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -89,8 +96,10 @@ pub struct Inbound {
     running: Mutex<Running>,
     gaps: Gaps,
     doubts: Doubts,
-    /// The last short answers: those of transactions without events are nowhere else, and others get into the database soon.
-    recent: Mutex<LruCache<(OwnedServerName, String), Arc<str>>>,
+    /// The last transactions. Those without events are nowhere else, and short answers get into the database soon.
+    recent: Mutex<LruCache<(OwnedServerName, String), Answered>>,
+    /// Servers that were answered since the start: they try nothing again of which an earlier process knows.
+    answered: Mutex<HashSet<OwnedServerName>>,
     /// How long the events of a transaction may keep its answer waiting.
     deadline: Duration,
 }
@@ -123,6 +132,7 @@ impl Inbound {
             gaps,
             doubts,
             recent,
+            answered: Mutex::default(),
             deadline: events::DEADLINE,
         })
     }
@@ -192,10 +202,12 @@ impl Inbound {
         let slot = i64::from(Sha256::digest(txn_id)[0]) % SLOTS;
         let has_events = !transaction.pdus.0.is_empty();
         let key = (origin.to_owned(), txn_id.to_owned());
-        if let Some(answer) = self.recent.lock().get(&key) {
-            return Ok(Arc::clone(answer));
-        }
-        if has_events && let Some(answer) = self.store.server_txn(origin.as_str(), slot, txn_id).await? {
+        let is_kept = match self.recent.lock().get(&key) {
+            Some(Answered::So(answer)) => return Ok(Arc::clone(answer)),
+            Some(Answered::AtLength) => true,
+            None => has_events && !self.answered.lock().contains(origin),
+        };
+        if is_kept && let Some(answer) = self.store.server_txn(origin.as_str(), slot, txn_id).await? {
             return Ok(answer.into());
         }
         let mut edus = Edus::read(origin, &transaction.edus.0);
@@ -214,9 +226,6 @@ impl Inbound {
         }
         let answer = answer_of(&verdicts);
         let is_short = answer.len() <= SHORT;
-        if is_short {
-            self.recent.lock().put(key, Arc::clone(&answer));
-        }
         if has_events {
             let row = set_server_txn(origin.as_str(), slot, txn_id, Arc::clone(&answer));
             // All that it says has been done is durable. Were it lost, the same would be found done.
@@ -226,6 +235,9 @@ impl Inbound {
                 self.store.commit(row).await?;
             }
         }
+        let kept = if is_short { Answered::So(Arc::clone(&answer)) } else { Answered::AtLength };
+        self.recent.lock().put(key, kept);
+        self.answered.lock().insert(origin.to_owned());
         Ok(answer)
     }
 }
