@@ -6,6 +6,7 @@ use hearth_federation::{ClientError, ServerRequest};
 use ruma::OwnedServerName;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use tokio::time::Instant;
 
 use super::{
     BEHIND_AFTER, LONGEST_WAIT, Outbound, SPEAKER_BEHIND_AFTER,
@@ -24,6 +25,10 @@ use crate::{
 
 /// Bytes of the answer to a transaction.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
+/// From the beginning of a transaction that had several things in it to that of the next: of a server that is told much, each
+/// gets more.
+const APART: Duration = Duration::from_millis(3);
 
 /// How long a server may take to work on a transaction.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -120,6 +125,7 @@ impl Outbound {
             if waiting.is_empty() && !fades {
                 return Ok(());
             }
+            let next = Instant::now() + APART;
             match self.send(recipient, server, position, &waiting).await {
                 Ok(()) => most = MOST_PDUS,
                 // Something in it is more than the server bears: halve it until that is found, and leave it out.
@@ -137,6 +143,9 @@ impl Outbound {
                 self.inner.lock().sent.insert(recipient, position);
                 // Were it lost, the server would get something again that it has.
                 self.store.commit_soon(sent(recipient, position));
+            }
+            if waiting.len() > 1 {
+                tokio::time::sleep_until(next).await;
             }
         }
     }

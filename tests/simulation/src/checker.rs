@@ -178,7 +178,9 @@ impl Judge {
                     }
                     // What was before that, it fetches when somebody looks.
                     let since = there.whole_since(&self.world.hosts[*other].name);
-                    let Some(since) = since.and_then(|event| room.event(&event.id)) else { continue };
+                    // Where the other has it without a place, nothing is before or after it.
+                    let since = since.and_then(|event| room.event(&event.id)).filter(|event| event.seq > 0);
+                    let Some(since) = since else { continue };
                     let since = since.seq;
                     // An invite whose answer was lost is known to the invited server alone: its own has given it up.
                     let host = &self.world.hosts[*other].name;
