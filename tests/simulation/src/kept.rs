@@ -274,7 +274,7 @@ impl KeptRoom {
     /// What another server has that comes before the holes of this log.
     pub(crate) fn missing<'a>(&'a self, other: &'a Self) -> BTreeSet<&'a str> {
         let above = self.events.iter().filter(|event| self.holes.contains(&event.seq));
-        let (mut wave, mut missing) = (Vec::from_iter(above), BTreeSet::new());
+        let (mut wave, mut missing) = (above.collect::<Vec<_>>(), BTreeSet::new());
         while let Some(event) = wave.pop() {
             let before = event.previous.iter().filter_map(|id| other.event(id));
             wave.extend(before.filter(|event| missing.insert(event.id.as_str())));
