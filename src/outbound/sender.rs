@@ -125,7 +125,7 @@ impl Outbound {
             if waiting.is_empty() && !fades {
                 return Ok(());
             }
-            let next = Instant::now() + APART;
+            let begun = Instant::now();
             match self.send(recipient, server, position, &waiting).await {
                 Ok(()) => most = MOST_PDUS,
                 // Something in it is more than the server bears: halve it until that is found, and leave it out.
@@ -144,8 +144,9 @@ impl Outbound {
                 // Were it lost, the server would get something again that it has.
                 self.store.commit_soon(sent(recipient, position));
             }
-            if waiting.len() > 1 {
-                tokio::time::sleep_until(next).await;
+            let early = APART.saturating_sub(begun.elapsed());
+            if waiting.len() > 1 && !early.is_zero() {
+                tokio::time::sleep(early).await;
             }
         }
     }
