@@ -69,6 +69,8 @@ impl Listener {
             let failures = Seldom::new();
             loop {
                 tokio::select! {
+                    biased;
+                    () = connections.shutdown.wait() => return,
                     accepted = listener.accept() => match accepted {
                         Ok((stream, peer)) => connections.start(stream, peer),
                         Err(cause) if is_of_one_connection(&cause) => {}
@@ -79,7 +81,6 @@ impl Listener {
                             tokio::time::sleep(ACCEPT_PAUSE).await;
                         }
                     },
-                    () = connections.shutdown.wait() => return,
                 }
             }
         });
@@ -179,6 +180,7 @@ impl Connections {
         C: Future<Output = hyper::Result<()>>,
     {
         let ended = tokio::select! {
+            biased;
             ended = connection.as_mut() => ended,
             () = self.shutdown.wait() => {
                 finish(connection.as_mut());

@@ -294,8 +294,9 @@ impl KeyBackups {
                 Ok(true) => 3 * start.elapsed(),
                 Ok(false) => {
                     tokio::select! {
-                        () = self.doomed.notified() => continue,
+                        biased;
                         () = shutdown.wait() => return,
+                        () = self.doomed.notified() => continue,
                     }
                 }
                 Err(cause) => {
@@ -304,8 +305,9 @@ impl KeyBackups {
                 }
             };
             tokio::select! {
-                () = tokio::time::sleep(rest) => {}
+                biased;
                 () = shutdown.wait() => return,
+                () = tokio::time::sleep(rest) => {}
             }
         }
     }

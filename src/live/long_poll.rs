@@ -66,6 +66,7 @@ impl Syncs {
                 return encode(&Box::pin(self.body(&session, to)).await?);
             }
             tokio::select! {
+                biased;
                 () = woken => {}
                 () = tokio::time::sleep_until(deadline) => {}
             }

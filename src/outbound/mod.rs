@@ -141,10 +141,10 @@ impl Outbound {
             // Looked at again then, should the clock have been put back.
             let wait = wait.min(LONGEST_WAIT);
             tokio::select! {
-                recipient = waiting.recv() => match recipient {
-                    Some(recipient) => self.wake(recipient),
-                    None => return,
-                },
+                biased;
+                () = shutdown.wait() => return,
+                () = tokio::time::sleep(wait) => self.try_due(),
+                () = self.sooner.notified() => {}
                 server = heard.recv() => {
                     if let Ok(server) = server
                         && let Some(recipient) = self.destinations.known(&server)
@@ -152,9 +152,10 @@ impl Outbound {
                         self.spoken(recipient);
                     }
                 }
-                () = self.sooner.notified() => {}
-                () = tokio::time::sleep(wait) => self.try_due(),
-                () = shutdown.wait() => return,
+                recipient = waiting.recv() => match recipient {
+                    Some(recipient) => self.wake(recipient),
+                    None => return,
+                },
             }
         }
     }

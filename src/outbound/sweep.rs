@@ -26,8 +26,9 @@ impl Outbound {
         let mut asked = HashSet::new();
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
+                biased;
                 () = shutdown.wait() => return,
+                _ = ticks.tick() => {}
             }
             asked = match self.sweep(&asked).await {
                 Ok(asked) => asked,

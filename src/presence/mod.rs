@@ -314,6 +314,7 @@ impl Presence {
             let now = self.now();
             let wait = self.board.until_round(now).unwrap_or(i64::MAX).min(save_at - now).max(0);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(Duration::from_millis(wait as u64)) => {}
                 () = self.board.agenda.sooner() => continue,
                 _ = moves.recv_many(&mut moved, 256) => {

@@ -53,8 +53,9 @@ pub async fn keep_trimmed(queues: Queues, environment: Environment, shutdown: Sh
     let (mut last_hour, mut last_day) = (0, 0);
     loop {
         tokio::select! {
-            _ = ticks.tick() => {}
+            biased;
             () = shutdown.wait() => return,
+            _ = ticks.tick() => {}
         }
         let now_ms = environment.clock.now_ms();
         // Each row is looked at, so not as often.

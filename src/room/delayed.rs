@@ -291,10 +291,11 @@ impl DelayedEvents {
                 }
             };
             tokio::select! {
+                biased;
+                () = shutdown.wait() => return,
                 () = sleep => {}
                 () = sending.some_are_done() => {}
                 () = self.sooner.notified() => {}
-                () = shutdown.wait() => return,
             }
         }
     }

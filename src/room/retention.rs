@@ -184,8 +184,9 @@ impl Rooms {
         loop {
             self.purge(&shutdown).await;
             tokio::select! {
-                () = tokio::time::sleep(every) => {}
+                biased;
                 () = shutdown.wait() => return,
+                () = tokio::time::sleep(every) => {}
             }
         }
     }

@@ -173,6 +173,7 @@ impl Typing {
     async fn time_out(typing: Weak<Self>, sooner: Arc<Notify>) {
         while let Some(due) = typing.upgrade().and_then(|typing| typing.next_end()) {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(due) => {}
                 () = sooner.notified() => {}
             }

@@ -124,9 +124,10 @@ impl DeviceLists {
         let Some(mut news) = self.news.lock().take() else { return };
         loop {
             let told = tokio::select! {
-                Some(noted) = news.recv() => self.tell_newcomers(&noted).await,
-                Some(arrivals) = arrivals.recv() => self.introduce(&arrivals).await,
+                biased;
                 () = shutdown.wait() => return,
+                Some(arrivals) = arrivals.recv() => self.introduce(&arrivals).await,
+                Some(noted) = news.recv() => self.tell_newcomers(&noted).await,
             };
             if let Err(cause) = told {
                 tracing::warn!(%cause, "who has just joined a room may not hear of new keys");

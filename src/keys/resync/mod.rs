@@ -155,6 +155,8 @@ impl Resyncs {
             };
             let wait = next.map_or(LONGEST_WAIT, |at| Duration::from_millis((at - now).max(0) as u64));
             tokio::select! {
+                biased;
+                () = shutdown.wait() => return,
                 server = heard.recv() => {
                     if let Ok(server) = server {
                         self.forgive(&server);
@@ -167,7 +169,6 @@ impl Resyncs {
                         self.work(server);
                     }
                 }
-                () = shutdown.wait() => return,
             }
         }
     }

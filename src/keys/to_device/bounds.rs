@@ -102,8 +102,9 @@ impl ToDevice {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
+                biased;
                 () = shutdown.wait() => return,
+                _ = ticks.tick() => {}
             }
             if let Err(cause) = self.tidy().await {
                 tracing::warn!(%cause, "old messages to devices were not dropped; the next round tries again");

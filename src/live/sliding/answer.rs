@@ -97,6 +97,7 @@ impl Sliding {
                 }
             }
             tokio::select! {
+                biased;
                 () = woken => {}
                 () = replaced => {}
                 () = tokio::time::sleep_until(deadline) => {}

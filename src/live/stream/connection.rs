@@ -188,16 +188,17 @@ impl Connection {
                 || self.renewal.is_some()
                 || self.reader.as_ref().is_some_and(|reader| reader.seen.has_mail());
             tokio::select! {
-                heard = self.wire.turn(reading, waits) => Box::pin(self.heard(heard?)).await?,
-                () = resolved(woken) => {}
-                done = self.calls.next(), if answering => self.answer(done)?,
+                biased;
+                () = &mut stop => return Ok(Box::pin(self.drain()).await),
                 () = timer.as_mut() => {
                     if Instant::now() >= until {
                         Box::pin(self.tick()).await?;
                     }
                     timer.as_mut().reset(self.deadline());
                 }
-                () = &mut stop => return Ok(Box::pin(self.drain()).await),
+                done = self.calls.next(), if answering => self.answer(done)?,
+                heard = self.wire.turn(reading, waits) => Box::pin(self.heard(heard?)).await?,
+                () = resolved(woken) => {}
             }
         }
     }
@@ -565,9 +566,10 @@ impl Connection {
         while !self.calls.is_idle() || self.wire.is_busy() {
             let answering = !self.calls.is_idle() && !self.wire.is_busy();
             let going = tokio::select! {
-                heard = self.wire.turn(false, true) => heard.map(drop),
-                done = self.calls.next(), if answering => self.answer(done),
+                biased;
                 () = sleep_until(deadline) => break,
+                done = self.calls.next(), if answering => self.answer(done),
+                heard = self.wire.turn(false, true) => heard.map(drop),
             };
             if going.is_err() {
                 return Close::Gone;
