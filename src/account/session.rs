@@ -5,7 +5,7 @@
 //! within [`FRESH_MS`]. It owns the log of when devices were last seen, which it writes seldom and in bulk.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     net::IpAddr,
     sync::{
         Arc,
@@ -104,7 +104,7 @@ struct Inner {
     ended: AtomicI64,
     /// Counts the calls of `forget`, so that what was read before one is not kept after it.
     forgotten: AtomicU64,
-    seen: Mutex<HashMap<i64, Seen>>,
+    seen: Mutex<BTreeMap<i64, Seen>>,
     seen_written: AtomicI64,
     noticed: Arc<Notify>,
 }
@@ -120,7 +120,7 @@ impl Sessions {
             known: Mutex::new(LruCache::unbounded()),
             ended: AtomicI64::new(0),
             forgotten: AtomicU64::new(0),
-            seen: Mutex::new(HashMap::new()),
+            seen: Mutex::default(),
             seen_written,
             noticed: Arc::default(),
         }))

@@ -3,7 +3,7 @@
 //!
 //! A token from before the horizon is answered from the room logs, which keep everything.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
@@ -34,14 +34,14 @@ const ACCOUNTS: i64 = 200;
 
 /// The last position that each device has presented since it was last written down.
 #[derive(Default)]
-pub(super) struct Cursors(Mutex<HashMap<i64, i64>>);
+pub(super) struct Cursors(Mutex<BTreeMap<i64, i64>>);
 
 impl Cursors {
     pub(super) fn present(&self, device: i64, position: i64) {
         self.0.lock().insert(device, position);
     }
 
-    fn take(&self) -> HashMap<i64, i64> {
+    fn take(&self) -> BTreeMap<i64, i64> {
         std::mem::take(&mut self.0.lock())
     }
 }
