@@ -31,9 +31,7 @@ fn servers_agree_whatever_goes_wrong() {
 #[test]
 fn a_seed_is_the_same_run_each_time() {
     let run = |seed: &str| text(&simulation(&["--seed", seed, "--servers", "3"]));
-    for seed in ["7", "11", "19"] {
-        assert_eq!(run(seed), run(seed));
-    }
+    assert_eq!(run("7"), run("7"));
     assert_ne!(run("7"), run("8"));
 }
 
