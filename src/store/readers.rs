@@ -29,7 +29,8 @@ pub(super) enum Readers {
 #[derive(Clone)]
 pub(super) struct Simulated {
     machine: Arc<dyn Machine>,
-    connection: Arc<Mutex<SqliteConnection>>,
+    /// None once it has ended.
+    connection: Arc<Mutex<Option<SqliteConnection>>>,
 }
 
 impl Readers {
@@ -45,7 +46,7 @@ impl Readers {
         let options = open::options(path, durability).vfs(machine.file_system().to_owned());
         let mut connection = at_once(options.connect()).map_err(|cause| open::explain(path, cause))?;
         at_once(open::update(&mut connection))?;
-        let connection = Arc::new(Mutex::new(connection));
+        let connection = Arc::new(Mutex::new(Some(connection)));
         Ok(Self::Simulated(Simulated { machine: Arc::clone(machine), connection }))
     }
 
@@ -53,8 +54,7 @@ impl Readers {
     pub(super) async fn close(&self) {
         match self {
             Self::Pool(pool) => pool.close().await,
-            // It ends with its last handle.
-            Self::Simulated(_) => {}
+            Self::Simulated(one) => one.close(),
         }
     }
 
@@ -87,6 +87,7 @@ impl Simulated {
         self.machine.pause(Work::Reading).await;
         let answer = {
             let mut connection = self.connection.lock();
+            let connection = connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
             let answer = at_once(bind_as(question).fetch_all(&mut *connection));
             // Its thread is done with all of it when it has answered this.
             at_once(connection.ping())?;
@@ -94,6 +95,14 @@ impl Simulated {
         };
         self.machine.pause(Work::Reading).await;
         answer
+    }
+
+    /// Its thread is gone when this returns, so that it isn't by chance the last that closes the file, and tidies up.
+    fn close(&self) {
+        if let Some(connection) = self.connection.lock().take() {
+            // What it can't finish, whoever opens the file next does.
+            let _ = at_once(connection.close());
+        }
     }
 }
 
