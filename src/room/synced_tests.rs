@@ -1,6 +1,6 @@
 //! What readers of `/sync` hear of a room whose history forks.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use ruma::{OwnedUserId, events::room::member::MembershipState, owned_user_id};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::{
     live::{
         self, StateForm, SyncFilter, Syncs, Wanted,
         brief_tests::{log_in, syncs_of},
-        sliding::{Config, Filters, Form, Key, List, Request, Required, Sliding, Wishes},
+        sliding::{Config, Key, Request, Required, Sliding, Wishes},
     },
     queue::{Token, flags},
 };
@@ -237,17 +237,8 @@ async fn sr_01_sliding_sync_tells_the_state_beside_what_lost_to_it() {
         let key = Key { kind: Some("m.room.topic".to_owned()), state_key: Some(String::new()) };
         let state = vec![Required { include: vec![key], exclude: Vec::new(), lazy_members: false }];
         let config = Config { timeline_limit: 10, state };
-        let list = List { config, ranges: vec![(0, 9)], filters: Filters::default() };
-        let request = Request {
-            form: Form::Merged,
-            conn_id: String::new(),
-            txn_id: None,
-            pos: pos.map(str::to_owned),
-            timeout: Duration::ZERO,
-            wishes: Wishes { lists: BTreeMap::from([("all".to_owned(), list)]), ..Wishes::default() },
-            mail: None,
-        };
-        let answer = sliding.sync(session.clone(), request).await.unwrap();
+        let answer =
+            sliding.sync(session.clone(), Request::new(Wishes::rooms(config, 9), pos)).await.unwrap();
         serde_json::from_slice::<Value>(&answer).unwrap()
     };
     let begun = ask(None).await;

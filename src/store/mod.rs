@@ -3,7 +3,7 @@
 //! Reads go to a pool of connections and see whatever is committed. Writes are data ([`Batch`]) for the one
 //! [`writer`], which commits them in groups. The files below name their tables; each function is one statement or one
 //! question. Their texts are shared by all databases: `$1` placeholders, no identity columns, lists as JSON arrays. What
-//! the writer runs for every commit, in [`writer`], [`settle`] and [`waiting`], is SQLite's own.
+//! the writer runs for every commit, in [`commit`], [`settle`] and [`waiting`], is SQLite's own.
 //!
 //! All times are milliseconds since the Unix epoch. A `recipient` is the number of an account, a `room` that of a room.
 
@@ -13,6 +13,7 @@ pub mod alias;
 #[cfg(test)]
 mod alone;
 mod batch;
+mod commit;
 pub mod copy;
 pub mod dehydrated_device;
 pub mod delayed_event;
@@ -73,12 +74,13 @@ use tokio::task::JoinHandle;
 pub(crate) use self::statement::statement;
 pub use self::{
     batch::{Batch, EventRow, StateRow, TxnRow},
+    commit::Committed,
     entry::{Delivered, Delivery, Entry, Item, Kind, flags},
     error::Error,
     open::{Durability, is_behind},
     statement::{Arg, Expect, Record, Statement},
     waiting::Parts,
-    writer::{Committed, Subscriber},
+    writer::Subscriber,
 };
 use self::{readers::Readers, writer::Writer};
 use crate::environment::Machine;

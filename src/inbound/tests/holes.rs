@@ -23,6 +23,14 @@ async fn entry_into(elsewhere: &Story, event: &Pdu) -> Entry {
 }
 
 impl Meeting {
+    /// The room elsewhere, whose invite somebody here heard of and joins by.
+    async fn follow(&self, elsewhere: &Story, invite: &Pdu, join: &Pdu) -> Arc<Room> {
+        let rooms = &self.story.world.rooms;
+        let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
+        rooms.hear(Hearsay { room_id, version, event: invite.clone(), about: None }).await.unwrap();
+        rooms.enter(entry_into(elsewhere, join).await).await.unwrap()
+    }
+
     /// The newest events of a room that somebody gets to see, those included that are asked for then.
     async fn newest_shown(&self, room: &Arc<Room>, user_id: &UserId) -> Vec<OwnedEventId> {
         let filter = EventFilter::default();
@@ -307,10 +315,7 @@ async fn hv_08_what_was_before_an_invite_is_fetched_when_a_join_follows_it() {
     elsewhere.bring(&[invite.clone()]).await;
     let join = elsewhere.event(&bob, "m.room.member", key, json!({ "membership": "join" }), &[]);
     assert_eq!(join.prev_events, [invite.event_id.clone()]);
-    let rooms = Arc::clone(&meeting.story.world.rooms);
-    let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
-    rooms.hear(Hearsay { room_id, version, event: invite.clone(), about: None }).await.unwrap();
-    let room = rooms.enter(entry_into(&elsewhere, &join).await).await.unwrap();
+    let room = meeting.follow(&elsewhere, &invite, &join).await;
     meeting.there.keeps(&state, &[]);
     meeting.there.has(&[&said]);
     let shown = meeting.newest_shown(&room, &bob).await;
@@ -330,10 +335,7 @@ async fn hv_08_what_was_before_an_invite_is_fetched_when_a_bridge_follows_it() {
         elsewhere.by_rita("m.room.member", key, json!({ "membership": "invite" }), &[said.event_id.clone()]);
     let after = elsewhere.by_rita("m.room.message", None, text("after"), &[invite.event_id.clone()]);
     let join = elsewhere.event(&bob, "m.room.member", key, json!({ "membership": "join" }), &ends);
-    let rooms = Arc::clone(&meeting.story.world.rooms);
-    let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
-    rooms.hear(Hearsay { room_id, version, event: invite.clone(), about: None }).await.unwrap();
-    let room = rooms.enter(entry_into(&elsewhere, &join).await).await.unwrap();
+    let room = meeting.follow(&elsewhere, &invite, &join).await;
     meeting.there.keeps(&[state.clone(), vec![invite.event_id.clone()]].concat(), &[]);
     let answer = meeting.take("1", &[wire(&after)]).await;
     assert_eq!(answer["pdus"][after.event_id.as_str()], json!({}), "{answer}");

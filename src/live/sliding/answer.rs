@@ -506,20 +506,12 @@ mod tests {
         let world = World::new(&[]).await;
         let session = log_in(&world, "alice").await;
         let sliding = Sliding::new(syncs_of(&world));
-        let request = |pos| Request {
-            form: Form::Merged,
-            conn_id: String::new(),
-            txn_id: None,
-            pos,
-            timeout: Duration::from_secs(1),
-            wishes: Wishes::default(),
-            mail: None,
-        };
+        let request =
+            |pos| Request { timeout: Duration::from_secs(1), ..Request::new(Wishes::default(), pos) };
         let first = sliding.sync(session.clone(), request(None)).await.unwrap();
         let first: Value = serde_json::from_slice(&first).unwrap();
-        let pos = first["pos"].as_str().map(str::to_owned);
         world.accounts.logout(&session).await.unwrap();
-        let answer = sliding.sync(session, request(pos)).await;
+        let answer = sliding.sync(session, request(first["pos"].as_str())).await;
         assert!(matches!(answer, Err(Error::Account(account::Error::UnknownToken { .. }))), "{answer:?}");
     }
 }

@@ -452,13 +452,11 @@ pub(super) async fn rooms_of_space(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{
         live::{
             brief_tests::{log_in, syncs_of},
-            sliding::{Config, Form, Request, Sliding, Wishes},
+            sliding::{Config, Request, Sliding, Wishes},
         },
         room::tests::World,
     };
@@ -474,16 +472,8 @@ mod tests {
         let sliding = Sliding::new(syncs_of(&world));
         let ask = async |last: u64, pos: Option<&str>| {
             let config = Config { timeline_limit: 1, state: Vec::new() };
-            let list = List { config, ranges: vec![(0, last)], filters: Filters::default() };
-            let request = Request {
-                form: Form::Merged,
-                conn_id: last.to_string(),
-                txn_id: None,
-                pos: pos.map(str::to_owned),
-                timeout: Duration::ZERO,
-                wishes: Wishes { lists: BTreeMap::from([("all".to_owned(), list)]), ..Wishes::default() },
-                mail: None,
-            };
+            let request =
+                Request { conn_id: last.to_string(), ..Request::new(Wishes::rooms(config, last), pos) };
             let answer = sliding.sync(session.clone(), request).await.unwrap();
             serde_json::from_slice::<Value>(&answer).unwrap()
         };

@@ -33,12 +33,37 @@ pub struct Request {
     pub mail: Option<Mail>,
 }
 
+#[cfg(test)]
+impl Request {
+    /// One of a connection without a name, that doesn't wait.
+    pub(crate) fn new(wishes: Wishes, pos: Option<&str>) -> Self {
+        Self {
+            form: Form::Merged,
+            conn_id: String::new(),
+            txn_id: None,
+            pos: pos.map(str::to_owned),
+            timeout: Duration::ZERO,
+            wishes,
+            mail: None,
+        }
+    }
+}
+
 /// What the client wants to be told of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wishes {
     pub lists: BTreeMap<String, List>,
     pub subscriptions: BTreeMap<OwnedRoomId, Config>,
     pub extensions: Extensions,
+}
+
+#[cfg(test)]
+impl Wishes {
+    /// The rooms up to the index `last`.
+    pub(crate) fn rooms(config: Config, last: u64) -> Self {
+        let list = List { config, ranges: vec![(0, last)], filters: Filters::default() };
+        Self { lists: BTreeMap::from([("all".to_owned(), list)]), ..Self::default() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
