@@ -4,9 +4,11 @@
 //! rooms, go on meanwhile. A room's gaps are closed one after the other, for one often closes the next too. Everything has
 //! an end: how many wait, how much they hold, how often, how much and how long somebody is asked. What is still missing then
 //! stays missing: the first event after it is judged by the state that its server gives ([`Rooms::bridge`]); one that lacks
-//! only what it cites, with that. What can't be judged so either is dropped.
+//! only what it cites, with that. What can't be judged so either is dropped, and may come again; but what keeps somebody of
+//! this server out, the state before which is for nobody here to see, is judged by the room as it is here ([`Rooms::keep_out`]).
 //!
 //! [`Rooms::bridge`]: crate::room::Rooms::bridge
+//! [`Rooms::keep_out`]: crate::room::Rooms::keep_out
 //!
 //! Specification: [Backfilling and retrieving missing
 //! events](https://spec.matrix.org/v1.19/server-server-api/#backfilling-and-retrieving-missing-events) (BF-02).
@@ -28,7 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{Inbound, transaction::Few};
 use crate::{
     peers::path,
-    room::{Error, Given, Outcome, Room},
+    room::{Error, Outcome, Room},
 };
 
 /// Events of one answer.
@@ -160,21 +162,20 @@ impl Inbound {
                 self.judge(room, gap).await?;
                 continue;
             }
-            let before = match self.history.state_before(origin, room, &event).await {
-                Ok(before) => before,
+            let event_id = event.event_id.clone();
+            let judged = match self.history.state_before(origin, room, &event).await {
+                Ok(before) => self.rooms.bridge(room, event, before).await,
                 Err(cause) => {
                     tracing::info!(%origin, room_id = %room.room_id, cause, "the state at a gap can't be had");
-                    // Whom something keeps out isn't let see what led to that, and hears nothing more. So it's judged by the
-                    // room as it is here; all else may come again.
+                    // Whom something keeps out isn't let see what led to that, and hears nothing more.
                     if !self.rooms.keeps_out_own(&event) {
                         gap.held.retain(|event| self.rooms.keeps_out_own(event));
                         continue;
                     }
-                    Given::now(room)
+                    self.rooms.keep_out(room, event).await
                 }
             };
-            let event_id = event.event_id.clone();
-            let outcome = match self.rooms.bridge(room, event, before).await {
+            let outcome = match judged {
                 Err(cause @ Error::Store(_)) => return Err(cause),
                 Err(cause) => Outcome::Refused(cause.to_string()),
                 Ok(outcome) => outcome,

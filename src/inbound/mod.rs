@@ -5,7 +5,7 @@
 //! [`Rooms::receive`]; what comes before some that came is fetched ([`gaps`]); other data go to whatever they are about.
 //!
 //! A transaction is done once, however often it comes: while it is at work, those who bring it again wait for the same
-//! answer; later the answer is looked up. It is done to its end whether or not somebody waits for the answer.
+//! answer; later the answer is looked up, in memory if it is one of the last that its server was given. It is done to its end whether or not somebody waits for the answer.
 //!
 //! Specification: [Transactions](https://spec.matrix.org/v1.19/server-server-api/#transactions).
 
@@ -19,7 +19,7 @@ mod transaction;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     num::NonZeroUsize,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -54,8 +54,9 @@ const LONGEST_ID: usize = 255;
 /// Answers of one server that are kept.
 const SLOTS: i64 = 32;
 
-/// Answers that are kept in memory, of all servers, and the bytes of the longest of them.
-const RECENT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// Servers whose last answers are kept in memory, the answers of each, and the bytes of the longest of them.
+const RECENT_SERVERS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+const RECENT: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 const SHORT: usize = 1024;
 
 /// What was answered to a transaction.
@@ -96,10 +97,10 @@ pub struct Inbound {
     running: Mutex<Running>,
     gaps: Gaps,
     doubts: Doubts,
-    /// The last transactions. Those without events are nowhere else, and short answers get into the database soon.
-    recent: Mutex<LruCache<(OwnedServerName, String), Answered>>,
-    /// Servers that were answered since the start: they try nothing again of which an earlier process knows.
-    answered: Mutex<HashSet<OwnedServerName>>,
+    /// The last transactions of the servers that were answered last. Those without events are nowhere else, and short answers get
+    /// into the database soon. Whoever has an answer of this process is taken to try nothing again of which only the database
+    /// knows; that would be done once more, and found done.
+    recent: Mutex<LruCache<OwnedServerName, LruCache<String, Answered>>>,
     /// How long the events of a transaction may keep its answer waiting.
     deadline: Duration,
 }
@@ -116,7 +117,8 @@ impl Inbound {
         heard: Arc<Receipts>,
         to_device: Arc<ToDevice>,
     ) -> Arc<Self> {
-        let (running, gaps, recent) = (Mutex::default(), Gaps::new(), Mutex::new(LruCache::new(RECENT)));
+        let (running, gaps, recent) =
+            (Mutex::default(), Gaps::new(), Mutex::new(LruCache::new(RECENT_SERVERS)));
         let doubts = Doubts::default();
         Arc::new(Self {
             store,
@@ -132,7 +134,6 @@ impl Inbound {
             gaps,
             doubts,
             recent,
-            answered: Mutex::default(),
             deadline: events::DEADLINE,
         })
     }
@@ -201,11 +202,11 @@ impl Inbound {
     ) -> Result<Arc<str>, store::Error> {
         let slot = i64::from(Sha256::digest(txn_id)[0]) % SLOTS;
         let has_events = !transaction.pdus.0.is_empty();
-        let key = (origin.to_owned(), txn_id.to_owned());
-        let is_kept = match self.recent.lock().get(&key) {
-            Some(Answered::So(answer)) => return Ok(Arc::clone(answer)),
-            Some(Answered::AtLength) => true,
-            None => has_events && !self.answered.lock().contains(origin),
+        let is_kept = match self.recent.lock().get_mut(origin).map(|of_origin| of_origin.get(txn_id)) {
+            Some(Some(Answered::So(answer))) => return Ok(Arc::clone(answer)),
+            Some(Some(Answered::AtLength)) => true,
+            Some(None) => false,
+            None => has_events,
         };
         if is_kept && let Some(answer) = self.store.server_txn(origin.as_str(), slot, txn_id).await? {
             return Ok(answer.into());
@@ -230,14 +231,14 @@ impl Inbound {
             let row = set_server_txn(origin.as_str(), slot, txn_id, Arc::clone(&answer));
             // All that it says has been done is durable. Were it lost, the same would be found done.
             if is_short {
-                self.store.commit_soon(row);
+                self.store.commit_soon(row).await;
             } else {
                 self.store.commit(row).await?;
             }
         }
         let kept = if is_short { Answered::So(Arc::clone(&answer)) } else { Answered::AtLength };
-        self.recent.lock().put(key, kept);
-        self.answered.lock().insert(origin.to_owned());
+        let mut recent = self.recent.lock();
+        recent.get_or_insert_mut(origin.to_owned(), || LruCache::new(RECENT)).put(txn_id.to_owned(), kept);
         Ok(answer)
     }
 }

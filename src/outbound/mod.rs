@@ -70,7 +70,7 @@ struct Inner {
     /// When to try again whom, in Unix milliseconds.
     agenda: BTreeSet<(i64, i64)>,
     /// Up to where servers have everything that took the last transaction. Of others, and after a start, the database knows; a
-    /// position of these may not be written down yet.
+    /// position of these may not be written down.
     sent: HashMap<i64, i64>,
 }
 

@@ -92,10 +92,13 @@ impl Outbound {
     async fn send_waiting(&self, recipient: i64, server: &OwnedServerName) -> Result<(), Stop> {
         if !self.peers.allows(server) {
             // It isn't spoken to: what was for it is dropped, also what fades, for which its task would go on for ever.
-            if let Some(peer) = self.inner.lock().peers.get_mut(&recipient) {
-                peer.fading = Fading::default();
+            {
+                let inner = &mut *self.inner.lock();
+                if let Some(peer) = inner.peers.get_mut(&recipient) {
+                    peer.fading = Fading::default();
+                }
+                inner.sent.remove(&recipient);
             }
-            self.inner.lock().sent.remove(&recipient);
             self.store.commit(sent(recipient, self.queues.head())).await?;
             return Ok(());
         }
@@ -142,7 +145,7 @@ impl Outbound {
                 position = *last;
                 self.inner.lock().sent.insert(recipient, position);
                 // Were it lost, the server would get something again that it has.
-                self.store.commit_soon(sent(recipient, position));
+                self.store.commit_soon(sent(recipient, position)).await;
             }
             let early = APART.saturating_sub(begun.elapsed());
             if waiting.len() > 1 && !early.is_zero() {

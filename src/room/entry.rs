@@ -90,6 +90,12 @@ impl Rooms {
         writer::bridge(&self.core, room, event, before).await
     }
 
+    /// Takes an event that keeps somebody of this server out, which isn't shown the state before it for that. An error is also that
+    /// the room as it is here doesn't allow it: what isn't known here may, so nothing of it is kept.
+    pub async fn keep_out(&self, room: &Arc<Room>, event: Pdu) -> Result<Outcome, Error> {
+        writer::keep_out(&self.core, room, event).await
+    }
+
     /// Judges an event along with others that it cites, and that these cite, and so on.
     pub async fn receive_citing(
         &self,
@@ -260,7 +266,7 @@ impl Work<'_> {
         let outcome = self.take(batch, step, pdu, &references, state, Some(now)).await?;
         if matches!(outcome, Outcome::Missing(_)) {
             let why = "the state that is given for it lacks what couldn't be had";
-            drop(self.kept_if_done(mark, Err::<(), _>(Error::BadState(why.to_owned())))?);
+            self.back_to(mark);
             // Not for ever.
             let mut batch = Batch::new();
             self.note_lack(&mut batch, before, &known);
@@ -280,6 +286,15 @@ impl Work<'_> {
             self.batch().append(batch);
         }
         Ok(outcome)
+    }
+
+    /// Puts an event above a hole that the state as it is here allows.
+    pub(super) async fn keep_out(&mut self, pdu: &Pdu) -> Result<Outcome, Error> {
+        let state = self.snapshot.state.iter().map(|event| event.pdu.event_id.clone()).collect();
+        match self.bridge(pdu, &Given { state, events: Vec::new() }).await? {
+            kept @ (Outcome::Accepted | Outcome::Known) => Ok(kept),
+            _ => Err(Error::forbidden("the room as it is known here doesn't allow it")),
+        }
     }
 
     /// Adds to what is missing that which is so before memberships that were heard of from outside ([`Self::hear`]), if some

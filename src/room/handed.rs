@@ -118,6 +118,8 @@ impl Rooms {
         let Some(recipient) = snapshot.remote.iter().find(|(_, name)| name == server) else {
             return Ok(false);
         };
+        // What it has taken is written down along with what is written next, such as nothing at all.
+        self.core.store.published().await?;
         let Some(destination) = self.core.store.destination(recipient.0).await? else { return Ok(false) };
         for end in snapshot.extremities.iter() {
             let event = self.event(room, &end.event_id).await?;

@@ -11,7 +11,7 @@ use ruma::{
     events::{StateEventType, TimelineEventType},
 };
 
-use super::{Error, Event, Room, event::Verdict, snapshot::State, work::Work};
+use super::{Error, Event, event::Verdict, snapshot::State, work::Work};
 use crate::store::Batch;
 
 /// A state as a server gives it. Each of the events has been verified.
@@ -21,14 +21,6 @@ pub struct Given {
     pub state: Vec<OwnedEventId>,
     /// Those of them that weren't here, and those that allowed them, and so on.
     pub events: Vec<Pdu>,
-}
-
-impl Given {
-    /// The state of a room as it is here.
-    pub fn now(room: &Room) -> Self {
-        let state = room.snapshot().state.iter().map(|event| event.pdu.event_id.clone()).collect();
-        Self { state, events: Vec::new() }
-    }
 }
 
 /// Events by their ids.

@@ -129,7 +129,11 @@ impl Story {
 
     /// The room as a fresh start would find it.
     pub(crate) async fn reloaded(&self) -> Snapshot {
-        self.world.rooms.core.load(self.room.number).await.unwrap()
+        self.loaded(&self.room).await
+    }
+
+    pub(crate) async fn loaded(&self, room: &Room) -> Snapshot {
+        self.world.rooms.core.load(room.number).await.unwrap()
     }
 
     pub(crate) fn topic(&self) -> Option<String> {

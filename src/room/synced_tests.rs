@@ -252,6 +252,39 @@ async fn sr_01_sliding_sync_tells_the_state_beside_what_lost_to_it() {
     assert_eq!(ids(&room["required_state"]), [holds.as_str()], "{room}");
 }
 
+/// SR-01: a kick that lost to another branch takes nobody out of the room, for those neither who load members as they need them.
+#[tokio::test]
+async fn sr_01_sliding_sync_tells_who_is_in_still_although_a_kick_is_shown() {
+    let mut story = Story::new().await;
+    let carol = log_in(&story.world, "carol").await;
+    let bob = owned_user_id!("@bob:localhost");
+    let rooms = Arc::clone(&story.world.rooms);
+    rooms.join(&story.room, &carol.user_id, None).await.unwrap();
+    rooms.join(&story.room, &bob, None).await.unwrap();
+    let (branch, state) = (story.ends(), story.room.snapshot().state.clone());
+    rooms.leave(&story.room, &bob, None).await.unwrap();
+    rooms.join(&story.room, &bob, None).await.unwrap();
+    let sliding = Sliding::new(syncs_of(&story.world));
+    let ask = async |pos: Option<&str>| {
+        let state = vec![Required { include: Vec::new(), exclude: Vec::new(), lazy_members: true }];
+        let wishes = Wishes::rooms(Config { timeline_limit: 10, state }, 9);
+        let answer = sliding.sync(carol.clone(), Request::new(wishes, pos)).await.unwrap();
+        serde_json::from_slice::<Value>(&answer).unwrap()
+    };
+    let begun = ask(None).await;
+    let content = json!({ "membership": "leave" });
+    let rita = story.rita.clone();
+    let kick = story.event_under(&state, &rita, "m.room.member", Some(bob.as_str()), content, &branch);
+    assert_eq!(story.bring(std::slice::from_ref(&kick)).await, [Outcome::Accepted]);
+    assert!(story.room.snapshot().is_joined(&bob));
+    let news = ask(begun["pos"].as_str()).await;
+    let room = &news["rooms"][story.room.room_id.as_str()];
+    assert_eq!(ids(&room["timeline"]), [kick.event_id.as_str()], "{room}");
+    let state = room["required_state"].as_array().unwrap();
+    let told = state.iter().find(|event| event["state_key"] == bob.as_str());
+    assert_eq!(told.unwrap()["content"]["membership"], "join", "{room}");
+}
+
 /// SR-01: state of which a room was told when somebody entered is the same event once it comes with a place of its own, for what
 /// was written down before that and for what is afterwards.
 #[tokio::test]

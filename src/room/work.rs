@@ -27,7 +27,7 @@ use super::{
 use crate::{
     account::InviteVerdict,
     store::{
-        self, Batch, Delivery, EventRow, Item, Kind, Parts, StateRow, TxnRow, account::account_came,
+        self, Batch, Delivery, EventRow, Extent, Item, Kind, Parts, StateRow, TxnRow, account::account_came,
         event as event_table, flags, followed, room as room_table, search as search_table, unread,
     },
 };
@@ -65,7 +65,9 @@ pub(super) struct Work<'a> {
 /// A moment of a work.
 pub(super) struct Mark {
     snapshot: Snapshot,
+    batch: Extent,
     events: usize,
+    strangers: usize,
     last_step: u32,
 }
 
@@ -117,7 +119,7 @@ impl<'a> Work<'a> {
         events: &[NewEvent],
         txn: Option<&Txn>,
     ) -> Result<Vec<Appended>, Error> {
-        let (snapshot, length) = (self.snapshot.clone(), self.events.len());
+        let mark = self.mark();
         // Until the end it counts within this batch; steps count from 1.
         let last_step = std::mem::take(&mut self.last_step);
         let mut batch = Batch::new();
@@ -126,9 +128,7 @@ impl<'a> Work<'a> {
             match self.append(&mut batch, event.clone(), txn).await {
                 Ok(event_id) => appended.push(Appended { event_id }),
                 Err(cause) => {
-                    self.snapshot = snapshot;
-                    self.events.truncate(length);
-                    self.last_step = last_step;
+                    self.back_to(mark);
                     return Err(cause);
                 }
             }
@@ -142,22 +142,34 @@ impl<'a> Work<'a> {
     }
 
     pub(super) fn mark(&self) -> Mark {
-        let (snapshot, events) = (self.snapshot.clone(), self.events.len());
-        Mark { snapshot, events, last_step: self.last_step }
+        Mark {
+            snapshot: self.snapshot.clone(),
+            batch: self.batch.extent(),
+            events: self.events.len(),
+            strangers: self.strangers.len(),
+            last_step: self.last_step,
+        }
     }
 
-    /// Goes back to where it was if what was tried since failed, which is for those who tried to know; an error of the
-    /// database is everybody's. What was tried must not have been absorbed.
+    /// Nothing that was done since then is done.
+    pub(super) fn back_to(&mut self, mark: Mark) {
+        self.states.retain(|seq, _| *seq <= mark.snapshot.last_seq);
+        self.snapshot = mark.snapshot;
+        self.batch.cut(mark.batch);
+        self.events.truncate(mark.events);
+        self.strangers.truncate(mark.strangers);
+        self.last_step = mark.last_step;
+    }
+
+    /// Goes back if what was tried since failed, which is for those who tried to know; an error of the database is
+    /// everybody's.
     pub(super) fn kept_if_done<T>(
         &mut self,
         mark: Mark,
         done: Result<T, Error>,
     ) -> Result<Result<T, Error>, Error> {
         if done.is_err() {
-            self.states.retain(|seq, _| *seq <= mark.snapshot.last_seq);
-            self.snapshot = mark.snapshot;
-            self.events.truncate(mark.events);
-            self.last_step = mark.last_step;
+            self.back_to(mark);
         }
         match done {
             Err(cause @ Error::Store(_)) => Err(cause),

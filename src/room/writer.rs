@@ -67,6 +67,8 @@ enum Wish {
     Enter(Box<Entry>),
     /// An event that follows others which can't be had, with the state before it.
     Bridge(Box<(Pdu, Given)>),
+    /// One that keeps somebody of this server out, before which nobody shows the state.
+    KeepOut(Box<Pdu>),
     /// An event, with those that it cites.
     Cite(Box<(Pdu, Given)>),
     /// History for a hole.
@@ -82,6 +84,7 @@ impl Wish {
             Self::Receive { .. }
             | Self::Enter(_)
             | Self::Bridge(_)
+            | Self::KeepOut(_)
             | Self::Cite(_)
             | Self::Fill(_)
             | Self::Hear(_) => None,
@@ -163,6 +166,11 @@ pub(super) async fn bridge(
     before: Given,
 ) -> Result<Outcome, Error> {
     judged(core, room, Wish::Bridge(Box::new((event, before)))).await
+}
+
+/// Judges an event that keeps somebody of this server out by the room as it is here, and appends it if that allows it.
+pub(super) async fn keep_out(core: &Arc<Core>, room: &Arc<Room>, event: Pdu) -> Result<Outcome, Error> {
+    judged(core, room, Wish::KeepOut(Box::new(event))).await
 }
 
 /// Judges and appends an event, and judges what it cites.
@@ -310,6 +318,13 @@ async fn try_batch(
                     Wish::Bridge(_) => work.bridge(event, given).await,
                     _ => work.receive_citing(event, given).await,
                 };
+                let judged = work.kept_if_done(mark, judged)?;
+                answers.push(judged.map(|outcome| Answer::Received(vec![outcome])));
+                continue;
+            }
+            Wish::KeepOut(event) => {
+                let mark = work.mark();
+                let judged = work.keep_out(event).await;
                 let judged = work.kept_if_done(mark, judged)?;
                 answers.push(judged.map(|outcome| Answer::Received(vec![outcome])));
                 continue;

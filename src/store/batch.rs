@@ -67,9 +67,44 @@ pub struct Batch {
     pub(super) filled: Vec<(i64, bool)>,
 }
 
+/// How much of a batch there was at some moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    steps: u32,
+    events: usize,
+    state: usize,
+    txns: usize,
+    deliveries: usize,
+    statements: usize,
+    filled: usize,
+}
+
 impl Batch {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    pub fn extent(&self) -> Extent {
+        Extent {
+            steps: self.steps,
+            events: self.events.len(),
+            state: self.state.len(),
+            txns: self.txns.len(),
+            deliveries: self.deliveries.len(),
+            statements: self.statements.len(),
+            filled: self.filled.len(),
+        }
+    }
+
+    /// Takes out all that was added since; what was to be settled for it may be all the same.
+    pub fn cut(&mut self, extent: Extent) {
+        self.steps = extent.steps;
+        self.events.truncate(extent.events);
+        self.state.truncate(extent.state);
+        self.txns.truncate(extent.txns);
+        self.deliveries.truncate(extent.deliveries);
+        self.statements.truncate(extent.statements);
+        self.filled.truncate(extent.filled);
     }
 
     /// Starts the next step. Its position is the batch's base plus the number returned (see [`super::Committed`]).

@@ -73,7 +73,7 @@ use tokio::task::JoinHandle;
 
 pub(crate) use self::statement::statement;
 pub use self::{
-    batch::{Batch, EventRow, StateRow, TxnRow},
+    batch::{Batch, EventRow, Extent, StateRow, TxnRow},
     commit::Committed,
     entry::{Delivered, Delivery, Entry, Item, Kind, flags},
     error::Error,
@@ -152,8 +152,8 @@ impl Store {
     /// Writes a batch along with the next that is made durable, or a second later. Until then it may be lost, with the process or
     /// because nothing can be written: it is for what is as true without being written down. It is before whatever is handed in
     /// after it, and a server that stops has written it.
-    pub fn commit_soon(&self, batch: impl Into<Batch>) {
-        self.writer.commit_soon(batch.into());
+    pub async fn commit_soon(&self, batch: impl Into<Batch>) {
+        self.writer.commit_soon(batch.into()).await;
     }
 
     /// Waits until all that was delivered before this call is in the tables `queue` and `unread`, as far as it is of these

@@ -113,8 +113,13 @@ async fn tx_05_whom_a_server_bans_that_shows_nothing_more_is_out() {
     let content = json!({ "membership": "leave" });
     let previous = [unseen.event_id.clone()];
     let kick = meeting.story.event(&stranger, "m.room.member", Some(bob.as_str()), content, &previous);
-    meeting.take("1", &[wire(&kick)]).await;
+    let before = meeting.story.reloaded().await;
+    let answer = meeting.take("1", &[wire(&kick)]).await;
+    assert!(answer["pdus"][kick.event_id.as_str()]["error"].is_string(), "{answer}");
     assert!(meeting.story.room.snapshot().is_joined(&bob));
+    // It may be that something which isn't known here allows it: then it can come again.
+    assert!(!meeting.has(&kick.event_id).await);
+    assert_eq!(meeting.story.reloaded().await.last_seq, before.last_seq);
 }
 
 /// Rita has set a topic of which nothing is known here, and then said many things; of these the server has the last.

@@ -7,7 +7,7 @@ use std::{collections::HashSet, time::Duration};
 use ruma::UserId;
 
 use super::*;
-use crate::room::{Chunk, Direction, Entry, EventFilter, Given, Paging, Reader, Room};
+use crate::room::{self, Chunk, Direction, Entry, EventFilter, Given, Paging, Reader, Room};
 
 fn state_ids(story: &Story) -> Vec<OwnedEventId> {
     story.room.snapshot().state.iter().map(|event| event.pdu.event_id.clone()).collect()
@@ -372,6 +372,59 @@ async fn sr_01_who_comes_back_before_the_leave_was_heard_of_follows_both() {
 
     let Story { world, .. } = &meeting.story;
     let recipient = world.destinations.known(&elsewhere).unwrap();
-    world.store.commit(store::destination::sent(recipient, world.queues.head())).await.unwrap();
+    world.store.commit_soon(store::destination::sent(recipient, world.queues.head())).await;
     assert!(!rooms.is_untold(&room, &elsewhere).await.unwrap(), "all has been sent");
+}
+
+/// A join that isn't taken leaves nothing of itself behind: what the room knew of an invite, its places, its state.
+#[tokio::test]
+async fn a_join_that_is_refused_leaves_the_room_as_it_was() {
+    let mut meeting = Meeting::new().await;
+    let alice = meeting.story.alice.clone();
+    let (rooms, room) = (Arc::clone(&meeting.story.world.rooms), Arc::clone(&meeting.story.room));
+    meeting.story.set("m.room.join_rules", json!({ "join_rule": "invite" })).await;
+    let (start, ids) = (meeting.story.ends(), state_ids(&meeting.story));
+    let state = room.snapshot().state.clone();
+    rooms.leave(&room, &alice, None).await.unwrap();
+    let left = meeting.story.reloaded().await;
+    let key = Some(alice.as_str());
+    // Elsewhere she is in, and follows something of which nothing is known here.
+    let unseen = meeting.story.by_rita("m.room.message", None, text("unseen"), &start);
+    let join = json!({ "membership": "join" });
+    let event = meeting.story.event_under(&state, &alice, "m.room.member", key, join, &[unseen.event_id]);
+    let (room_id, version) = (room.room_id.clone(), room.version.clone());
+    let before = Given { state: ids, events: Vec::new() };
+    let entry = Entry { room_id: room_id.clone(), version: version.clone(), event, before, forks: true };
+    let refused = rooms.enter(entry).await;
+    assert!(matches!(refused, Err(room::Error::Forbidden(_))), "{:?}", refused.map(drop));
+    let reloaded = meeting.story.reloaded().await;
+    assert_eq!((reloaded.last_seq, &reloaded.holes), (left.last_seq, &left.holes));
+
+    let content = json!({ "membership": "invite" });
+    let invite = meeting.story.by_rita("m.room.member", key, content, &[]);
+    rooms.hear(Hearsay { room_id, version, event: invite, about: None }).await.unwrap();
+    let reloaded = meeting.story.reloaded().await;
+    assert_eq!(reloaded.state.membership(&alice), MembershipState::Invite);
+}
+
+/// What was known of the room that somebody is invited to stays known when their join fails.
+#[tokio::test]
+async fn a_join_that_fails_leaves_what_is_known_of_the_invite() {
+    let meeting = Meeting::new().await;
+    let mut elsewhere = Story::new().await;
+    let bob = owned_user_id!("@bob:localhost");
+    let key = Some(bob.as_str());
+    let invite = elsewhere.by_rita("m.room.member", key, json!({ "membership": "invite" }), &[]);
+    elsewhere.bring(&[invite.clone()]).await;
+    let join = elsewhere.event(&bob, "m.room.member", key, json!({ "membership": "join" }), &[]);
+    let rooms = Arc::clone(&meeting.story.world.rooms);
+    let (room_id, version) = (elsewhere.room.room_id.clone(), elsewhere.room.version.clone());
+    let name = json!({ "type": "m.room.name", "sender": "@rita:elsewhere", "state_key": "", "content": {} });
+    let about = Some(vec![to_raw_value(&name).unwrap()]);
+    let hearsay = Hearsay { room_id, version, event: invite, about };
+    let room = rooms.hear(hearsay).await.unwrap();
+    let entry = Entry { before: Given::default(), ..entry_into(&elsewhere, &join).await };
+    rooms.enter(entry).await.map(drop).unwrap_err();
+    assert!(room.snapshot().hearsay.is_some());
+    assert!(meeting.story.loaded(&room).await.hearsay.is_some());
 }

@@ -221,8 +221,8 @@ impl RoomWish<'_> {
             Some(sent) if behind || sync.changes.state => self.changed(sent.seq, slice.end).await?,
             _ => Changed::default(),
         };
-        if sent.is_some() {
-            changed.events.extend(self.instead(&slice, &changed).await?);
+        if let Some(sent) = sent {
+            changed.events.extend(self.instead(&slice, &changed, sent.seq).await?);
         }
         let mut body = self.body(&MembershipState::Join);
         body.initial = arrived;
@@ -347,13 +347,17 @@ impl RoomWish<'_> {
         Ok(changed)
     }
 
-    /// What is the room's state in place of events of the timeline that aren't, since another branch of its history won. Whoever
-    /// reads a kick in there has to hear that they are in still.
-    async fn instead(&self, slice: &Slice, changed: &Changed) -> Result<Vec<Arc<Event>>, Error> {
+    /// What is the room's state in place of events of the timeline after `since` that aren't, since another branch of its history
+    /// won. Whoever reads a kick in there has to hear who is in still.
+    async fn instead(&self, slice: &Slice, changed: &Changed, since: i64) -> Result<Vec<Arc<Event>>, Error> {
+        let is_shown = |event: &Event| {
+            let is_member = event.pdu.kind == TimelineEventType::RoomMember;
+            self.wants(event) || (is_member && self.chosen.config.lazy_members())
+        };
         let mut instead: Vec<Arc<Event>> = Vec::new();
-        for event in &slice.events {
+        for event in slice.events.iter().filter(|event| event.seq > since && is_shown(event)) {
             let Some((kind, state_key)) = event.pdu.state() else { continue };
-            if changed.is_of(kind, state_key) || !self.wants(event) {
+            if changed.is_of(kind, state_key) {
                 continue;
             }
             let (kind, view) = (StateEventType::from(kind.to_string()), View { at: slice.end });
