@@ -8,7 +8,7 @@ mod common;
 
 use std::{
     fs,
-    io::Read as _,
+    io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpStream},
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -86,6 +86,87 @@ async fn sigint_and_sigterm_end_the_server_with_success() {
     server.restart().await;
     server.signal(rustix::process::Signal::INT);
     assert!(server.ended().await.success());
+    // Whoever runs the tests may have it ignored.
+    server.prefix = ["env", "--default-signal=HUP"].map(str::to_owned).to_vec();
+    server.start_again().await;
+    server.signal(rustix::process::Signal::HUP);
+    assert!(server.ended().await.success(), "the terminal is gone");
+    server.prefix = ["env", "--ignore-signal=HUP"].map(str::to_owned).to_vec();
+    server.start_again().await;
+    server.signal(rustix::process::Signal::HUP);
+    server.stop().await;
+    assert_eq!(server.log().matches("SIGHUP").count(), 1, "it was to be ignored: {}", server.log());
+}
+
+/// Threats: whoever begins a request and doesn't finish it keeps no server from ending, nor from leaving its database whole.
+#[tokio::test]
+async fn half_a_request_keeps_no_server_from_its_end() {
+    let mut server = Server::start(Table::new()).await;
+    let port = server.port();
+    let begun = |text: &str| {
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        connection.write_all(text.as_bytes()).unwrap();
+        connection
+    };
+    let head = begun("POST /_matrix/client/v3/login HTTP/1.1\r\nHost:");
+    common::eventually("the server has the connection", || async {
+        let metrics = server.http().get("/metrics", None).await.text();
+        metrics.contains("hearth_http_connections 2").then_some(())
+    })
+    .await;
+    server.stop().await;
+    assert!(!server.log().contains("cut off"), "nothing was asked: {}", server.log());
+    drop(head);
+
+    server.start_again().await;
+    let body =
+        begun("POST /_matrix/client/v3/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{");
+    common::eventually("the server waits for the rest", || async {
+        let metrics = server.http().get("/metrics", None).await.text();
+        metrics.contains("hearth_http_requests_in_flight 2").then_some(())
+    })
+    .await;
+    server.stop().await;
+    assert!(server.log().contains("cut off") && !server.log().contains("still holds"), "{}", server.log());
+    assert!(!server.data_dir().join("hearth.db-wal").exists(), "one whole file is left");
+    drop(body);
+}
+
+/// A log that can't be written, as on a disk that is full, stops nothing.
+#[tokio::test]
+async fn a_server_goes_on_while_its_log_cannot_be_written() {
+    let mut server = Server::start(Table::new()).await;
+    server.register("alice").await;
+    server.stop().await;
+    let log = server.config_path().with_file_name("hearth.log");
+    fs::remove_file(&log).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &log).unwrap();
+    server.spawn();
+    // Whoever reads it reads zeros for ever.
+    fs::remove_file(&log).unwrap();
+    server.opened().await.unwrap();
+    server.http().get("/health", None).await.expect(200);
+    server.stop().await;
+}
+
+/// Threats: other users of the machine read nothing of what the server keeps, also in a folder that lets them look.
+#[tokio::test]
+async fn what_the_server_writes_is_for_nobody_else() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut server = Server::start(Table::new()).await;
+    server.stop().await;
+    let folder = server.data_dir();
+    for entry in fs::read_dir(&folder).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    server.start_again().await;
+    let modes = fs::read_dir(&folder).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        (entry.file_name(), entry.metadata().unwrap().permissions().mode() & 0o777)
+    });
+    let modes: Vec<_> = modes.collect();
+    assert!(modes.len() > 2 && modes.iter().all(|(_, mode)| mode & 0o077 == 0), "{modes:?}");
 }
 
 /// The harness waits until a server's port is open, so nothing else may open it, amid other tests that start servers.

@@ -14,6 +14,7 @@ mod user;
 use std::{fmt, fs::File, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use rustix::{fs::Mode, process::umask};
 
 use crate::{
     app::{App, Hearth},
@@ -47,7 +48,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the server until it is told to stop (SIGINT or SIGTERM)
+    /// Run the server until it is told to stop (SIGINT, SIGTERM or SIGHUP)
     Serve(Options),
     /// Look at the configuration
     #[command(subcommand)]
@@ -164,6 +165,8 @@ fn lock_to_upgrade(config: &Config) -> Result<Option<File>, Failure> {
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
+    // What it writes is what people have told each other, and keys: nobody else on the machine reads it.
+    umask(Mode::RWXG | Mode::RWXO);
     let outcome = match Cli::parse().command {
         Command::Serve(options) => serve::run(&options),
         Command::Config(command) => config::run(command),

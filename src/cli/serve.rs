@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File, TryLockError},
+    future::pending,
     io::{self, IsTerminal as _},
     net::SocketAddr,
     path::Path,
@@ -29,12 +30,15 @@ use crate::{
     app::{App, Hearth},
     config::{Api, Config},
     environment::Environment,
-    http::{Certificate, Listener, Recorder, Site, announce},
+    http::{Certificate, Ending, Listener, Recorder, Site, announce},
+    shutdown::Shutdown,
     store,
 };
 
 /// How long requests may take to finish once the server has been told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long connections may take to end once they are cut off.
+const CUT: Duration = Duration::from_secs(1);
 /// In how many parts that time is counted.
 const NAPS: u32 = 100;
 /// How often memory is tidied.
@@ -70,6 +74,8 @@ fn start_log(config: &Config) {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
+        // What can't be written to the log can't be told there either.
+        .log_internal_errors(false)
         .init();
 }
 
@@ -87,8 +93,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     if let Err(cause) = app.sliding.take_over().await {
         warn!(%cause, "connections of sliding sync are not as they were left: their clients begin anew");
     }
-    let shutdown = app.shutdown.clone();
     let (alive, mut all_gone) = mpsc::channel(1);
+    let ending = Ending { shutdown: app.shutdown.clone(), cut: Shutdown::default(), alive };
     let bound = sockets.iter().map(TcpSocket::local_addr).collect::<Result<Vec<_>, _>>()?;
     welcome(&app, &address(&app.config, &bound)).await?;
     if app.config.federation.enabled && !app.config.federation.verify_tls {
@@ -107,10 +113,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
             background.spawn(certificate.keep_fresh());
         }
         let (address, encrypted) = (socket.local_addr()?, tls.is_some());
-        Listener::new(socket, tls, site).run(shutdown.clone(), alive.clone())?;
+        let listener = Listener::new(socket, tls, site);
+        listener.run(ending.clone()).map_err(|cause| cannot_listen(address, &cause))?;
         announce(address, encrypted);
     }
-    drop(alive);
+    let cut = ending.cut.clone();
+    drop(ending);
     background.spawn(tidy(Arc::clone(&app), recorder));
 
     let mut outcome = tokio::select! {
@@ -123,6 +131,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
 
     if !drain(&app, &mut all_gone, DRAIN).await {
         warn!("some requests took too long to finish and are cut off");
+        cut.set();
+        let _ = timeout(CUT, all_gone.recv()).await;
     }
     // Its handles on the database go with it.
     background.shutdown().await;
@@ -185,21 +195,23 @@ pub(super) fn lock(data_dir: &Path) -> Result<File, Failure> {
 }
 
 fn bind(config: &Config) -> Result<Vec<TcpSocket>, Failure> {
-    let sockets = config.listener.iter().map(|listener| {
-        Listener::bind(listener.bind).map_err(|cause| {
-            let address = listener.bind;
-            let remedy = match cause.kind() {
-                io::ErrorKind::AddrInUse => {
-                    "; another program has it: stop that, or set another `listener.bind`"
-                }
-                io::ErrorKind::PermissionDenied => "; ports below 1024 need the right to use them",
-                io::ErrorKind::AddrNotAvailable => "; this machine doesn't have that address",
-                _ => "",
-            };
-            Failure::new(format!("can't listen on {address}: {cause}{remedy}"))
-        })
-    });
+    let sockets = config
+        .listener
+        .iter()
+        .map(|listener| Listener::bind(listener.bind).map_err(|cause| cannot_listen(listener.bind, &cause)));
     sockets.collect()
+}
+
+fn cannot_listen(address: SocketAddr, cause: &io::Error) -> Failure {
+    let remedy = match cause.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program, or another `listener` of this one, has it: stop that, or set another `listener.bind`"
+        }
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need the right to use them",
+        io::ErrorKind::AddrNotAvailable => "; this machine doesn't have that address",
+        _ => "",
+    };
+    Failure::new(format!("can't listen on {address}: {cause}{remedy}"))
 }
 
 /// What each listener shows, if it speaks TLS.
@@ -253,12 +265,18 @@ fn address(config: &Config, bound: &[SocketAddr]) -> String {
 struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal is gone; none if that is to be nothing (`nohup`).
+    hang_up: Option<Signal>,
 }
 
 impl StopSignals {
     /// From here on a signal is heard, and no longer ends the process on the spot.
     fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: if ignores_hang_up() { None } else { Some(signal(SignalKind::hangup())?) },
+        })
     }
 
     /// The name of the next one.
@@ -266,8 +284,22 @@ impl StopSignals {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+            _ = async {
+                match &mut self.hang_up {
+                    Some(hang_up) => hang_up.recv().await,
+                    None => pending().await,
+                }
+            } => "SIGHUP",
         }
     }
+}
+
+/// Whether whoever started this program has it ignore that the terminal is gone.
+fn ignores_hang_up() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Signal 1 is the lowest bit.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
 /// Lets requests finish: those that wait for news at once, others within a time. That is counted in naps, so that a

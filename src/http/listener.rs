@@ -3,7 +3,16 @@
 //! A bound port doesn't accept yet: [`Listener::bind`] fails early, and [`Listener::run`] opens it once the server can
 //! answer, so that an open port means a server that is ready.
 
-use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use hyper::{
     rt::{Read, Write},
@@ -34,6 +43,18 @@ const BACKLOG: u32 = 1024;
 /// Pause after a failure to accept, which is nearly always a lack of file descriptors that others have to give back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How connections end with the server.
+#[derive(Clone)]
+pub struct Ending {
+    /// From now on none is accepted, and each ends after the answers to what was asked.
+    pub shutdown: Shutdown,
+    /// From now on there are none.
+    pub cut: Shutdown,
+    /// Gone when the last connection is.
+    #[expect(dead_code, reason = "held, not used")]
+    pub alive: mpsc::Sender<()>,
+}
+
 /// A bound port.
 pub struct Listener {
     socket: TcpSocket,
@@ -60,17 +81,17 @@ impl Listener {
         Self { socket, tls: tls.map(TlsAcceptor::from), site }
     }
 
-    /// Opens the port, and accepts until the server ends. `alive` is dropped by the last connection.
-    pub fn run(self, shutdown: Shutdown, alive: mpsc::Sender<()>) -> io::Result<()> {
+    /// Opens the port, and accepts until the server ends.
+    pub fn run(self, ending: Ending) -> io::Result<()> {
         let listener = self.socket.listen(BACKLOG)?;
         let connections =
-            Arc::new(Connections { tls: self.tls, site: self.site, shutdown, alive, http1: http1_builder() });
+            Arc::new(Connections { tls: self.tls, site: self.site, ending, http1: http1_builder() });
         tokio::spawn(async move {
             let failures = Seldom::new();
             loop {
                 tokio::select! {
                     biased;
-                    () = connections.shutdown.wait() => return,
+                    () = connections.ending.shutdown.wait() => return,
                     accepted = listener.accept() => match accepted {
                         Ok((stream, peer)) => connections.start(stream, peer),
                         Err(cause) if is_of_one_connection(&cause) => {}
@@ -108,10 +129,7 @@ fn http1_builder() -> http1::Builder {
 struct Connections {
     tls: Option<TlsAcceptor>,
     site: Arc<Site>,
-    shutdown: Shutdown,
-    /// Gone when the last connection is.
-    #[expect(dead_code, reason = "held, not used")]
-    alive: mpsc::Sender<()>,
+    ending: Ending,
     http1: http1::Builder,
 }
 
@@ -135,7 +153,12 @@ impl Connections {
     }
 
     async fn speak_tls(&self, tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
-        match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        let shaken = tokio::select! {
+            biased;
+            shaken = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => shaken,
+            () = self.ending.shutdown.wait() => return,
+        };
+        match shaken {
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 self.speak_http2(TokioIo::new(stream), peer).await;
             }
@@ -149,17 +172,24 @@ impl Connections {
     where
         I: Read + Write + Unpin + Send + 'static,
     {
-        let service = service_fn(|request| self.site.answer(peer, request));
+        let asked = AtomicBool::new(false);
+        let service = service_fn(|request| {
+            asked.store(true, Ordering::Relaxed);
+            self.site.answer(peer, request)
+        });
         let connection = std::pin::pin!(self.http1.serve_connection(io, service).with_upgrades());
-        self.see_through(connection, http1::UpgradeableConnection::graceful_shutdown, peer).await;
+        self.see_through(connection, http1::UpgradeableConnection::graceful_shutdown, &asked, peer).await;
     }
 
     async fn speak_http2<I>(&self, io: I, peer: SocketAddr)
     where
         I: Read + Write + Unpin + Send + 'static,
     {
-        let site = Arc::clone(&self.site);
-        let service = service_fn(move |request| site.answer(peer, request));
+        let asked = AtomicBool::new(false);
+        let service = service_fn(|request| {
+            asked.store(true, Ordering::Relaxed);
+            self.site.answer(peer, request)
+        });
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -170,22 +200,36 @@ impl Connections {
             .keep_alive_interval(Duration::from_mins(1))
             .keep_alive_timeout(Duration::from_secs(20));
         let connection = std::pin::pin!(builder.serve_connection(io, service));
-        self.see_through(connection, http2::Connection::graceful_shutdown, peer).await;
+        self.see_through(connection, http2::Connection::graceful_shutdown, &asked, peer).await;
     }
 
     /// Serves a connection until the client ends it. When the server ends, the connection is told to (`finish`) and has
-    /// its last answers yet.
-    async fn see_through<C>(&self, mut connection: Pin<&mut C>, finish: fn(Pin<&mut C>), peer: SocketAddr)
-    where
+    /// its last answers yet; one that hasn't `asked` for anything, though it may have begun to, gets none.
+    async fn see_through<C>(
+        &self,
+        mut connection: Pin<&mut C>,
+        finish: fn(Pin<&mut C>),
+        asked: &AtomicBool,
+        peer: SocketAddr,
+    ) where
         C: Future<Output = hyper::Result<()>>,
     {
-        let ended = tokio::select! {
+        let mut ended = tokio::select! {
             biased;
-            ended = connection.as_mut() => ended,
-            () = self.shutdown.wait() => {
-                finish(connection.as_mut());
-                connection.await
-            }
+            ended = connection.as_mut() => Some(ended),
+            () = self.ending.shutdown.wait() => None,
+        };
+        if ended.is_none() && asked.load(Ordering::Relaxed) {
+            finish(connection.as_mut());
+            ended = tokio::select! {
+                biased;
+                ended = connection => Some(ended),
+                () = self.ending.cut.wait() => None,
+            };
+        }
+        let Some(ended) = ended else {
+            debug!(%peer, "a connection is cut off");
+            return;
         };
         if let Err(cause) = ended {
             debug!(%cause, %peer, "a connection ended");
@@ -216,8 +260,11 @@ mod tests {
         let connections = Connections {
             tls: None,
             site: Site::new(Router::new().route("/takes", post(takes)), false, false, 0),
-            shutdown: Shutdown::default(),
-            alive: mpsc::channel(1).0,
+            ending: Ending {
+                shutdown: Shutdown::default(),
+                cut: Shutdown::default(),
+                alive: mpsc::channel(1).0,
+            },
             http1: http1_builder(),
         };
         let (client, server) = tokio::io::duplex(1024);

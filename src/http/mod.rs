@@ -17,7 +17,7 @@ mod web_socket;
 pub use self::{
     caller::{Anonymous, Attached, Caller, Peer, Visitor, base_url, origin, token},
     error::MatrixError,
-    listener::{Listener, announce},
+    listener::{Ending, Listener, announce},
     metrics::Recorder,
     openness::check as check_open,
     origin::Origin,
