@@ -76,13 +76,17 @@ impl Server {
         serve_stream(&self.app, &self.methods, io)
     }
 
-    /// Stops as at a signal. Whether everything has ended: if not, something still holds the database.
-    pub async fn stop(mut self) -> bool {
+    /// Lets requests finish that are at work, as at a signal.
+    pub async fn drain(&self) {
         self.app.shutdown.set();
         for _ in 0..10 {
             self.app.queues.tails().nudge_all();
             sleep(DRAIN / 10).await;
         }
+    }
+
+    /// Stops. Whether everything has ended: if not, something still holds the database.
+    pub async fn stop(mut self) -> bool {
         self.background.shutdown().await;
         // Best efforts, as for the program: they can fail with the disk.
         let _ = self.app.sessions.flush().await;

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
-    client::{Client, encoded},
+    client::{Answer, Client, encoded},
     device::{Device, Style, list, text},
     kept::{Kept, KeptEvent, KeptRoom, SHOWN},
     keys, receipts,
@@ -62,17 +62,24 @@ impl Judge {
         for round in 0..ROUNDS {
             self.greet().await;
             let members = self.members().await;
+            let mut said = Vec::new();
             for (room, hosts) in &members {
                 for member in hosts.values() {
                     let path = format!("/v3/rooms/{}/send/m.room.message/healed-{round}", encoded(room));
                     let body = json!({ "msgtype": "m.text", "body": format!("healed {round} {member}") });
                     let answer = self.clients[*member].ask("PUT", &path, Some(&body)).await;
-                    note!("healed {round} in {room} by {member}: {:?}", answer.map(|answer| answer.status));
+                    note!(
+                        "healed {round} in {room} by {member}: {:?}",
+                        answer.as_ref().map(|answer| answer.status)
+                    );
+                    let event = answer.filter(Answer::is_ok).map(|answer| answer.text("event_id"));
+                    said.extend(event.map(|event| (room, event)));
                 }
             }
             sleep(Duration::from_secs(10 + round * round * 2)).await;
             let mut ghosts = Vec::new();
             differences = self.differences(&mut ghosts);
+            differences.extend(self.unheard(&members, &said));
             if differences.is_empty() {
                 note!("the servers agree after {} rounds", round + 1);
                 return;
@@ -107,6 +114,23 @@ impl Judge {
             self.world.hosts.iter().map(|host| format!("via={}", encoded(&host.name))).collect();
         let path = format!("/v3/join/{}?{}", encoded(room), via.join("&"));
         self.clients[index].ask("POST", &path, Some(&json!({}))).await;
+    }
+
+    /// What hasn't come yet of what was said last.
+    fn unheard(&self, members: &Members, said: &[(&String, String)]) -> Vec<String> {
+        let kept: Vec<_> = self.world.hosts.iter().map(|host| Kept::read(host).ok()).collect();
+        let has = |host: usize, room: &String, event: &String| {
+            kept[host]
+                .as_ref()
+                .and_then(|kept| kept.rooms.get(room))
+                .is_some_and(|room| room.ids.contains_key(event))
+        };
+        let mut unheard = Vec::new();
+        for (room, event) in said {
+            let lack = members[*room].keys().filter(|host| !has(**host, room, event));
+            unheard.extend(lack.map(|host| format!("server {host} hasn't heard {event} in {room}")));
+        }
+        unheard
     }
 
     /// On what the servers don't agree.

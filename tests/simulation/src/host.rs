@@ -158,9 +158,12 @@ impl Host {
         for _ in 0..100 {
             match Arc::try_unwrap(server) {
                 Ok(server) => {
+                    server.drain().await;
+                    // What isn't answered by then is cut off.
+                    self.ends.send_modify(|ends| *ends += 1);
                     let stopped = server.stop().await;
                     body.die();
-                    self.end(Loss::Nothing);
+                    self.disk.crash(Loss::Nothing);
                     note!("{} has stopped: {stopped}", self.name);
                     return Ok(());
                 }
