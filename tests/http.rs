@@ -114,6 +114,8 @@ async fn gn_02_broken_json_wrong_json_and_wrong_parameters_are_told_apart() {
     post("\u{0}").await.expect_error(400, "M_NOT_JSON");
     post(r#"{"invite": 3}"#).await.expect_error(400, "M_BAD_JSON");
     post("[]").await.expect_error(400, "M_BAD_JSON");
+    let typing = format!("/v3/rooms/{}/typing/{}", alice.create_room(json!({})).await, alice.user_id);
+    alice.put(&typing, json!([true, 3000])).await.expect_error(400, "M_BAD_JSON");
     alice.get("/v3/register/available").await.expect_error(400, "M_MISSING_PARAM");
     alice.get("/v3/sync?timeout=soon").await.expect_error(400, "M_INVALID_PARAM");
     alice.get("/v3/profile/%FF").await.expect_error(400, "M_INVALID_PARAM");

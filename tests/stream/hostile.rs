@@ -60,6 +60,7 @@ async fn what_is_not_a_frame_of_the_protocol_is_closed_as_such() {
         "",
         "not JSON",
         "[]",
+        r#"["ping",null,null]"#,
         "{}",
         r#"{"method":5}"#,
         r#"{"method":"send"}"#,

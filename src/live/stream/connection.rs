@@ -288,6 +288,9 @@ impl Connection {
     async fn frame(&mut self, bytes: &Bytes) -> Result<(), Close> {
         let not_utf8 = |_| Close::Protocol(1007, "a text frame that is not UTF-8".to_owned());
         let text = std::str::from_utf8(bytes).map_err(not_utf8)?;
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(Close::NotAFrame("a frame is an object".to_owned()));
+        }
         let frame: Inbound<'_> = serde_json::from_str(text)
             .map_err(|cause| Close::NotAFrame(format!("not a frame of this protocol: {cause}")))?;
         if matches!(&*frame.method, "auth" | "token") && !self.calls.is_idle() {

@@ -134,7 +134,19 @@ fn state_of(version: u32, choices: &mut Unstructured<'_>) -> Result<Vec<Value>> 
         state.push(base("create", "m.room.create", USERS[0], Some(""), &content));
     }
     if !choices.ratio(1, 6)? {
-        state.push(base("power", "m.room.power_levels", USERS[0], Some(""), &power_levels(choices)?));
+        let mut levels = power_levels(choices)?;
+        // From version 12 on no room lets those into its levels who have made it.
+        if version >= 12
+            && let Some(users) = levels["users"].as_object_mut()
+        {
+            let create = state.first().map_or(&Value::Null, |create: &Value| &create["content"]);
+            let made_it = |user: &str| {
+                let others = create["additional_creators"].as_array();
+                user == USERS[0] || others.is_some_and(|others| others.iter().any(|other| other == user))
+            };
+            users.retain(|user, _| !made_it(user));
+        }
+        state.push(base("power", "m.room.power_levels", USERS[0], Some(""), &levels));
     }
     if !choices.ratio(1, 8)? {
         let rules = ["public", "invite", "knock", "restricted", "knock_restricted", "private", "own"];
