@@ -207,15 +207,21 @@ impl Judge {
                     let Some(since) = since else { continue };
                     let since = since.seq;
                     // An invite whose answer was lost is known to the invited server alone: its own has given it up.
-                    let host = &self.world.hosts[*other].name;
-                    let is_own = |event: &&KeptEvent| {
-                        event.kind == "m.room.member" && event.sender.ends_with(&format!(":{host}"))
+                    let is_given_up = |event: &&KeptEvent| {
+                        let own = self
+                            .world
+                            .hosts
+                            .iter()
+                            .position(|host| event.sender.ends_with(&format!(":{}", host.name)));
+                        let own = own.and_then(|own| kept[own].rooms.get(room_id));
+                        event.kind == "m.room.member"
+                            && !own.is_some_and(|own| own.ids.contains_key(&event.id))
                     };
                     let missing = there.missing(room);
                     let lacks: Vec<&String> = room
                         .events
                         .iter()
-                        .filter(|event| event.seq > since && event.verdict == SHOWN && !is_own(event))
+                        .filter(|event| event.seq > since && event.verdict == SHOWN && !is_given_up(event))
                         .map(|event| &event.id)
                         .filter(|id| !there.ids.contains_key(*id) && !missing.contains(id.as_str()))
                         .collect();
