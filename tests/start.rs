@@ -7,9 +7,10 @@
 mod common;
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpStream},
+    path::Path,
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -405,4 +406,72 @@ async fn without_federation_no_authorities_are_needed() {
         config["federation"].as_table_mut().unwrap().insert("enabled".to_owned(), true.into());
     });
     assert_fails(&try_serve(&server).await, 1, &["/nonexistent/authorities.pem"]);
+}
+
+/// The program in a folder, without what a developer has set for their own server.
+fn hearth(folder: &Path, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+    command.current_dir(folder).args(arguments.split(' ')).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HEARTH_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Nobody else has the password, and no second one is made by trying again.
+#[tokio::test]
+async fn what_cannot_be_shown_is_said_to_have_been_made() {
+    let server = Server::start(toml::toml! { registration.mode = "token" }).await;
+    let run = |arguments: &str, output: Stdio| {
+        let mut command = hearth(server.data_dir().parent().unwrap(), arguments);
+        command.stdout(output).stderr(Stdio::piped()).output().unwrap()
+    };
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    let gone = || Stdio::from(std::io::pipe().unwrap().1);
+    let cant = "the output can't be written";
+    for (name, output) in [("alice", full()), ("bob", gone())] {
+        let output = run(&format!("user create {name}"), output);
+        let made = format!("@{name}:localhost was made");
+        assert_fails(&output, 1, &[cant, &made, &format!("hearth user set-password {name}")]);
+    }
+    for output in [full(), gone()] {
+        let output = run("user set-password alice", output);
+        assert_fails(
+            &output,
+            1,
+            &[cant, "@alice:localhost has a new password", "hearth user set-password alice"],
+        );
+    }
+    for output in [full(), gone()] {
+        assert_fails(&run("token create", output), 1, &[cant, "the token was made", "hearth token list"]);
+    }
+    let looks =
+        ["user list", "user limits alice", "token list", "federation list", "report list", "key show"];
+    let others = ["user lock alice", "doctor --json", "config check", "config default", "backup copy"];
+    for arguments in looks.into_iter().chain(others) {
+        assert_fails(&run(arguments, full()), 1, &[cant, "No space left"]);
+    }
+    // A reader that has read enough.
+    for arguments in looks {
+        let output = run(arguments, gone());
+        assert_fails(&output, 0, &[]);
+        assert!(output.stderr.is_empty(), "{output:?}");
+    }
+    assert_eq!(said(&server.run(&["user", "list"])), "@alice:localhost\tlocked\n@bob:localhost\n");
+}
+
+#[tokio::test]
+async fn lists_of_nothing_say_so() {
+    let server = Server::start(Table::new()).await;
+    assert_eq!(said(&server.run(&["federation", "list"])), "nothing was ever sent to another server\n");
+    assert_eq!(said(&server.run(&["report", "list"])), "nobody has reported anything\n");
+}
+
+#[tokio::test]
+async fn a_server_starts_though_its_output_cannot_be_written() {
+    let mut server = Server::start(toml::toml! { registration.mode = "token" }).await;
+    server.stop().await;
+    server.prefix = ["sh", "-c", "exec \"$@\" > /dev/full", "sh"].map(str::to_owned).to_vec();
+    server.start_again().await;
+    assert!(!server.log().contains("panicked"), "{}", server.log());
 }

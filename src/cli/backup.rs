@@ -13,7 +13,7 @@ use std::{
 
 use clap::Args;
 
-use super::{Failure, Options, serve, span};
+use super::{Failure, Options, output::say, serve, span};
 use crate::{
     environment::Environment,
     signing_key,
@@ -69,9 +69,8 @@ pub(super) fn make(command: &Backup) -> Result<(), Failure> {
     fs::rename(&partial, folder).map_err(|cause| cant("rename", &partial, &cause))?;
     sync(&parent(folder))?;
     let bytes = fs::metadata(folder.join(DATABASE)).map_or(0, |file| file.len());
-    println!("{}  {:.1} MB, all that was stored when it began", folder.display(), bytes as f64 / 1e6);
-    println!("It holds the server's private key: whoever can read it can speak in the server's name.");
-    Ok(())
+    say!("{}  {:.1} MB, all that was stored when it began", folder.display(), bytes as f64 / 1e6)?;
+    say!("It holds the server's private key: whoever can read it can speak in the server's name.")
 }
 
 /// Makes the folder and all that is in it, and waits until it is on the disk.
@@ -149,13 +148,12 @@ pub(super) fn restore(command: &Restore) -> Result<(), Failure> {
     fs::rename(&partial, &database).map_err(|cause| cant("rename", &partial, &cause))?;
     sync(&parent(&database))?;
     let ago = (Environment::real().clock.now_ms() - origin.made_at).max(0);
-    println!("{} is as it was {} ago. Start it.\n", origin.server_name, span(ago as u64));
-    println!(
+    say!("{} is as it was {} ago. Start it.\n", origin.server_name, span(ago as u64))?;
+    say!(
         "Clients load everything anew, by themselves. What was said since then in rooms with other servers comes back from \
          these with the next message there; the rest of what happened since is lost, and whoever signed in since has to sign \
          in again."
-    );
-    Ok(())
+    )
 }
 
 /// What a database consists of while it is in use, and after a kill.

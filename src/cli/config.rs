@@ -1,11 +1,12 @@
 //! `hearth config`.
 
-use std::io::Write as _;
-
 use clap::Subcommand;
 use hearth_federation::Connector;
 
-use super::{Failure, Options};
+use super::{
+    Failure, Options,
+    output::{self, say},
+};
 use crate::{
     config::Config,
     http::Certificate,
@@ -28,14 +29,9 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
             let file = options.file();
             let source =
                 file.map_or("defaults and environment".to_owned(), |file| file.display().to_string());
-            println!("{source}: good, for the server {}", config.server_name);
-            Ok(())
+            say!("{source}: good, for the server {}", config.server_name)
         }
-        // A reader that stops early (`| head`) is no failure of ours.
-        Command::Default => {
-            let _ = std::io::stdout().write_all(Config::default_document().as_bytes());
-            Ok(())
-        }
+        Command::Default => output::write(format_args!("{}", Config::default_document())),
     }
 }
 

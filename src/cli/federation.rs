@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, Options, offline, span};
+use super::{Failure, Options, offline, output::say, span};
 use crate::store::{self, destination::retry_now, token::tell_other_processes};
 
 #[derive(Subcommand)]
@@ -42,21 +42,26 @@ fn list(options: &Options) -> Result<(), Failure> {
         let now = app.environment.clock.now_ms();
         let until = |time: i64| span((time - now).max(0) as u64);
         let waiting = app.store.entries_for_servers().await?;
-        for server in app.store.destinations().await? {
-            print!("{}", server.server);
-            match (server.behind, server.failures, waiting.get(&server.recipient)) {
-                (true, ..) => print!("  behind: it gets what it missed when it is back"),
-                (false, 0, None) => print!("  up to date"),
-                (false, _, waiting) => print!("  {} events wait", waiting.copied().unwrap_or_default()),
-            }
-            if server.failures > 0 {
+        let servers = app.store.destinations().await?;
+        if servers.is_empty() {
+            say!("nothing was ever sent to another server")?;
+        }
+        for server in servers {
+            let state = match (server.behind, server.failures, waiting.get(&server.recipient)) {
+                (true, ..) => "behind: it gets what it missed when it is back".to_owned(),
+                (false, 0, None) => "up to date".to_owned(),
+                (false, _, waiting) => format!("{} events wait", waiting.copied().unwrap_or_default()),
+            };
+            let failures = if server.failures > 0 {
                 let (since, next) =
                     (span((now - server.failing_since).max(0) as u64), until(server.retry_ts));
-                print!("; {} failures in a row for {since}, tried again in {next}", server.failures);
-            }
-            println!();
+                format!("; {} failures in a row for {since}, tried again in {next}", server.failures)
+            } else {
+                String::new()
+            };
+            say!("{}  {state}{failures}", server.server)?;
             if let Some(error) = server.error {
-                println!("    {}", error.escape_debug());
+                say!("    {}", error.escape_debug())?;
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use ruma::serde::{Base64, base64::Standard};
 
-use super::{Failure, Options, serve, span};
+use super::{Failure, Options, output::say, serve, span};
 use crate::{environment::Environment, signing_key};
 
 #[derive(Subcommand)]
@@ -24,12 +24,12 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
 fn show(options: &Options) -> Result<(), Failure> {
     let data_dir = options.load()?.data_dir;
     let key = signing_key::load(&data_dir)?;
-    println!("{}  {}  in use", key.id(), key.public_key_text());
+    say!("{}  {}  in use", key.id(), key.public_key_text())?;
     let now = Environment::real().clock.now();
     for old in signing_key::load_old(&data_dir, &key)? {
         let ago = u64::from(now.get()).saturating_sub(old.expired.get().into());
         let public_key = Base64::<Standard, _>::new(old.public_key).encode();
-        println!("{}  {public_key}  retired {} ago", old.key_id, span(ago));
+        say!("{}  {public_key}  retired {} ago", old.key_id, span(ago))?;
     }
     Ok(())
 }
@@ -44,11 +44,10 @@ fn rotate(options: &Options) -> Result<(), Failure> {
     let environment = Environment::real();
     let now = environment.clock.now();
     let (old, new) = signing_key::rotate(&data_dir, now, &*environment.entropy)?;
-    println!("{}  {}  in use from now on", new.id(), new.public_key_text());
-    println!("{}  {}  retired", old.id(), old.public_key_text());
-    println!(
+    say!("{}  {}  in use from now on", new.id(), new.public_key_text())?;
+    say!("{}  {}  retired", old.id(), old.public_key_text())?;
+    say!(
         "\nStart the server. Others learn the new key by themselves, within minutes of its first request. Keep both files, \
          signing.key and signing.old: events of before are verified by the key of then."
-    );
-    Ok(())
+    )
 }

@@ -1,17 +1,27 @@
 //! The command line: what can be asked of the program, and how it says that something went wrong. Exit codes: 0 for
 //! success, 1 for a failure, 2 for a command line or configuration that can't be used.
 
+// `say!` is the one way.
+#![deny(clippy::print_stdout)]
+
 mod backup;
 mod config;
 mod doctor;
 mod federation;
 mod key;
+mod output;
 mod report;
 mod serve;
 mod token;
 mod user;
 
-use std::{fmt, fs::File, path::PathBuf, process::ExitCode};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 use rustix::{fs::Mode, process::umask};
@@ -102,7 +112,7 @@ impl Options {
 /// Why a command failed, for whoever gave it.
 struct Failure {
     code: u8,
-    /// Empty if all has been said already.
+    /// Empty if nothing is to be said.
     message: String,
 }
 
@@ -115,6 +125,11 @@ impl<E: std::error::Error> From<E> for Failure {
 impl Failure {
     fn new(message: impl fmt::Display) -> Self {
         Self { code: 1, message: message.to_string() }
+    }
+
+    /// All has been said already, or there is nobody to say it to.
+    fn silent(code: u8) -> Self {
+        Self { code, message: String::new() }
     }
 }
 
@@ -183,7 +198,8 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
             if !message.is_empty() {
-                eprintln!("hearth: {message}");
+                // Who can't be told sees the exit code.
+                let _ = writeln!(io::stderr(), "hearth: {message}");
             }
             ExitCode::from(code)
         }

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, Options, offline};
+use super::{Failure, Options, offline, output::say};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -22,12 +22,16 @@ pub(super) struct List {
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     let Command::List(list) = command;
     offline(&list.options, async |app| {
-        for report in app.store.reports(list.limit).await? {
+        let reports = app.store.reports(list.limit).await?;
+        if reports.is_empty() {
+            say!("nobody has reported anything")?;
+        }
+        for report in reports {
             let about = [&report.room_id, &report.event_id, &report.user_id];
             let about: Vec<&str> = about.into_iter().flatten().map(String::as_str).collect();
-            println!("{}  {}  {}", report.created_ts, report.reporter, about.join(" "));
+            say!("{}  {}  {}", report.created_ts, report.reporter, about.join(" "))?;
             for line in report.reason.lines() {
-                println!("    {}", line.escape_debug());
+                say!("    {}", line.escape_debug())?;
             }
         }
         Ok(())

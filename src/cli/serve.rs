@@ -24,7 +24,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 
-use super::{Failure, Options};
+use super::{Failure, Options, output::say};
 use crate::{
     api,
     app::{App, Hearth},
@@ -228,7 +228,8 @@ async fn welcome(app: &App, address: &str) -> Result<(), Failure> {
     let Some(token) = app.accounts.first_token().await? else {
         return Ok(());
     };
-    println!(
+    // Whoever can't read it makes an account by the command line.
+    let _ = say!(
         "
   Hearth is ready for its first account, which will be the administrator's.
 

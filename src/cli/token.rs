@@ -3,7 +3,10 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, Options, offline};
+use super::{
+    Failure, Options, offline,
+    output::{self, say},
+};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -48,14 +51,15 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::Create(create) => offline(&create.options, async |app| {
             let token =
                 app.accounts.create_registration_token(create.uses, create.expires, create.admin).await?;
-            println!("{token}");
-            Ok(())
+            output::write_secret(
+                format_args!("{token}\n"),
+                "the token was made: `hearth token list` shows it",
+            )
         }),
         Command::List(options) => list(&options),
         Command::Revoke(revoke) => offline(&revoke.options, async |app| {
             app.accounts.revoke_registration_token(&revoke.token).await?;
-            println!("revoked {}", revoke.token);
-            Ok(())
+            say!("revoked {}", revoke.token)
         }),
     }
 }
@@ -74,7 +78,7 @@ fn list(options: &Options) -> Result<(), Failure> {
                 None => String::new(),
             };
             let admin = if token.makes_admin { ", makes administrators" } else { "" };
-            println!("{}\t{uses}{expires}{admin}", token.token);
+            say!("{}\t{uses}{expires}{admin}", token.token)?;
         }
         Ok(())
     })

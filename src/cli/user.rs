@@ -5,7 +5,10 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, Options, offline};
+use super::{
+    Failure, Options, offline,
+    output::{self, say},
+};
 use crate::{
     account::{LogOut, Measure, NewAccount, OwnLimit},
     limits::Class,
@@ -189,9 +192,9 @@ fn create(create: &Create) -> Result<(), Failure> {
             device: None,
         };
         let made = app.accounts.register(new).await?;
-        println!("created {}{}", made.user_id, if create.admin { ", an administrator" } else { "" });
-        tell(&password, made_up);
-        Ok(())
+        let user_id = made.user_id;
+        let done = format!("created {user_id}{}", if create.admin { ", an administrator" } else { "" });
+        tell(&done, &password, made_up, &format!("{user_id} was made"), &create.name)
     })
 }
 
@@ -201,24 +204,26 @@ fn set_password(change: &SetPassword) -> Result<(), Failure> {
         let (password, made_up) = change.password.get(|| app.environment.entropy.token(MADE_UP))?;
         let log_out = if change.keep_devices { LogOut::Nobody } else { LogOut::Everybody };
         app.accounts.set_password(account.recipient, password.clone(), log_out).await?;
-        println!("{user_id} has a new password");
-        tell(&password, made_up);
-        Ok(())
+        let done = format!("{user_id} has a new password");
+        tell(&done, &password, made_up, &done, user_id.localpart())
     })
 }
 
-fn tell(password: &str, made_up: bool) {
-    if made_up {
-        println!("password: {password}");
+/// Says what was done, and the password if it was made up: in one piece, so that nobody has read the one and lost the other.
+fn tell(done: &str, password: &str, made_up: bool, but: &str, name: &str) -> Result<(), Failure> {
+    if !made_up {
+        return say!("{done}");
     }
+    let lost =
+        format!("{but}, and nobody knows the password: set another with `hearth user set-password {name}`");
+    output::write_secret(format_args!("{done}\npassword: {password}\n"), &lost)
 }
 
 fn deactivate(end: &Deactivate) -> Result<(), Failure> {
     offline(&end.options, async |app| {
         let (account, user_id) = app.accounts.find(&end.user).await?;
         app.accounts.deactivate(account.recipient, end.erase).await?;
-        println!("deactivated {user_id}");
-        Ok(())
+        say!("deactivated {user_id}")
     })
 }
 
@@ -226,8 +231,7 @@ fn set(name: &Name, measure: Measure, on: bool, done: &str) -> Result<(), Failur
     offline(&name.options, async |app| {
         let (account, user_id) = app.accounts.find(&name.user).await?;
         app.accounts.set_measure(account.recipient, measure, on).await?;
-        println!("{user_id} {done}");
-        Ok(())
+        say!("{user_id} {done}")
     })
 }
 
@@ -251,14 +255,14 @@ fn limits(change: &Limits) -> Result<(), Failure> {
             }
         }
         let own = app.accounts.own_limits(account.recipient).await?;
-        println!("{user_id}");
+        say!("{user_id}")?;
         for class in chosen() {
             let limit = match own.iter().find(|row| row.class == class).map(|row| row.rate) {
                 None => "as everybody".to_owned(),
                 Some(None) => "unlimited".to_owned(),
                 Some(Some((per_1000s, burst))) => format!("{}/{burst}", per_1000s as f64 / 1000.0),
             };
-            println!("{class}\t{limit}");
+            say!("{class}\t{limit}")?;
         }
         Ok(())
     })
@@ -276,7 +280,7 @@ fn list(options: &Options) -> Result<(), Failure> {
             ];
             let marks: Vec<&str> = marks.into_iter().filter_map(|(is, mark)| is.then_some(mark)).collect();
             let line = format!("{}\t{}", account.user_id, marks.join(","));
-            println!("{}", line.trim_end());
+            say!("{}", line.trim_end())?;
         }
         Ok(())
     })

@@ -31,6 +31,6 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
         } else {
             examine::other(&app, server, &mut report).await;
         }
-        if report.close()? { Ok(()) } else { Err(Failure { code: 1, message: String::new() }) }
+        if report.close()? { Ok(()) } else { Err(Failure::silent(1)) }
     })
 }

@@ -4,6 +4,8 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
+use crate::cli::{Failure, output::say};
+
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -81,19 +83,17 @@ impl Report {
     }
 
     /// The end. Whether nothing is wrong.
-    pub(super) fn close(self) -> Result<bool, serde_json::Error> {
+    pub(super) fn close(self) -> Result<bool, Failure> {
         let bad = self.findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
         if self.json {
             let whole = Whole { server: &self.server, ok: bad == 0, findings: &self.findings };
-            let text = serde_json::to_string_pretty(&whole)?;
-            // A reader that stops early is no failure of ours.
-            let _ = writeln!(io::stdout(), "{text}");
+            say!("{}", serde_json::to_string_pretty(&whole)?)?;
         } else {
-            self.tell(&match bad {
-                0 => "\nNothing is wrong.\n".to_owned(),
-                1 => "\nOne thing is wrong.\n".to_owned(),
-                more => format!("\n{more} things are wrong.\n"),
-            });
+            match bad {
+                0 => say!("\nNothing is wrong.")?,
+                1 => say!("\nOne thing is wrong.")?,
+                more => say!("\n{more} things are wrong.")?,
+            }
         }
         Ok(bad == 0)
     }
@@ -111,6 +111,7 @@ impl Report {
 
     fn tell(&self, text: &str) {
         if !self.json {
+            // If that fails, so does the end.
             let _ = io::stdout().write_all(text.as_bytes());
         }
     }
