@@ -475,3 +475,36 @@ async fn a_server_starts_though_its_output_cannot_be_written() {
     server.start_again().await;
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }
+
+/// What somebody gave in the wrong folder would otherwise make a server there, of a name that it has for ever.
+#[test]
+fn commands_that_look_at_a_server_make_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let none = ["there is no database ./hearth-data/hearth.db: is this the right configuration?"];
+    for arguments in [
+        "user list",
+        "user set-password x",
+        "user deactivate x",
+        "user lock x",
+        "user unsuspend x",
+        "user limits x",
+        "token list",
+        "token revoke x",
+        "federation list",
+        "federation retry example.org",
+        "report list",
+        "doctor",
+        "doctor example.org",
+        "key show",
+        "key rotate",
+        "backup there",
+    ] {
+        let output = hearth(folder.path(), arguments).output().unwrap();
+        assert_fails(&output, 1, &none);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "`hearth {arguments}` leaves something");
+    }
+    // What makes one, makes one.
+    let token = said(&hearth(folder.path(), "token create").output().unwrap());
+    let listed = said(&hearth(folder.path(), "token list").output().unwrap());
+    assert!(listed.contains(token.trim()), "{listed}");
+}

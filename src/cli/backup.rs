@@ -43,14 +43,8 @@ const KEY: &str = "signing.key";
 const OLD_KEYS: &str = "signing.old";
 
 pub(super) fn make(command: &Backup) -> Result<(), Failure> {
-    let config = command.options.load()?;
+    let config = command.options.load_existing()?;
     let (folder, database) = (&command.folder, config.database_path());
-    if !database.exists() {
-        let database = database.display();
-        return Err(Failure::new(format!(
-            "there is no database {database}: is this the right configuration?"
-        )));
-    }
     if folder.exists() {
         return Err(Failure::new(format!("{} exists: name a folder that doesn't", folder.display())));
     }

@@ -22,7 +22,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
 }
 
 fn show(options: &Options) -> Result<(), Failure> {
-    let data_dir = options.load()?.data_dir;
+    let data_dir = options.load_existing()?.data_dir;
     let key = signing_key::load(&data_dir)?;
     say!("{}  {}  in use", key.id(), key.public_key_text())?;
     let now = Environment::real().clock.now();
@@ -35,7 +35,7 @@ fn show(options: &Options) -> Result<(), Failure> {
 }
 
 fn rotate(options: &Options) -> Result<(), Failure> {
-    let data_dir = options.load()?.data_dir;
+    let data_dir = options.load_existing()?.data_dir;
     // A server that runs would go on to sign with the key of before, which is worth nothing from now on.
     let _lock = serve::lock(&data_dir).map_err(|failure| Failure {
         message: format!("{}; stop the server for the moment that this takes", failure.message),

@@ -107,6 +107,18 @@ impl Options {
         Config::load(self.file().as_deref(), variables)
             .map_err(|cause| Failure { code: 2, message: cause.to_string() })
     }
+
+    /// The configuration of a server that was started before. In another folder there is none, and whoever looks at it there
+    /// doesn't mean to make one.
+    fn load_existing(&self) -> Result<Config, Failure> {
+        let config = self.load()?;
+        let database = config.database_path();
+        if store::is_there(&database) {
+            return Ok(config);
+        }
+        let database = database.display();
+        Err(Failure::new(format!("there is no database {database}: is this the right configuration?")))
+    }
 }
 
 /// Why a command failed, for whoever gave it.
@@ -150,7 +162,21 @@ fn offline<F>(options: &Options, work: F) -> Result<(), Failure>
 where
     F: AsyncFnOnce(App) -> Result<(), Failure>,
 {
-    let config = options.load()?;
+    with_services(options.load_existing()?, work)
+}
+
+/// As [`offline`], for what may come before the first start of the server, and makes it then.
+fn offline_or_first<F>(options: &Options, work: F) -> Result<(), Failure>
+where
+    F: AsyncFnOnce(App) -> Result<(), Failure>,
+{
+    with_services(options.load()?, work)
+}
+
+fn with_services<F>(config: Config, work: F) -> Result<(), Failure>
+where
+    F: AsyncFnOnce(App) -> Result<(), Failure>,
+{
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         serve::prepare(&config.data_dir)?;

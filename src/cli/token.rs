@@ -4,7 +4,7 @@
 use clap::{Args, Subcommand};
 
 use super::{
-    Failure, Options, offline,
+    Failure, Options, offline, offline_or_first,
     output::{self, say},
 };
 
@@ -48,7 +48,7 @@ pub(super) struct Revoke {
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Create(create) => offline(&create.options, async |app| {
+        Command::Create(create) => offline_or_first(&create.options, async |app| {
             let token =
                 app.accounts.create_registration_token(create.uses, create.expires, create.admin).await?;
             output::write_secret(

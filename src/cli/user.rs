@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 use clap::{Args, Subcommand};
 
 use super::{
-    Failure, Options, offline,
+    Failure, Options, offline, offline_or_first,
     output::{self, say},
 };
 use crate::{
@@ -182,7 +182,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
 }
 
 fn create(create: &Create) -> Result<(), Failure> {
-    offline(&create.options, async |app| {
+    offline_or_first(&create.options, async |app| {
         let (password, made_up) = create.password.get(|| app.environment.entropy.token(MADE_UP))?;
         let new = NewAccount {
             user_id: app.accounts.available(Some(&create.name)).await?,

@@ -77,7 +77,7 @@ pub use self::{
     commit::Committed,
     entry::{Delivered, Delivery, Entry, Item, Kind, flags},
     error::Error,
-    open::{Durability, is_behind},
+    open::{Durability, is_behind, is_there},
     statement::{Arg, Expect, Record, Statement},
     waiting::Parts,
     writer::Subscriber,

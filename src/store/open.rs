@@ -1,6 +1,6 @@
 //! Opening the database: the file, its settings and its schema.
 
-use std::{borrow::Cow, path::Path, time::Duration};
+use std::{borrow::Cow, fs, io::ErrorKind, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags};
 use sqlx::{
@@ -139,6 +139,12 @@ pub(super) fn connect(
 fn version(connection: &Connection) -> Result<i64, Error> {
     let question = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations";
     Ok(connection.query_row(question, [], |row| row.get(0))?)
+}
+
+/// Whether there is a database, or anything else but an empty file in its place.
+pub fn is_there(path: &Path) -> bool {
+    // What can't be looked at is there: opening it says what is wrong.
+    fs::metadata(path).map_or_else(|cause| cause.kind() != ErrorKind::NotFound, |file| file.len() > 0)
 }
 
 /// Whether there is a database whose schema opening it would change: an earlier version than this wrote it, and may be using
