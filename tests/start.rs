@@ -508,3 +508,25 @@ fn commands_that_look_at_a_server_make_none() {
     let listed = said(&hearth(folder.path(), "token list").output().unwrap());
     assert!(listed.contains(token.trim()), "{listed}");
 }
+
+#[tokio::test]
+async fn whoever_cannot_register_with_a_token_is_told_of_the_command_line() {
+    let mut server = Server::start(toml::toml! { registration.mode = "open" }).await;
+    let text = fs::read_to_string(server.config_path()).unwrap();
+    for (mode, served) in [("open", "client"), ("closed", "client"), ("token", "metrics")] {
+        server.stop().await;
+        fs::remove_dir_all(server.data_dir()).unwrap();
+        fs::remove_file(server.data_dir().with_file_name("hearth.log")).unwrap();
+        let changed = text.replace("\"open\"", &format!("{mode:?}"));
+        fs::write(server.config_path(), changed.replace("\"client\"", &format!("{served:?}"))).unwrap();
+        server.start_again().await;
+        let log = server.log();
+        let command = format!("hearth user create NAME --admin --config {}", server.config_path().display());
+        assert!(log.contains(&command), "{mode}, {served}: {log}");
+        assert!(!log.contains("Registration token") && !log.contains("token   "), "{mode}, {served}: {log}");
+        assert_eq!(said(&server.run(&["token", "list"])), "", "{mode}, {served}: nobody can use one");
+    }
+    said(&server.run(&["user", "create", "root", "--admin"]));
+    server.restart().await;
+    assert_eq!(server.log().matches("hearth user create").count(), 1, "nobody needs it any more");
+}

@@ -28,7 +28,7 @@ use super::{Failure, Options, output::say};
 use crate::{
     api,
     app::{App, Hearth},
-    config::{Api, Config},
+    config::{Api, Config, RegistrationMode},
     environment::Environment,
     http::{Certificate, Ending, Listener, Recorder, Site, announce},
     shutdown::Shutdown,
@@ -49,7 +49,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     start_log(&config);
     raise_limit_of_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve(config));
+    let outcome = runtime.block_on(serve(config, options));
     // Work that is left (a password hash of a client that is gone) is nobody's any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
@@ -79,7 +79,7 @@ fn start_log(config: &Config) {
         .init();
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     let recorder = Recorder::install()?;
     prepare(&config.data_dir)?;
     let _lock = lock(&config.data_dir)?;
@@ -96,7 +96,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (alive, mut all_gone) = mpsc::channel(1);
     let ending = Ending { shutdown: app.shutdown.clone(), cut: Shutdown::default(), alive };
     let bound = sockets.iter().map(TcpSocket::local_addr).collect::<Result<Vec<_>, _>>()?;
-    welcome(&app, &address(&app.config, &bound)).await?;
+    welcome(&app, options, &address(&app.config, &bound)).await?;
     if app.config.federation.enabled && !app.config.federation.verify_tls {
         warn!(
             "`federation.verify_tls = false`: anybody on the way to other servers can read and change everything"
@@ -224,7 +224,11 @@ fn certificates(config: &Config) -> Result<Vec<Option<Arc<Certificate>>>, Failur
 }
 
 /// What somebody who starts a server for the first time has to know: its address, and how to make the first account.
-async fn welcome(app: &App, address: &str) -> Result<(), Failure> {
+async fn welcome(app: &App, options: &Options, address: &str) -> Result<(), Failure> {
+    let by_token = app.config.registration.mode == RegistrationMode::Token;
+    if !by_token || !serves_clients(&app.config) {
+        return welcome_to_command_line(app, options, address).await;
+    }
     let Some(token) = app.accounts.first_token().await? else {
         return Ok(());
     };
@@ -240,6 +244,31 @@ async fn welcome(app: &App, address: &str) -> Result<(), Failure> {
 "
     );
     Ok(())
+}
+
+/// The same where nobody could register with a token, or it would be worth nothing.
+async fn welcome_to_command_line(app: &App, options: &Options, address: &str) -> Result<(), Failure> {
+    if app.store.has_accounts().await? {
+        return Ok(());
+    }
+    let config = options.config.as_ref().map(|file| format!(" --config {}", file.display()));
+    let config = config.unwrap_or_default();
+    let _ = say!(
+        "
+  Hearth is ready for its first account.
+
+    Homeserver           {address}
+
+  Make the administrator's by the command line:
+
+    hearth user create NAME --admin{config}
+"
+    );
+    Ok(())
+}
+
+fn serves_clients(config: &Config) -> bool {
+    config.listener.iter().any(|listener| listener.serve.contains(&Api::Client))
 }
 
 /// The address to give to a client on this machine.
