@@ -530,3 +530,24 @@ async fn whoever_cannot_register_with_a_token_is_told_of_the_command_line() {
     server.restart().await;
     assert_eq!(server.log().matches("hearth user create").count(), 1, "nobody needs it any more");
 }
+
+#[tokio::test]
+async fn a_lost_database_is_not_replaced_by_an_empty_one() {
+    let mut server = Server::start(Table::new()).await;
+    server.stop().await;
+    let (database, key) = (server.data_dir().join("hearth.db"), server.data_dir().join("signing.key"));
+    fs::remove_file(&database).unwrap();
+    let parts = [database.to_str().unwrap(), key.to_str().unwrap(), "hearth restore", "move the key away"];
+    assert_fails(&try_serve(&server).await, 1, &parts);
+    for create in [["user", "create", "alice"].as_slice(), &["token", "create"]] {
+        assert_fails(&server.run(create), 1, &parts);
+    }
+    assert!(!database.exists());
+    fs::write(&database, "").unwrap();
+    assert_fails(&try_serve(&server).await, 1, &parts);
+    assert_fails(&server.run(&["user", "list"]), 1, &["there is no database"]);
+    assert_eq!(fs::metadata(&database).unwrap().len(), 0);
+    fs::rename(&key, key.with_file_name("aside")).unwrap();
+    server.start_again().await;
+    assert_ne!(fs::read(&key).unwrap(), fs::read(key.with_file_name("aside")).unwrap());
+}

@@ -38,7 +38,7 @@ pub(super) struct Restore {
 
 const DATABASE: &str = "hearth.db";
 /// The key that is in use, without which a server is nobody to others.
-const KEY: &str = "signing.key";
+pub(super) const KEY: &str = "signing.key";
 /// The keys of before, if there are any.
 const OLD_KEYS: &str = "signing.old";
 

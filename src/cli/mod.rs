@@ -170,7 +170,9 @@ fn offline_or_first<F>(options: &Options, work: F) -> Result<(), Failure>
 where
     F: AsyncFnOnce(App) -> Result<(), Failure>,
 {
-    with_services(options.load()?, work)
+    let config = options.load()?;
+    serve::refuse_lost_database(&config)?;
+    with_services(config, work)
 }
 
 fn with_services<F>(config: Config, work: F) -> Result<(), Failure>

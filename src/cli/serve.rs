@@ -24,7 +24,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 
-use super::{Failure, Options, output::say};
+use super::{Failure, Options, backup, output::say};
 use crate::{
     api,
     app::{App, Hearth},
@@ -81,6 +81,7 @@ fn start_log(config: &Config) {
 
 async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     let recorder = Recorder::install()?;
+    refuse_lost_database(&config)?;
     prepare(&config.data_dir)?;
     let _lock = lock(&config.data_dir)?;
     let sockets = bind(&config)?;
@@ -162,6 +163,21 @@ fn writer_failed(ended: Result<(), tokio::task::JoinError>) -> Failure {
     let cause = ended.err().map_or("it ended".to_owned(), |cause| cause.to_string());
     error!(%cause, "the database's writer failed: nothing can be stored any more");
     Failure::new(format!("the database's writer failed ({cause}); see the log, then start again"))
+}
+
+/// A server without its database isn't a new one: clients and other servers know what it would have forgotten. The first start
+/// makes the key only once there is a database, so that one that was cut short looks otherwise.
+pub(super) fn refuse_lost_database(config: &Config) -> Result<(), Failure> {
+    let (database, key) = (config.database_path(), config.data_dir.join(backup::KEY));
+    if store::is_there(&database) || !key.exists() {
+        return Ok(());
+    }
+    let (database, key) = (database.display(), key.display());
+    Err(Failure::new(format!(
+        "the database {database} is missing or empty, and there is the signing key {key} of a server that had one: see whether \
+         `data_dir` and `database.url` are right, or put a backup in its place (`hearth restore`); to begin anew, as a server \
+         that has forgotten everything, move the key away"
+    )))
 }
 
 /// The data folder, for nobody but the server's user if it is made now.

@@ -1,13 +1,17 @@
 //! `kill -9` at any moment, also while starting, of either of two servers that share rooms.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use toml::Table;
 
 use crate::{
     Starts, assert_intact, assert_no_panic,
-    common::federating::{Authority, Federating},
+    common::{
+        Server,
+        federating::{Authority, Federating},
+    },
+    disk::{Disk, Left, Word},
     load::{Load, Party},
     seed, times,
 };
@@ -55,4 +59,35 @@ async fn i1_i3_i4_i5_servers_that_are_killed_at_any_moment_lose_nothing_and_agre
         eprintln!("{done} kills, {acknowledged} acts acknowledged, none lost");
     }
     starts.report("after kills");
+}
+
+/// A first start that was killed, or lost its power, has left no server that has lost its database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_that_is_cut_short_is_followed_by_another() {
+    let (kills, seed) = (times("FIRST_STARTS", 12), seed());
+    let mut chance = StdRng::seed_from_u64(seed);
+    let mut server = Server::start(Table::new()).await;
+    server.stop().await;
+    let mut disk = Disk::below(&mut server);
+    // The first is left alone, to see how many changes there are.
+    let mut changes = 0;
+    for number in 0..=kills {
+        fs::remove_dir_all(server.data_dir()).unwrap();
+        fs::create_dir(server.data_dir()).unwrap();
+        disk.begin();
+        if changes > 0 {
+            disk.set(Word::DieAfter, chance.random_range(1..=changes));
+        }
+        server.spawn();
+        if server.opened().await.is_err() {
+            if number % 2 == 0 {
+                disk.lose_power(Left::any(&mut chance), &mut chance);
+            }
+            disk.set(Word::DieAfter, 0);
+            server.start_again().await;
+        }
+        changes = changes.max(disk.get(Word::Changes));
+        server.kill().await;
+    }
+    assert_no_panic(&server);
 }
