@@ -551,3 +551,35 @@ async fn a_lost_database_is_not_replaced_by_an_empty_one() {
     server.start_again().await;
     assert_ne!(fs::read(&key).unwrap(), fs::read(key.with_file_name("aside")).unwrap());
 }
+
+#[tokio::test]
+async fn the_database_of_another_program_is_refused_and_stays_as_it_is() {
+    let mut server = Server::start(Table::new()).await;
+    server.stop().await;
+    let path = server.data_dir().with_file_name("other.db");
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database.execute_batch("CREATE TABLE note (text TEXT); INSERT INTO note VALUES ('mine')").unwrap();
+    database.close().unwrap();
+    let before = fs::read(&path).unwrap();
+    configure(&server, |config| {
+        let url = format!("sqlite:{}", path.display());
+        config.insert("database".to_owned(), toml::Table::from_iter([("url".to_owned(), url.into())]).into());
+    });
+    let parts = [path.to_str().unwrap(), "isn't Hearth's", "`database.url`"];
+    assert_fails(&try_serve(&server).await, 1, &parts);
+    for command in [["user", "create", "alice"].as_slice(), &["user", "list"], &["backup", "copy"]] {
+        assert_fails(&server.run(command), 1, &parts);
+    }
+    assert_eq!(fs::read(&path).unwrap(), before);
+    for end in ["-wal", "-shm", "-journal"] {
+        assert!(!path.with_file_name(format!("other.db{end}")).exists(), "{end}");
+    }
+}
+
+#[test]
+fn a_database_in_a_folder_that_is_not_there_is_told_what_to_do_about() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("hearth.toml"), "database.url = \"sqlite:nowhere/hearth.db\"").unwrap();
+    let output = hearth(folder.path(), "token create").output().unwrap();
+    assert_fails(&output, 1, &["nowhere/hearth.db", "unable to open", "make its folder", "`database.url`"]);
+}

@@ -35,6 +35,7 @@ pub fn make(database: &Path, copy: &Path, now: i64) -> Result<(), Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let source = Connection::open_with_flags(database, flags)?;
     source.busy_timeout(open::PATIENCE)?;
+    open::refuse_foreign(&source, database)?;
     let name = copy.to_str().ok_or_else(|| Error::Encoding(format!("the path {}", copy.display())))?;
     source.execute("VACUUM INTO ?1", [name])?;
     let connection = Connection::open(copy)?;

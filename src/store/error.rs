@@ -33,6 +33,10 @@ pub enum Error {
     Newer { found: i64, known: i64 },
     #[error("cannot open the database {path}: {cause}")]
     Open { path: String, cause: String },
+    #[error(
+        "the database {0} isn't Hearth's: another program has its tables there; set `database.url` to another file"
+    )]
+    Foreign(String),
     #[error("another Hearth is running on {0}: stop it first, or give this one a `data_dir` of its own")]
     InUse(String),
     #[error("database schema: {0}")]

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fs, io::ErrorKind, path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use sqlx::{
     Acquire, SqlStr, Sqlite, SqlitePool,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
@@ -81,9 +81,13 @@ pub(super) fn options(path: &Path, durability: Durability) -> SqliteConnectOptio
 
 /// Opens the file, brings its schema up to date, and gives the connections that read it.
 pub(super) async fn open(path: &Path, durability: Durability) -> Result<SqlitePool, Error> {
-    // What can't be opened is told of below.
-    if is_behind(path).unwrap_or(false) {
-        tracing::info!(path = %path.display(), "the database of an earlier version is brought up to date: one of many gigabytes takes minutes, and for that time up to its own size of free space");
+    match is_behind(path) {
+        Ok(true) => {
+            tracing::info!(path = %path.display(), "the database of an earlier version is brought up to date: one of many gigabytes takes minutes, and for that time up to its own size of free space");
+        }
+        Err(foreign @ Error::Foreign(_)) => return Err(foreign),
+        // What can't be opened is told of below.
+        _ => {}
     }
     // Without a minimum the pool begins with one connection and not, now and then, two: of those that make a database of
     // a new file together, one is told that it is locked, however patient it is.
@@ -148,16 +152,36 @@ pub fn is_there(path: &Path) -> bool {
 }
 
 /// Whether there is a database whose schema opening it would change: an earlier version than this wrote it, and may be using
-/// it.
+/// it. One of another program is refused, before anything is written to it.
 pub fn is_behind(path: &Path) -> Result<bool, Error> {
     if !path.exists() {
         return Ok(false);
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)
-        .map_err(|cause| Error::Open { path: path.display().to_string(), cause: cause.to_string() })?;
+    let connection = Connection::open_with_flags(path, flags).map_err(|cause| explain(path, cause))?;
     connection.busy_timeout(PATIENCE)?;
+    refuse_foreign(&connection, path)?;
     Ok(connection.table_exists(None, "_sqlx_migrations")? && version(&connection)? < latest())
+}
+
+/// Says so if there are tables, and no changes of ours have made them.
+pub(super) fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), Error> {
+    let first_change = if connection.table_exists(None, "_sqlx_migrations")? {
+        let question = "SELECT description FROM _sqlx_migrations ORDER BY version LIMIT 1";
+        connection.query_row(question, [], |row| row.get::<_, String>(0)).optional()?
+    } else {
+        None
+    };
+    let ours = match first_change {
+        Some(description) => MIGRATIONS.first().is_some_and(|(_, first, _)| description == *first),
+        // A first start that was killed may have left the list of changes alone.
+        None => !connection.query_row(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!' AND name <> '_sqlx_migrations')",
+            [],
+            |row| row.get::<_, bool>(0),
+        )?,
+    };
+    if ours { Ok(()) } else { Err(Error::Foreign(path.display().to_string())) }
 }
 
 /// Says so if a later version than this wrote the database.
@@ -171,12 +195,17 @@ fn latest() -> i64 {
     MIGRATIONS.iter().map(|(version, ..)| *version).max().unwrap_or(0)
 }
 
-pub(super) fn explain(path: &Path, cause: sqlx::Error) -> Error {
-    match Error::from(cause) {
-        Error::Database(cause) => Error::Open { path: path.display().to_string(), cause: cause.to_string() },
-        Error::Files(cause) => Error::Open { path: path.display().to_string(), cause },
-        known => known,
-    }
+pub(super) fn explain(path: &Path, cause: impl Into<Error>) -> Error {
+    let cause = match cause.into() {
+        Error::Database(cause) => cause.to_string(),
+        Error::Write(cause) => cause.to_string(),
+        Error::Files(cause) => format!(
+            "{cause}; make its folder, give the server's user access to both, or set `database.url` to another file; if files \
+             are lacking, raise the limit of open files (ulimit -n, LimitNOFILE)"
+        ),
+        known => return known,
+    };
+    Error::Open { path: path.display().to_string(), cause }
 }
 
 async fn migrate<'a>(
@@ -372,6 +401,35 @@ mod tests {
         let rows: Vec<(i64,)> =
             sqlx::query_as("SELECT arrived FROM event ORDER BY room, seq").fetch_all(&pool).await.unwrap();
         assert_eq!(rows, [100, 100, 120, 120, 5, 6].map(|arrived| (arrived,)));
+    }
+
+    /// Also of one that keeps a list of changes as we do. What a killed first start has left is ours.
+    #[tokio::test]
+    async fn the_database_of_another_program_is_refused() {
+        let list = "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL,
+                    installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL,
+                    checksum BLOB NOT NULL, execution_time BIGINT NOT NULL);";
+        let theirs = "INSERT INTO _sqlx_migrations VALUES (1, 'users', 0, TRUE, x'00', 1);";
+        for (text, ours) in [
+            ("", true),
+            ("PRAGMA user_version = 7", true),
+            (list, true),
+            ("CREATE TABLE note (text TEXT)", false),
+            ("CREATE VIEW note AS SELECT 1", false),
+            (&format!("{list} CREATE TABLE note (text TEXT)"), false),
+            (&format!("{list} {theirs}"), false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("hearth.db");
+            Connection::open(&path).unwrap().execute_batch(text).unwrap();
+            let before = std::fs::read(&path).unwrap();
+            let outcome = open(&path, Durability::Normal).await;
+            assert_eq!(outcome.is_ok(), ours, "{text}");
+            if let Err(cause) = outcome {
+                assert!(matches!(cause, Error::Foreign(_)), "{cause}");
+                assert_eq!(std::fs::read(&path).unwrap(), before);
+            }
+        }
     }
 
     /// Two connections that make a database of one new file at the same time lock each other out.
