@@ -563,7 +563,7 @@ async fn the_database_of_another_program_is_refused_and_stays_as_it_is() {
     let before = fs::read(&path).unwrap();
     configure(&server, |config| {
         let url = format!("sqlite:{}", path.display());
-        config.insert("database".to_owned(), toml::Table::from_iter([("url".to_owned(), url.into())]).into());
+        config.insert("database".to_owned(), Table::from_iter([("url".to_owned(), url.into())]).into());
     });
     let parts = [path.to_str().unwrap(), "isn't Hearth's", "`database.url`"];
     assert_fails(&try_serve(&server).await, 1, &parts);

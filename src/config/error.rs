@@ -30,13 +30,40 @@ pub(super) enum Problem {
 }
 
 impl Error {
+    /// A value that is a secret, or has one in it, isn't told.
     pub(super) fn new(key: &str, problem: Problem) -> Self {
+        let problem = match problem {
+            Problem::Value { value, cause } if holds_secret(key, &value) => {
+                // `invalid type: integer `12345`, expected a string`.
+                let expected =
+                    cause.rsplit_once(", expected ").map(|(_, kind)| format!("{kind} is expected"));
+                Problem::Value { value: "…".to_owned(), cause: expected.unwrap_or(cause) }
+            }
+            problem => problem,
+        };
         Self(Box::new(Details { key: key.to_owned(), problem, variable: None, about: None }))
     }
 
     /// A value that is well-formed but can't be used.
     pub(super) fn value(key: &str, value: impl fmt::Display, cause: impl Into<String>) -> Self {
         Self::new(key, Problem::Value { value: value.to_string(), cause: cause.into() })
+    }
+
+    /// A file that isn't TOML. The line where it isn't is shown, unless it may be part of a secret.
+    pub(super) fn syntax(file: &str, text: &str, cause: &toml::de::Error) -> Self {
+        let start = cause.span().map_or(text.len(), |span| span.start);
+        let (before, after) = text.split_at_checked(start).unwrap_or((text, ""));
+        let (line, rest) = (before.matches('\n').count() + 1, after.lines().next().unwrap_or_default());
+        // A text of several lines may have begun long before.
+        let secret = secrets().find(|name| before.contains(last(name)) || rest.contains(last(name)));
+        let cause = match secret {
+            Some(name) => {
+                let cause = cause.message();
+                format!("line {line}: {cause}; the line isn't shown, for `{name}` may be in it")
+            }
+            None => cause.to_string(),
+        };
+        Self::new("", Problem::File { path: file.to_owned(), cause })
     }
 
     pub(super) fn unknown(key: &str) -> Self {
@@ -109,14 +136,33 @@ impl Error {
     }
 }
 
+/// Whether what a key was given is a secret, or has one in it. Whoever writes `[[registration]]` gives a list of tables.
+fn holds_secret(key: &str, value: &str) -> bool {
+    let key = without_indexes(key);
+    secrets().any(|name| {
+        let part_of =
+            |one: &str, other: &str| one.strip_prefix(other).is_some_and(|rest| rest.starts_with('.'));
+        name == key || part_of(&name, &key) || part_of(&key, &name) || value.contains(last(&name))
+    })
+}
+
+/// The full names of the keys that hold secrets.
+fn secrets() -> impl Iterator<Item = String> {
+    setting::all(Config::KEYS, "").into_iter().filter_map(|(name, key)| key.secret.then_some(name))
+}
+
+/// `registration.mode` → `mode`.
+fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or_default()
+}
+
 /// The key that was most likely meant: near in spelling, or of the same name in another section.
 fn nearest(key: &str) -> Option<String> {
     let key = without_indexes(key);
-    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     let likeness = |candidate: &str| {
         let whole = strsim::normalized_damerau_levenshtein(&key, candidate);
         // The right name in the wrong section is a good guess, the right name in the right section a better one.
-        let name = strsim::normalized_damerau_levenshtein(&last(&key), &last(candidate)) * 0.9;
+        let name = strsim::normalized_damerau_levenshtein(last(&key), last(candidate)) * 0.9;
         whole.max(name)
     };
     let candidates = setting::all(Config::KEYS, "").into_iter().map(|(name, _)| (likeness(&name), name));

@@ -41,9 +41,7 @@ impl Config {
         file: &str,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, Error> {
-        let mut table: Table = text.parse().map_err(|cause: toml::de::Error| {
-            Error::new("", Problem::File { path: file.to_owned(), cause: cause.to_string() })
-        })?;
+        let mut table: Table = text.parse().map_err(|cause| Error::syntax(file, text, &cause))?;
         // Sorted, so that a section's variable comes before those of its keys and errors are always the same.
         let variables: BTreeMap<String, String> =
             environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
@@ -327,6 +325,44 @@ mod tests {
         assert_says(parse("listener = []"), &["listener", "at least one port"]);
         assert_says(parse("[[listener]]\ntls = {certificate = \"a\"}"), &["listener[0].tls.key", "missing"]);
         assert_says(parse("server_name ="), &["hearth.toml"]);
+    }
+
+    #[test]
+    fn secrets_are_not_in_errors() {
+        #[track_caller]
+        fn hides(result: Result<Config, String>, parts: &[&str]) {
+            let error = result.expect_err("the configuration is wrong");
+            for secret in ["topsecret", "12345"] {
+                assert!(!error.contains(secret), "{error:?} should hide {secret:?}");
+            }
+            for part in parts {
+                assert!(error.contains(part), "{error:?} should say {part:?}");
+            }
+        }
+        hides(
+            parse("[[registration]]\nshared_secret = \"topsecret\""),
+            &["`registration = …`", "[registration]"],
+        );
+        hides(parse("[[rooms]]\nshared_secret = \"topsecret\""), &["`rooms = …`", "[rooms]"]);
+        for wrong in ["12345", "[\"topsecret\"]", "{ a = \"topsecret\" }"] {
+            let text = format!("[registration]\nshared_secret = {wrong}");
+            hides(parse(&text), &["registration.shared_secret", "a string is expected"]);
+        }
+        let broken = ("HEARTH__REGISTRATION", "{ shared_secret = \"topsecret\"");
+        hides(with("", &[broken]), &["HEARTH__REGISTRATION", "[registration]"]);
+        for (line, text) in [
+            ("line 2", "[registration]\nshared_secret = \"topsecret"),
+            ("line 2", "[registration]\nshared_secret = topsecret"),
+            ("line 1", "registration = { shared_secret = \"topsecret\""),
+            ("line 3", "[registration]\nshared_secret = \"\"\"\n\"\"\" topsecret"),
+            ("line 3", "[registration]\nshared_secret = \"\"\"\ntopsecret \\q\"\"\""),
+        ] {
+            hides(parse(text), &["hearth.toml", line, "`registration.shared_secret`"]);
+        }
+        assert_says(
+            parse("server_name = example.org"),
+            &["hearth.toml", "line 1", "server_name = example.org"],
+        );
     }
 
     #[test]

@@ -111,7 +111,7 @@ section! {
         /// world and enter those that let guests in, and can't do much else.
         pub guests: bool = false;
         /// A secret for tools that create accounts through /_synapse/admin/v1/register. Without it that path isn't served.
-        pub shared_secret: Option<String> = None, example "\"a long random text\"";
+        pub shared_secret: Option<String> = None, example "\"a long random text\"", secret = true;
     }
 }
 

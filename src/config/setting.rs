@@ -30,6 +30,8 @@ pub(super) struct Key {
     pub(super) shape: Shape,
     /// TOML for a key that has no default.
     pub(super) example: Option<&'static str>,
+    /// Whether nobody may read it, in errors either.
+    pub(super) secret: bool,
     /// What the key holds when it isn't set.
     pub(super) default: fn() -> Option<Value>,
     /// Whether the key could hold this value.
@@ -114,14 +116,14 @@ impl<T: Setting> Setting for Vec<T> {
 }
 
 /// Declares a section: a struct, its keys with documentation, type and default, and an example for keys that have no
-/// default. A blank line in the documentation stays one in the commented default.
+/// default; a key that holds a secret says so. A blank line in the documentation stays one in the commented default.
 macro_rules! section {
     (
         $(#[doc = $about:literal])*
         pub struct $name:ident {
             $(
                 $(#[doc = $doc:literal])*
-                pub $key:ident: $type:ty = $default:expr $(, example $example:literal)?;
+                pub $key:ident: $type:ty = $default:expr $(, example $example:literal)? $(, secret = $secret:literal)?;
             )*
         }
     ) => {
@@ -144,6 +146,7 @@ macro_rules! section {
                     doc: &[$($doc),*],
                     shape: <$type as $crate::config::setting::Setting>::SHAPE,
                     example: [$(Some($example),)? None][0],
+                    secret: [$($secret,)? false][0],
                     default: || <$type as $crate::config::setting::Setting>::write(&$default),
                     accepts: |value| {
                         <$type as $crate::config::setting::Setting>::read(value.clone(), "", None).is_ok()
