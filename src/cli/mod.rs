@@ -86,7 +86,7 @@ enum Command {
     Restore(backup::Restore),
 }
 
-/// What every command takes.
+// What every command takes. Not its documentation: a command that has none of its own would show it.
 #[derive(Args)]
 struct Options {
     /// The configuration file [default: hearth.toml in this folder, if there is one]
@@ -231,5 +231,31 @@ pub fn run() -> ExitCode {
             }
             ExitCode::from(code)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// `hearth COMMAND --help` says what that command does, and not what all of them take.
+    #[test]
+    fn every_command_has_words_of_its_own() {
+        fn look(command: &clap::Command, found: &mut BTreeSet<String>) {
+            for below in command.get_subcommands() {
+                let about = below.get_about().map(ToString::to_string).unwrap_or_default();
+                assert!(!about.is_empty(), "{} {}", command.get_name(), below.get_name());
+                assert!(found.insert(about), "{} {}", command.get_name(), below.get_name());
+                look(below, found);
+            }
+        }
+        let mut found = BTreeSet::new();
+        look(&Cli::command(), &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        assert!(!found.contains("What every command takes"));
     }
 }

@@ -29,9 +29,11 @@ Examples:
     Deactivate(Deactivate),
     /// Answer nothing that an account asks until it is unlocked; its devices stay logged in
     Lock(Name),
+    /// Answer a locked account again
     Unlock(Name),
     /// Let an account read and leave rooms, but hardly anything else
     Suspend(Name),
+    /// Let a suspended account do again what others do
     Unsuspend(Name),
     /// Show the rate limits that an account has of its own, or give it some; a running server notices
     #[command(after_help = "\
