@@ -30,15 +30,17 @@ test-more: setup ## all tests with their longer versions: more rounds, more data
 	HEARTH_TEST_MORE=1 cargo test --workspace --locked --lib --bins --tests
 	HEARTH_TEST_MORE=1 cargo test --locked --test clients --test encryption -- --ignored matrix_sdk_
 
-# How often: KILLS of processes, LOSSES of power, UPGRADES that are killed.
+# How often: KILLS of processes, LOSSES of power, UPGRADES and FIRST_STARTS that are killed.
 KILLS ?= 1000
 LOSSES ?= 300
 UPGRADES ?= 100
+FIRST_STARTS ?= 100
 
 crash: ## kill a release build a thousand times, unplug it, fill its disk: nothing acknowledged may get lost (half an hour)
 	@tests/setup.sh build
 	cargo build --release --locked
-	HEARTH_BINARY=$(CURDIR)/target/release/hearth KILLS=$(KILLS) LOSSES=$(LOSSES) UPGRADES=$(UPGRADES) HEARTH_TEST_MORE=1 \
+	HEARTH_BINARY=$(CURDIR)/target/release/hearth KILLS=$(KILLS) LOSSES=$(LOSSES) UPGRADES=$(UPGRADES) \
+		FIRST_STARTS=$(FIRST_STARTS) HEARTH_TEST_MORE=1 \
 		cargo test --locked --test crash -- --nocapture --test-threads=1
 
 # `make fuzz TARGET=pdu SECONDS=3600`

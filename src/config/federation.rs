@@ -66,16 +66,7 @@ fn why_it_matches_nobody(pattern: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn refused(text: &str, parts: &[&str]) {
-        let error = Config::parse(text, "hearth.toml", std::iter::empty());
-        let error = error.expect_err("the configuration is wrong").to_string();
-        for part in parts {
-            assert!(error.contains(part), "{error:?} should say {part:?}");
-        }
-    }
+    use super::{super::refused, *};
 
     #[test]
     fn patterns_that_match_nobody_are_refused_with_a_remedy() {

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fs, path::Path, path::PathBuf};
 
 use toml::{Table, Value};
-use tracing_subscriber::EnvFilter;
 
 use super::{
     Config, Error, Retention,
@@ -62,31 +61,12 @@ impl Config {
 
     /// What no single value shows.
     fn checked(self) -> Result<Self, Error> {
-        if self.listener.is_empty() {
-            return Err(Error::value("listener", "[]", "a server needs at least one port"));
+        if self.data_dir.as_os_str().is_empty() {
+            let cause =
+                "name a folder, such as \"./hearth-data\"; \".\" is the one that the server is started in";
+            return Err(Error::value("data_dir", "\"\"", cause));
         }
-        for (index, listener) in self.listener.iter().enumerate() {
-            let key = |name: &str| format!("listener[{index}].{name}");
-            if listener.serve.is_empty() {
-                return Err(Error::value(
-                    &key("serve"),
-                    "[]",
-                    "name at least one of client, federation, metrics",
-                ));
-            }
-            let twin = self.listener[..index].iter().any(|other| other.bind == listener.bind);
-            if twin && listener.bind.port() != 0 {
-                let cause = "another listener has this address: let one serve both";
-                return Err(Error::value(&key("bind"), listener.bind, cause));
-            }
-            if let Some(tls) = &listener.tls {
-                for (name, path) in [("tls.certificate", &tls.certificate), ("tls.key", &tls.key)] {
-                    if path.as_os_str().is_empty() {
-                        return Err(Error::new(&key(name), Problem::Missing));
-                    }
-                }
-            }
-        }
+        self.checked_listeners()?;
         if let Some(url) = &self.database.url
             && sqlite_path(url).is_none()
         {
@@ -151,15 +131,19 @@ impl Config {
                 return Err(Error::value(key, url, "an address begins with https:// or http:// and a host"));
             }
         }
+        if let Some(url) = &self.public_base_url
+            && (url.ends_with("/_matrix") || url.contains("/_matrix/"))
+        {
+            let cause = "clients add /_matrix and what follows by themselves: leave it out";
+            return Err(Error::value("public_base_url", url, cause));
+        }
         for (index, contact) in self.support.contact.iter().enumerate() {
             if contact.matrix_id.is_none() && contact.email_address.is_none() {
                 let key = format!("support.contact[{index}].matrix_id");
                 return Err(Error::new(&key, Problem::Missing));
             }
         }
-        if let Err(cause) = EnvFilter::builder().parse(&self.log.filter) {
-            return Err(Error::value("log.filter", &self.log.filter, cause.to_string()));
-        }
+        self.log.checked()?;
         Ok(self)
     }
 }
@@ -256,6 +240,19 @@ fn is_web_address(url: &str) -> bool {
     })
 }
 
+/// What is to be said of variables that would set a key if two underscores stood where one does.
+pub(super) fn ignored_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    let keys: Vec<String> = self::names();
+    let said = names.filter_map(|name| {
+        let rest = name.strip_prefix("HEARTH_").filter(|rest| !rest.starts_with('_'))?;
+        let rest = rest.replace("__", "_").to_lowercase();
+        let meant = keys.iter().find(|key| key.replace('.', "_") == rest)?;
+        let meant = meant.replace('.', "__").to_uppercase();
+        Some(format!("the variable {name} is ignored: did you mean {PREFIX}{meant}?"))
+    });
+    said.collect()
+}
+
 /// The names of all keys, in full.
 pub(super) fn names() -> Vec<String> {
     super::setting::all(Config::KEYS, "").into_iter().map(|(name, _)| name).collect()
@@ -325,6 +322,26 @@ mod tests {
         assert_says(parse("listener = []"), &["listener", "at least one port"]);
         assert_says(parse("[[listener]]\ntls = {certificate = \"a\"}"), &["listener[0].tls.key", "missing"]);
         assert_says(parse("server_name ="), &["hearth.toml"]);
+    }
+
+    #[test]
+    fn an_empty_folder_is_refused() {
+        assert_says(parse("data_dir = \"\""), &["`data_dir = \"\"`", "./hearth-data", "\".\""]);
+        parse("data_dir = \".\"").unwrap();
+    }
+
+    #[test]
+    fn an_address_for_clients_ends_before_what_they_add() {
+        for url in
+            ["https://a.example/_matrix", "https://a.example/_matrix/", "https://a.example/x/_matrix/client"]
+        {
+            assert_says(
+                parse(&format!("public_base_url = {url:?}")),
+                &["public_base_url", url, "leave it out"],
+            );
+        }
+        parse("public_base_url = \"https://a.example/x\"").unwrap();
+        parse("public_base_url = \"https://_matrix.example\"").unwrap();
     }
 
     #[test]

@@ -6,7 +6,9 @@
 mod document;
 mod error;
 mod federation;
+mod listener;
 mod load;
+mod log;
 mod sections;
 mod setting;
 
@@ -85,6 +87,11 @@ impl Config {
         }
     }
 
+    /// What is to be said of variables of the environment, by their names, that were most likely meant for a key and set none.
+    pub fn ignored_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+        load::ignored_variables(names)
+    }
+
     /// The names of all keys, in full.
     pub fn key_names() -> Vec<String> {
         load::names()
@@ -93,5 +100,16 @@ impl Config {
     /// The commented default: every key with its documentation, valid as a configuration file.
     pub fn default_document() -> String {
         document::default_document()
+    }
+}
+
+/// Fails unless a configuration is refused by an error that says all of this.
+#[cfg(test)]
+#[track_caller]
+fn refused(text: &str, parts: &[&str]) {
+    let error = Config::parse(text, "hearth.toml", std::iter::empty());
+    let error = error.expect_err("the configuration is wrong").to_string();
+    for part in parts {
+        assert!(error.contains(part), "{error:?} should say {part:?}");
     }
 }

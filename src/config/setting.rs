@@ -81,7 +81,21 @@ macro_rules! value {
 }
 pub(super) use value;
 
-value!(bool, u32, u64, f64, String, PathBuf, SocketAddr, OwnedServerName, OwnedUserId, RoomVersionId);
+value!(bool, u32, u64, f64, String, PathBuf, OwnedServerName, OwnedUserId, RoomVersionId);
+
+impl Setting for SocketAddr {
+    const SHAPE: Shape = Shape::Value;
+
+    fn read(value: Value, path: &str, _: Option<&Self>) -> Result<Self, Error> {
+        let address = value.as_str().and_then(|text| text.parse().ok());
+        let cause = "write an IP address and a port, such as \"127.0.0.1:8008\" or \"[::]:8008\"";
+        address.ok_or_else(|| Error::value(path, value, cause))
+    }
+
+    fn write(&self) -> Option<Value> {
+        Some(Value::String(self.to_string()))
+    }
+}
 
 impl<T: Setting> Setting for Option<T> {
     const SHAPE: Shape = T::SHAPE;

@@ -422,12 +422,12 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("hearth.db");
             Connection::open(&path).unwrap().execute_batch(text).unwrap();
-            let before = std::fs::read(&path).unwrap();
+            let before = fs::read(&path).unwrap();
             let outcome = open(&path, Durability::Normal).await;
             assert_eq!(outcome.is_ok(), ours, "{text}");
             if let Err(cause) = outcome {
                 assert!(matches!(cause, Error::Foreign(_)), "{cause}");
-                assert_eq!(std::fs::read(&path).unwrap(), before);
+                assert_eq!(fs::read(&path).unwrap(), before);
             }
         }
     }
