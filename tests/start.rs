@@ -583,3 +583,57 @@ fn a_database_in_a_folder_that_is_not_there_is_told_what_to_do_about() {
     let output = hearth(folder.path(), "token create").output().unwrap();
     assert_fails(&output, 1, &["nowhere/hearth.db", "unable to open", "make its folder", "`database.url`"]);
 }
+
+/// Names of users end in it, and other servers compare them letter by letter.
+#[test]
+fn a_new_server_has_no_capitals_in_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("hearth.toml"), "server_name = \"Example.org\"").unwrap();
+    for arguments in ["user create alice", "token create"] {
+        let output = hearth(folder.path(), arguments).output().unwrap();
+        assert_fails(&output, 1, &["server_name", "Example.org", "`example.org`"]);
+        assert!(!folder.path().join("hearth-data").exists());
+    }
+}
+
+/// It would be silently ignored.
+#[tokio::test]
+async fn a_variable_with_one_underscore_is_warned_of() {
+    let mut server = Server::start(Table::new()).await;
+    let variables = [
+        ("HEARTH_SERVER_NAME", "example.org"),
+        ("HEARTH_ROOMS_MAX_MEMBERS", "7"),
+        ("HEARTH_ROOMS__MAX_TEXT_CHARS", "7"),
+        ("HEARTH_TEST_SEED", "1"),
+        ("HEARTH", ""),
+    ];
+    let warnings = [
+        "HEARTH_SERVER_NAME is ignored: did you mean HEARTH__SERVER_NAME?",
+        "HEARTH_ROOMS_MAX_MEMBERS is ignored: did you mean HEARTH__ROOMS__MAX_MEMBERS?",
+        "HEARTH_ROOMS__MAX_TEXT_CHARS is ignored: did you mean HEARTH__ROOMS__MAX_TEXT_CHARS?",
+    ];
+    let checked =
+        hearth(server.data_dir().parent().unwrap(), "config check").envs(variables).output().unwrap();
+    said(&checked);
+    server.stop().await;
+    server.prefix = vec!["env".to_owned()];
+    server.prefix.extend(variables.map(|(name, value)| format!("{name}={value}")));
+    server.start_again().await;
+    for told in [String::from_utf8_lossy(&checked.stderr).into_owned(), server.log()] {
+        for warning in warnings {
+            assert!(told.contains(warning), "{warning}: {told}");
+        }
+        assert_eq!(told.matches("is ignored").count(), warnings.len(), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_deactivated_account_is_neither_locked_nor_suspended() {
+    let server = Server::start(Table::new()).await;
+    said(&server.run(&["user", "create", "alice"]));
+    said(&server.run(&["user", "deactivate", "alice"]));
+    for command in ["lock", "suspend"] {
+        assert_fails(&server.run(&["user", command, "alice"]), 1, &["@alice:localhost", "is deactivated"]);
+    }
+    assert_eq!(said(&server.run(&["user", "list"])), "@alice:localhost\tdeactivated\n");
+}

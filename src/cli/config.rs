@@ -1,11 +1,14 @@
 //! `hearth config`.
 
+use std::io::{self, Write as _};
+
 use clap::Subcommand;
 use hearth_federation::Connector;
 
 use super::{
     Failure, Options,
     output::{self, say},
+    warnings,
 };
 use crate::{
     config::Config,
@@ -26,6 +29,9 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::Check(options) => {
             let config = options.load()?;
             files(&config)?;
+            for warning in warnings() {
+                let _ = writeln!(io::stderr(), "hearth: {warning}");
+            }
             let file = options.file();
             let source =
                 file.map_or("defaults and environment".to_owned(), |file| file.display().to_string());

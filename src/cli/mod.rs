@@ -102,9 +102,7 @@ impl Options {
     }
 
     fn load(&self) -> Result<Config, Failure> {
-        let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Config::load(self.file().as_deref(), variables)
+        Config::load(self.file().as_deref(), variables())
             .map_err(|cause| Failure { code: 2, message: cause.to_string() })
     }
 
@@ -119,6 +117,17 @@ impl Options {
         let database = database.display();
         Err(Failure::new(format!("there is no database {database}: is this the right configuration?")))
     }
+}
+
+/// The environment, as far as it is text.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// What looks as if it were configured, and isn't.
+fn warnings() -> Vec<String> {
+    Config::ignored_variables(variables().map(|(name, _)| name))
 }
 
 /// Why a command failed, for whoever gave it.
@@ -171,7 +180,7 @@ where
     F: AsyncFnOnce(App) -> Result<(), Failure>,
 {
     let config = options.load()?;
-    serve::refuse_lost_database(&config)?;
+    serve::check_first_start(&config)?;
     with_services(config, work)
 }
 

@@ -24,7 +24,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 
-use super::{Failure, Options, backup, output::say};
+use super::{Failure, Options, backup, output::say, warnings};
 use crate::{
     api,
     app::{App, Hearth},
@@ -47,6 +47,9 @@ const TIDY: Duration = Duration::from_secs(5);
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let config = options.load()?;
     start_log(&config);
+    for warning in warnings() {
+        warn!("{warning}");
+    }
     raise_limit_of_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(config, options));
@@ -81,7 +84,7 @@ fn start_log(config: &Config) {
 
 async fn serve(config: Config, options: &Options) -> Result<(), Failure> {
     let recorder = Recorder::install()?;
-    refuse_lost_database(&config)?;
+    check_first_start(&config)?;
     prepare(&config.data_dir)?;
     let _lock = lock(&config.data_dir)?;
     let sockets = bind(&config)?;
@@ -165,18 +168,34 @@ fn writer_failed(ended: Result<(), tokio::task::JoinError>) -> Failure {
     Failure::new(format!("the database's writer failed ({cause}); see the log, then start again"))
 }
 
-/// A server without its database isn't a new one: clients and other servers know what it would have forgotten. The first start
-/// makes the key only once there is a database, so that one that was cut short looks otherwise.
-pub(super) fn refuse_lost_database(config: &Config) -> Result<(), Failure> {
+/// Whether a server without a database may be made one.
+///
+/// One that has a key isn't new: clients and other servers know what it would have forgotten. The first start makes the key only
+/// once there is a database, so one that was cut short looks otherwise.
+pub(super) fn check_first_start(config: &Config) -> Result<(), Failure> {
     let (database, key) = (config.database_path(), config.data_dir.join(backup::KEY));
-    if store::is_there(&database) || !key.exists() {
+    if store::is_there(&database) {
         return Ok(());
+    }
+    if !key.exists() {
+        return check_new_name(config.server_name.as_str());
     }
     let (database, key) = (database.display(), key.display());
     Err(Failure::new(format!(
         "the database {database} is missing or empty, and there is the signing key {key} of a server that had one: see whether \
          `data_dir` and `database.url` are right, or put a backup in its place (`hearth restore`); to begin anew, as a server \
          that has forgotten everything, move the key away"
+    )))
+}
+
+/// Names are compared letter by letter, and what leads to a server by the DNS is not.
+fn check_new_name(name: &str) -> Result<(), Failure> {
+    let lower = name.to_ascii_lowercase();
+    if name == lower {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "`server_name = {name}` has capitals, which a new server's name mustn't have: write `{lower}`"
     )))
 }
 

@@ -232,6 +232,9 @@ fn deactivate(end: &Deactivate) -> Result<(), Failure> {
 fn set(name: &Name, measure: Measure, on: bool, done: &str) -> Result<(), Failure> {
     offline(&name.options, async |app| {
         let (account, user_id) = app.accounts.find(&name.user).await?;
+        if on && account.deactivated_ts.is_some() {
+            return Err(Failure::new(format!("{user_id} is deactivated: nobody can log in to it any more")));
+        }
         app.accounts.set_measure(account.recipient, measure, on).await?;
         say!("{user_id} {done}")
     })
