@@ -14,7 +14,7 @@ SEED ?=
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 
-run: ## build Hearth (the first time takes some minutes) and serve on 127.0.0.1:8008, data in ./hearth-data
+run: ## build Hearth (the first time takes some ten minutes) and serve on 127.0.0.1:8008, data in ./hearth-data
 	@tests/setup.sh build
 	cargo run --release --locked -- serve $(ARGS)
 
