@@ -5,7 +5,8 @@
 //! [`Rooms::receive`]; what comes before some that came is fetched ([`gaps`]); other data go to whatever they are about.
 //!
 //! A transaction is done once, however often it comes: while it is at work, those who bring it again wait for the same
-//! answer; later the answer is looked up, in memory if it is one of the last that its server was given. It is done to its end whether or not somebody waits for the answer.
+//! answer; later the answer is looked up, in memory if it is one of the last that its server was given. It is done to its end
+//! whether or not somebody waits for the answer.
 //!
 //! Specification: [Transactions](https://spec.matrix.org/v1.19/server-server-api/#transactions).
 

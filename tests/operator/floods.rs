@@ -11,7 +11,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::tls::{Pair, Secured};
-use crate::common::PATIENCE;
+use crate::common::{PATIENCE, eventually};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -174,4 +174,27 @@ async fn whoever_never_greets_is_not_waited_for() {
         let ended = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
         assert!(ended.is_ok(), "it is still open after {begin:?}");
     }
+}
+
+/// Neither when the server is to stop, nor who has greeted and then asks for nothing.
+#[tokio::test]
+async fn whoever_asks_for_nothing_keeps_no_server_from_its_end() {
+    let pair = Pair::new();
+    let mut secured = Secured::start(&pair).await;
+    let mut begun = Vec::new();
+    for greeting in [&[][..], &[0x16, 3, 1, 2]] {
+        let mut stream = TcpStream::connect(("127.0.0.1", secured.port)).await.unwrap();
+        stream.write_all(greeting).await.unwrap();
+        begun.push(stream);
+    }
+    let mut greeted = secured.connect(&pair, &[b"h2"]).await.unwrap();
+    greeted.write_all(&PREFACE[..10]).await.unwrap();
+    let http = secured.server.http().clone();
+    eventually("the server has all of them", || async {
+        let metrics = http.get("/metrics", None).await.text();
+        metrics.contains("hearth_http_connections 4").then_some(())
+    })
+    .await;
+    secured.server.stop().await;
+    assert!(!secured.server.log().contains("cut off"), "{}", secured.server.log());
 }
